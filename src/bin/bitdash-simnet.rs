@@ -1,0 +1,2 @@
+//! The `bitdash-simnet` command.
+fn main() {}

@@ -1,0 +1,22 @@
+//! bitdash: a Bitcoin network crawler, and the wire protocol that it speaks.
+//!
+//! The crate is layered; a module uses only what stands above it here:
+//!
+//! - [`watchglass`]: the protocol. No I/O, clock, randomness, logger or configuration. The only part without the feature `crawler`.
+//! - `crawl` and `lookup`: everything that decides, free of sockets, threads, clocks and logs.
+//! - `simnet`: a simulated Bitcoin network for tests, benches and the quick start.
+//! - `io`: the outside world: sockets, the database, files, signals.
+//! - `commands`: what the command line offers.
+
+pub mod watchglass;
+
+#[cfg(feature = "crawler")]
+pub mod commands;
+#[cfg(feature = "crawler")]
+pub mod crawl;
+#[cfg(feature = "crawler")]
+pub mod io;
+#[cfg(feature = "crawler")]
+pub mod lookup;
+#[cfg(feature = "crawler")]
+pub mod simnet;

@@ -1,0 +1,2 @@
+//! The `bitdash` command.
+fn main() {}
