@@ -5,5 +5,7 @@
 //! size runs in a test, in virtual time, under one seed.
 
 pub mod address;
+pub mod batch;
 pub mod outcome;
+pub mod target;
 pub mod time;

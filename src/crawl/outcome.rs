@@ -166,7 +166,11 @@ mod tests {
             (22, Err(Fault::Forbidden)),        // EINVAL
         ];
         for &(code, expected) in table {
-            assert_eq!(of_connect_error(&io::Error::from_raw_os_error(code)), expected, "errno {code}");
+            assert_eq!(
+                of_connect_error(&io::Error::from_raw_os_error(code)),
+                expected,
+                "errno {code}"
+            );
         }
     }
 }

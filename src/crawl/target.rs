@@ -1,0 +1,102 @@
+//! `Target`: one address to be probed, and what came back of it: plain data.
+//!
+//! Layer 1: no I/O. A target is packed into 64 bits, since a pass queues a million of them.
+
+use crate::crawl::address::Address;
+use crate::crawl::outcome::Outcome;
+use crate::crawl::time::UnixTime;
+
+/// An address to probe, with what the probe needs to know of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target(u64);
+
+impl Target {
+    const NODE: u64 = 1 << 48;
+    const WANT_PEERS: u64 = 1 << 49;
+    const NAMED: u64 = 1 << 50;
+
+    /// A candidate: an address that has never answered. It is asked for its peers if it does.
+    pub fn candidate(address: Address) -> Self {
+        Self(address.to_bits() | Self::WANT_PEERS)
+    }
+
+    /// A node: an address that has answered before.
+    pub fn node(address: Address, want_peers: bool) -> Self {
+        Self(address.to_bits() | Self::NODE | if want_peers { Self::WANT_PEERS } else { 0 })
+    }
+
+    /// The same target with the mark of a named node: it goes first.
+    pub fn named(self) -> Self {
+        Self(self.0 | Self::NAMED)
+    }
+
+    /// The address.
+    pub fn address(self) -> Address {
+        Address::from_bits(self.0)
+    }
+
+    /// Whether the address has answered before.
+    pub fn is_node(self) -> bool {
+        self.0 & Self::NODE != 0
+    }
+
+    /// Whether `getaddr` is due.
+    pub fn wants_peers(self) -> bool {
+        self.0 & Self::WANT_PEERS != 0
+    }
+
+    /// Whether a person named the address in the nodes file.
+    pub fn is_named(self) -> bool {
+        self.0 & Self::NAMED != 0
+    }
+}
+
+/// One entry of an `addr` message that names an IPv4 address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// The address.
+    pub address: Address,
+    /// The service bits that the sender claims for it.
+    pub services: u64,
+    /// When the sender claims to have seen it, in seconds since 1970; 0 where the entry has no time.
+    pub time: u32,
+}
+
+/// What a node said of itself in its `version`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VersionInfo {
+    /// The protocol version, as sent.
+    pub protocol_version: i32,
+    /// The service bits.
+    pub services: u64,
+    /// The node's clock, in seconds since 1970, as sent.
+    pub timestamp: i64,
+    /// The user agent as trusted text (`watchglass::text`); `None` where the message ends before it.
+    pub user_agent: Option<String>,
+    /// The height of the node's chain; `None` where the message ends before it.
+    pub start_height: Option<i32>,
+    /// The relay byte; `None` where the message ends before it.
+    pub relay: Option<bool>,
+}
+
+/// All that a probe found out. Exactly one comes of every probe that ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProbeResult {
+    /// What was probed.
+    pub target: Target,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When the outcome was known.
+    pub probed_at: UnixTime,
+    /// From dialling to connected.
+    pub connect_ms: Option<u32>,
+    /// From connected to `version`.
+    pub version_ms: Option<u32>,
+    /// What the node said; present exactly where the outcome is `responded`.
+    pub version: Option<VersionInfo>,
+    /// How many entries came in reply to `getaddr`, those that are not IPv4 included; `None` if it was
+    /// not asked, or if we hung up before the reply was due.
+    pub peers_sent: Option<u32>,
+    /// The IPv4 addresses among all entries received, self-announcements included.
+    pub peers: Vec<Peer>,
+}
