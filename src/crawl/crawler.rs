@@ -552,3 +552,6 @@ impl Crawler {
         (self.limiter.next(now) > now).then_some(Limit::Rate)
     }
 }
+
+#[cfg(test)]
+mod tests;
