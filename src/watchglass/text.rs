@@ -58,3 +58,43 @@ fn digit(byte: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_backslashes_and_unprintable_bytes_are_escaped() {
+        let table: [(&[u8], &str); 7] = [
+            (b"", ""),
+            (b"/Satoshi:29.3.0(a b~)/", "/Satoshi:29.3.0(a b~)/"),
+            (br"a\b", r"a\\b"),
+            (br"\x41", r"\\x41"),
+            (b"\0\x1f\x7f\x80\xff", r"\x00\x1f\x7f\x80\xff"),
+            ("/Bitcoïn/".as_bytes(), r"/Bitco\xc3\xafn/"),
+            (b"<script>\r\n", r"<script>\x0d\x0a"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(from_bytes(bytes), text);
+            assert_eq!(to_bytes(text).as_deref(), Some(bytes));
+        }
+    }
+
+    #[test]
+    fn text_that_no_bytes_have_is_refused() {
+        for bad in [
+            r"\", r"\x", r"\x0", r"\x0g", r"\x+1", r"\n", r"\x41", r"\x5c", r"\xFF", "\n", "é",
+            "\u{7f}",
+        ] {
+            assert_eq!(to_bytes(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_comes_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        let text = from_bytes(&all);
+        assert!(text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)));
+        assert_eq!(to_bytes(&text), Some(all));
+    }
+}
