@@ -7,6 +7,7 @@
 pub mod address;
 pub mod backoff;
 pub mod batch;
+pub mod filter;
 pub mod limiter;
 pub mod outcome;
 pub mod queue;
