@@ -3,4 +3,6 @@
 //! Layer 3 of the house. It uses what decides (`crawl`, `lookup`) and is used by `commands` alone.
 
 pub mod config;
+pub mod driver;
 mod text_file;
+pub mod writer;
