@@ -5,7 +5,17 @@
 //! size runs in a test, in virtual time, under one seed.
 
 pub mod address;
+pub mod backoff;
 pub mod batch;
+pub mod limiter;
 pub mod outcome;
+pub mod queue;
 pub mod target;
 pub mod time;
+pub mod timer;
+pub mod book;
+pub mod probe;
+pub mod crawler;
+pub mod exchange;
+pub mod recorder;
+pub mod stats;
