@@ -239,7 +239,12 @@ impl Crawler {
     }
 
     /// The nodes file's names are looked up: the named nodes and the addresses to begin with.
-    pub fn handle_names(&mut self, named: Vec<(Address, String)>, seeds: Vec<Address>, at: UnixTime) {
+    pub fn handle_names(
+        &mut self,
+        named: Vec<(Address, String)>,
+        seeds: Vec<Address>,
+        at: UnixTime,
+    ) {
         if self.phase == Phase::Naming {
             self.phase = Phase::Starting;
             self.is_last_due_here = false;
@@ -296,8 +301,7 @@ impl Crawler {
     pub fn handle_params(&mut self, params: CrawlerParams, recorder: RecorderParams) {
         self.limiter.set(params.connects_per_second);
         if let Phase::Waiting { until } = &mut self.phase {
-            *until = self.pass_started
-                + params.pass_interval.saturating_sub(self.pass_age);
+            *until = self.pass_started + params.pass_interval.saturating_sub(self.pass_age);
         }
         self.params = params;
         self.to_writer.push_back(ToWriter::Reconfigure(Arc::new(recorder)));

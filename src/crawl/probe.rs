@@ -67,10 +67,17 @@ pub const MAX_PROBE_PEERS: usize = 5_000;
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum State {
-    Connecting { deadline: Duration },
-    AwaitingVersion { deadline: Duration },
+    Connecting {
+        deadline: Duration,
+    },
+    AwaitingVersion {
+        deadline: Duration,
+    },
     /// `bound` is where the patience ends whatever comes, `deadline` where it ends as things stand.
-    AwaitingAddr { bound: Duration, deadline: Duration },
+    AwaitingAddr {
+        bound: Duration,
+        deadline: Duration,
+    },
     Done,
 }
 

@@ -123,8 +123,9 @@ mod tests {
              responded=9120 failed=11225 rate=331.5 limit=sockets new_nodes=17 new_addresses=48211 \
              candidates=512004 nodes=19044 writer_queue=12 db=up line=up rss_mb=41.2 cpu=3.1"
         );
-        let down =
-            StatsLine { is_db_up: false, is_line_up: false, limit: Limit::Line, ..line };
-        assert!(down.to_string().contains(" limit=line ") && down.to_string().contains(" db=down "));
+        let down = StatsLine { is_db_up: false, is_line_up: false, limit: Limit::Line, ..line };
+        assert!(
+            down.to_string().contains(" limit=line ") && down.to_string().contains(" db=down ")
+        );
     }
 }

@@ -8,6 +8,7 @@ pub mod behaviour;
 pub mod distribution;
 pub mod knowledge;
 pub mod manner;
+mod messages;
 pub mod report;
 pub mod serve;
 mod sockets;
