@@ -10,6 +10,7 @@ pub mod batch;
 pub mod book;
 pub mod crawler;
 pub mod exchange;
+pub mod filter;
 pub mod limiter;
 pub mod outcome;
 pub mod probe;

@@ -368,3 +368,6 @@ fn broken(error: &DecodeError) -> Outcome {
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

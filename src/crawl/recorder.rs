@@ -143,33 +143,34 @@ impl Recorder {
         self.batch.passes.insert(pass.number, pass.row);
         let (number, row) = (pass.number, pass.row);
         self.pass = Some(pass);
-        let mut targets = Vec::new();
         self.names.clear();
+        let mut targets = Vec::new();
         for (address, name) in named {
-            let seed = name.is_empty();
-            if !self.filter.admits_named(address) {
-                continue;
-            }
-            self.hear(address, None, at);
-            let done = resumed && self.book.was_probed_in_pass(address);
-            if !done && let Some(target) = self.book.hand_out(address, at) {
-                targets.push(target.named());
-            }
-            if !seed {
+            let target = self.hand_out_named(address, resumed, at);
+            targets.extend(target.map(Target::named));
+            if self.filter.admits_named(address) {
                 self.names.insert(address, name);
             }
         }
-        for address in seeds.iter().filter(|address| self.filter.admits_named(**address)) {
-            self.hear(*address, None, at);
-            let done = resumed && self.book.was_probed_in_pass(*address);
-            if !done {
-                targets.extend(self.book.hand_out(*address, at));
-            }
+        for address in seeds {
+            targets.extend(self.hand_out_named(*address, resumed, at));
         }
         self.batch.names = Some(self.names.clone());
         let due = self.book.count_due(&self.filter).max(targets.len() as u64);
         self.outbox.push_back(FromWriter::Started { pass: number, row, resumed, due });
         self.due(targets, at);
+    }
+
+    /// Hands out what a person named, due or not, unless it was probed before the pass was cut short.
+    fn hand_out_named(&mut self, address: Address, resumed: bool, at: UnixTime) -> Option<Target> {
+        if !self.filter.admits_named(address) {
+            return None;
+        }
+        self.hear(address, None, at);
+        if resumed && self.book.was_probed_in_pass(address) {
+            return None;
+        }
+        self.book.hand_out(address, at)
     }
 
     fn more_due(&mut self, now: UnixTime) {
