@@ -204,7 +204,7 @@ impl Simulation {
                 let seed = |index: &usize| nodes.get(*index).map(|node| node.address);
                 let seeds = self.world.seeds().iter().filter_map(seed);
                 let seeds = if wants_seeds { seeds.collect() } else { Vec::new() };
-                self.crawler.handle_names(Vec::new(), seeds, self.now.wall);
+                self.crawler.handle_names(Vec::new(), seeds, false, self.now);
             }
             let mut is_settled = true;
             while let Some(event) = self.crawler.poll_event() {
