@@ -116,10 +116,10 @@ GROUP BY s.pass, s.finished_at, v.dimension, v.value;";
 
 /// What is read at start: every address, with what the crawler remembers of it.
 pub(super) const LOAD: &str = "COPY (
-SELECT host, port, last_heard, failures, last_outcome, next_probe,
+SELECT host, port, last_heard, failures, last_probed, last_outcome, next_probe,
     NULL::timestamptz, NULL::timestamptz, NULL::integer, false FROM candidates
 UNION ALL
-SELECT host, port, last_heard, failures, last_outcome, next_probe,
+SELECT host, port, last_heard, failures, last_probed, last_outcome, next_probe,
     last_seen, peers_asked_at, peers_sent, species = 'TRB' FROM nodes) TO STDOUT";
 
 /// The newest pass.

@@ -8,6 +8,7 @@ pub mod error;
 mod merge;
 pub mod schema;
 pub mod store;
+pub mod thread;
 
 pub use error::StoreError;
 pub use store::Store;

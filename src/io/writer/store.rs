@@ -350,6 +350,7 @@ fn known_of(line: &[u8]) -> Option<Known> {
     let address: Address = fields.address()?;
     let last_heard = fields.time()?;
     let failures = fields.small()?;
+    let last_probed = fields.opt(read_time)?;
     let last_outcome = fields.opt(|word| word.parse().ok())?;
     let next_probe = fields.time()?;
     let last_seen = fields.opt(read_time)?;
@@ -358,5 +359,5 @@ fn known_of(line: &[u8]) -> Option<Known> {
     let is_trb = fields.value()? == "t";
     let node =
         last_seen.map(|last_seen| KnownNode { last_seen, peers_asked_at, peers_sent, is_trb });
-    Some(Known { address, last_heard, failures, last_outcome, next_probe, node })
+    Some(Known { address, last_heard, failures, last_probed, last_outcome, next_probe, node })
 }
