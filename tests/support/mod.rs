@@ -6,6 +6,8 @@
 
 #![allow(dead_code)] // every test program uses another part of it
 
+pub mod rows;
+
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -92,7 +94,10 @@ impl Cluster {
         let start = Instant::now();
         // Two creations at once may get into each other's way.
         while let Err(error) = self.admin().batch_execute(&create) {
-            assert!(start.elapsed() < Duration::from_secs(20), "cannot create a database: {error:?}");
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "cannot create a database: {error:?}"
+            );
             sleep(Duration::from_millis(50));
         }
         Database { url: self.url("bitdash", &name), name }
@@ -154,8 +159,18 @@ impl Cluster {
     }
 
     fn initialise(&self) {
-        let options =
-            ["-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"];
+        let options = [
+            "-D",
+            "data",
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ];
         let output = self.run("initdb", &options);
         assert!(output.status.success(), "{}", text(&output));
         let file = self.folder.join("data/postgresql.conf");
@@ -240,8 +255,7 @@ fn version_of(programs: &Path) -> u32 {
 /// A folder whose path leaves room for a socket's name within 107 bytes.
 fn make_folder() -> PathBuf {
     let temporary = std::env::temp_dir();
-    let parent =
-        if temporary.as_os_str().len() <= 60 { temporary } else { PathBuf::from("/tmp") };
+    let parent = if temporary.as_os_str().len() <= 60 { temporary } else { PathBuf::from("/tmp") };
     tempfile::Builder::new().prefix("bitdash-pg-").tempdir_in(parent).unwrap().keep()
 }
 

@@ -5,6 +5,7 @@
 //! holds, makes reading fail: such a row is skipped and counted.
 
 use std::io::{BufRead, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, IsolationLevel, Transaction};
@@ -28,8 +29,8 @@ pub struct Store {
 /// Held by the one crawler of a database as long as its connection lives. "bitdash" and 2.
 const CRAWLER_LOCK: i64 = 0x6269_7464_6173_6802;
 
-/// How long a crawler that reconnects waits for its own former session to end.
-const LOCK_PATIENCE: Duration = Duration::from_secs(4);
+/// How long a crawler waits for a former session to end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Store {
     /// Connects to the database that `url` names and makes this session's staging tables.
@@ -54,13 +55,18 @@ impl Store {
         schema::migrate(&mut self.client)
     }
 
-    /// Makes this session the database's only crawler, until its connection ends.
+    /// Makes this session the database's only crawler, until its connection ends. Waits a moment for one
+    /// that has just been stopped: the server may still be busy with its last statement.
     ///
     /// # Errors
     /// Permanent where another crawler runs.
     pub fn lock_crawler(&mut self) -> Result<(), StoreError> {
-        if self.try_lock()? {
-            return Ok(());
+        let start = Instant::now();
+        while start.elapsed() < LOCK_PATIENCE {
+            if self.try_lock()? {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(100));
         }
         Err(StoreError::permanent(
             "another bitdash crawls into this database already: stop it, or give this one a database of its own",
@@ -82,9 +88,9 @@ impl Store {
             if start.elapsed() > LOCK_PATIENCE {
                 return Err(StoreError::transient("our former session still holds the database"));
             }
-            let end = "SELECT pg_terminate_backend($1), pg_sleep(0.2)::text";
-            let ended = self.client.execute(end, &[&former_pid]);
+            let ended = self.client.execute("SELECT pg_terminate_backend($1)", &[&former_pid]);
             self.checked(ended)?;
+            thread::sleep(Duration::from_millis(100));
         }
         Ok(())
     }
