@@ -6,6 +6,7 @@
 
 #![allow(dead_code)] // every test program uses another part of it
 
+pub mod crawl;
 pub mod rows;
 
 use std::fs;
