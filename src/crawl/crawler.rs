@@ -243,14 +243,24 @@ impl Crawler {
         }
     }
 
-    /// The nodes file's names are looked up: the named nodes and the addresses to begin with.
+    /// The nodes file's names are looked up: the named nodes and the addresses to begin with. `is_partial` if
+    /// some names gave no address.
     pub fn handle_names(
         &mut self,
         named: Vec<(Address, String)>,
         seeds: Vec<Address>,
-        at: UnixTime,
+        is_partial: bool,
+        now: Now,
     ) {
         if self.phase == Phase::Naming {
+            let knows_none = self.totals.nodes + self.totals.candidates == 0;
+            if knows_none && is_partial && named.is_empty() && seeds.is_empty() {
+                // A pass without a single address would only make the next one wait for its interval.
+                self.events.push_back(Event::NoSeeds);
+                self.phase = Phase::Waiting { until: now.mono + SEEDS_AGAIN_AFTER };
+                return;
+            }
+            let at = now.wall;
             self.phase = Phase::Starting;
             self.is_last_due_here = false;
             self.is_due_asked = true;

@@ -38,13 +38,13 @@ const SPARE_FILES: u64 = 64;
 /// A wrong configuration; a database that a person has to see to; a failure of the system.
 pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
     // First of all: from here on a SIGHUP reloads and no longer kills.
-    let mut signals = Signals::new().map_err(|error| failed("installing signal handlers", &error))?;
+    let mut signals =
+        Signals::new().map_err(|error| failed("installing signal handlers", &error))?;
     let config = source.load().map_err(|error| Failure::Usage(error.to_string()))?;
     let log = logging::start(config.log.file.as_deref(), config.log.level)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let driver = Driver::new().map_err(|error| failed("opening the poll", &error))?;
-    let registered =
-        driver.registry().register(&mut signals, SIGNALS, Interest::READABLE);
+    let registered = driver.registry().register(&mut signals, SIGNALS, Interest::READABLE);
     registered.map_err(|error| failed("listening to signals", &error))?;
     let mut crawl = Crawl::new(source, config, log, driver, signals, passes)?;
     while !crawl.crawler.is_over() {
@@ -154,11 +154,7 @@ impl<'a> Crawl<'a> {
         for ended in self.ended.drain(..) {
             if let Some(result) = &ended.result {
                 self.reporter.count_ended();
-                log::debug!(
-                    "probe address={} outcome={}",
-                    result.target.address(),
-                    result.outcome
-                );
+                log::debug!("probe address={} outcome={}", result.target.address(), result.outcome);
             }
             self.crawler.handle_ended(ended.result, now);
         }

@@ -3,8 +3,8 @@
 //! Layer 4. Names of seeds are looked up only when seeds are wanted: a crawl that knows nodes asks no DNS seed.
 
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use mio::Waker;
 
