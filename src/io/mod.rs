@@ -2,5 +2,11 @@
 //!
 //! Layer 3 of the house. It uses what decides (`crawl`, `lookup`) and is used by `commands` alone.
 
+pub mod clock;
 pub mod config;
+pub mod logging;
+pub mod nodes_file;
+pub mod process;
+pub mod resolve;
+pub mod signal;
 mod text_file;
