@@ -7,10 +7,16 @@
 pub mod address;
 pub mod backoff;
 pub mod batch;
+pub mod book;
+pub mod crawler;
+pub mod exchange;
 pub mod filter;
 pub mod limiter;
 pub mod outcome;
+pub mod probe;
 pub mod queue;
+pub mod recorder;
+pub mod stats;
 pub mod target;
 pub mod time;
 pub mod timer;

@@ -4,9 +4,11 @@
 
 pub mod clock;
 pub mod config;
+pub mod driver;
 pub mod logging;
 pub mod nodes_file;
 pub mod process;
 pub mod resolve;
 pub mod signal;
 mod text_file;
+pub mod writer;
