@@ -1,5 +1,5 @@
-//! Rules of the house that no compiler checks: layers, banned words, the length of files, keys and SQL files
-//! that nobody speaks of.
+//! Rules of the house that no compiler checks: layers, banned words, the length of files, keys and
+//! SQL files that nobody speaks of.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use bitdash::io::config::KEYS;
 const LAYERS: &[(&str, &[&str])] = &[
     ("watchglass", &[]),
     ("crawl", &["watchglass", "lookup"]),
-    ("lookup", &["watchglass", "crawl"]),
+    ("lookup", &["watchglass"]),
     ("simnet", &["watchglass", "crawl", "lookup"]),
     ("io", &["watchglass", "crawl", "lookup"]),
     ("commands", &["watchglass", "crawl", "lookup", "simnet", "io"]),
@@ -25,7 +25,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below a folder whose names end in `.extension`, with their paths from the project's root.
+/// All files below a folder whose names end in `.extension`, with their paths from the project's
+/// root.
 fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
