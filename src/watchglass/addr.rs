@@ -1,11 +1,14 @@
 //! `addr`: the addresses that a node tells of.
 //!
-//! Layer 0. Owns: [`Addr`], packed and unpacked, in both layouts. Must not touch: which addresses are worth a visit.
+//! Layer 0. Owns: [`Addr`], packed and unpacked, in both layouts. Must not touch: which addresses
+//! are worth a visit.
 //!
-//! The payload is a `CompactSize` and that many entries, with a time (30 bytes) or, to and from versions below 31402, without (26 bytes).
+//! The payload is a `CompactSize` and that many entries, with a time (30 bytes) or, to and from
+//! versions below 31402, without (26 bytes).
 //!
 //! Invariants:
-//! 1. Lengths are checked before the first entry is read: which layout it is follows from the length alone.
+//! 1. Lengths are checked before the first entry is read: which layout it is follows from the
+//!    length alone.
 //! 2. No more than [`MAX_ADDR_TO_SEND`] entries are read of a payload, however many it announces.
 //! 3. `entries.len() + skipped` is the number of entries read.
 
@@ -19,7 +22,8 @@ use super::wire::{Reader, Writer, widen};
 /// One address that a node tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddrEntry {
-    /// When somebody last saw it alive, seconds since 1970, as claimed; `None` in the layout without times.
+    /// When somebody last saw it alive, seconds since 1970, as claimed; `None` in the layout
+    /// without times.
     pub time: Option<u32>,
     /// The services that it is said to offer.
     pub services: u64,
@@ -54,15 +58,16 @@ impl Addr {
     /// Takes a whole payload apart.
     ///
     /// # Errors
-    /// [`DecodeError::Truncated`] or [`DecodeError::NonCanonical`] for the count, [`DecodeError::AddrLength`] if the rest
-    /// is neither that many entries with times nor without.
+    /// [`DecodeError::Truncated`] or [`DecodeError::NonCanonical`] for the count,
+    /// [`DecodeError::AddrLength`] if the rest is neither that many entries with times nor without.
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut keeper = Keeper::for_addr(widen(payload.len()));
         keeper.take(payload);
         keeper.addr()
     }
 
-    /// Appends a payload of these entries: with times if any of them has one (those without one then say 0).
+    /// Appends a payload of these entries: with times if any of them has one (those without one
+    /// then say 0).
     ///
     /// More than [`MAX_ADDR_TO_SEND`] are not refused here, but by whoever receives them.
     pub fn encode(entries: &[AddrEntry], out: &mut Vec<u8>) {
@@ -124,5 +129,123 @@ impl Layout {
     /// How many bytes of entries are kept.
     pub(super) fn kept(self) -> usize {
         self.read().saturating_mul(if self.timed { 30 } else { 26 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    fn entry(number: usize, time: Option<u32>) -> AddrEntry {
+        let ip = Ipv4Addr::from(0x0100_0000 + u32::try_from(number).unwrap());
+        AddrEntry { time, services: 1, ip, port: 8333 }
+    }
+
+    fn entries(count: usize, timed: bool) -> Vec<AddrEntry> {
+        (0..count).map(|number| entry(number, timed.then_some(1_700_000_000))).collect()
+    }
+
+    fn encoded(entries: &[AddrEntry]) -> Vec<u8> {
+        let mut out = Vec::new();
+        Addr::encode(entries, &mut out);
+        out
+    }
+
+    #[test]
+    fn golden_addr_decodes_and_encodes_to_the_same_bytes() {
+        let payload = samples::payload(samples::WIKI_ADDR);
+        let ip = Ipv4Addr::new(10, 0, 0, 1);
+        let entries = vec![AddrEntry { time: Some(0x4d10_15e2), services: 1, ip, port: 8333 }];
+        assert_eq!(encoded(&entries), payload);
+        assert_eq!(Addr::decode(&payload), Ok(Addr { count: 1, entries, skipped: 0 }));
+    }
+
+    #[test]
+    fn both_layouts_are_told_apart_by_their_length() {
+        for timed in [true, false] {
+            // 13 x 30 = 15 x 26: only the count tells them apart.
+            for count in [1, 2, 13, 15, 252, 253, 999, 1000] {
+                let entries = entries(count, timed);
+                let payload = encoded(&entries);
+                let entry_length = if timed { 30 } else { 26 };
+                assert_eq!(payload.len(), count * entry_length + if count < 253 { 1 } else { 3 });
+                let addr = Addr { count: widen(count), entries, skipped: 0 };
+                assert_eq!(Addr::decode(&payload), Ok(addr));
+            }
+        }
+    }
+
+    #[test]
+    fn full_addr_is_30003_bytes() {
+        assert_eq!(encoded(&entries(MAX_ADDR_TO_SEND, true)).len(), 30_003);
+    }
+
+    #[test]
+    fn addr_of_no_entries_is_accepted() {
+        assert_eq!(encoded(&[]), [0]);
+        assert_eq!(Addr::decode(&[0]), Ok(Addr::default()));
+    }
+
+    #[test]
+    fn addr_of_more_than_1000_gives_its_first_1000() {
+        for count in [1001, 2500, 65_536] {
+            let all = entries(count, true);
+            let addr = Addr::decode(&encoded(&all)).unwrap();
+            assert_eq!(addr.count, widen(count));
+            assert_eq!(addr.entries, all[..1000]);
+        }
+    }
+
+    #[test]
+    fn entries_that_are_not_ipv4_are_counted_and_skipped() {
+        let mut payload = encoded(&entries(4, true));
+        // ::ffff:1.0.0.1 becomes ::1, and ::ffff:1.0.0.3 an address of 2001:db8::/32.
+        payload[1 + 30 + 12..][..16].copy_from_slice(&std::net::Ipv6Addr::LOCALHOST.octets());
+        payload[1 + 90 + 12..][..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+        let addr = Addr::decode(&payload).unwrap();
+        assert_eq!((addr.count, addr.skipped), (4, 2));
+        assert_eq!(addr.entries, [entry(0, Some(1_700_000_000)), entry(2, Some(1_700_000_000))]);
+    }
+
+    #[test]
+    fn length_that_fits_neither_layout_is_refused() {
+        let good = encoded(&entries(2, true));
+        let table: [(&[u8], u64, u64); 5] = [
+            (&good[..60], 2, 59),
+            (&good[..1], 2, 0),
+            (&[0, 1], 0, 1),
+            (&[1, 2, 3], 1, 2),
+            (&good[..31], 2, 30),
+        ];
+        for (payload, count, came) in table {
+            assert_eq!(Addr::decode(payload), Err(DecodeError::AddrLength { count, came }));
+        }
+        // A product that does not fit 64 bits must not wrap round to the length.
+        let huge = [&[0xff][..], &(u64::MAX / 30 + 1).to_le_bytes(), &[0; 14]].concat();
+        let error = DecodeError::AddrLength { count: u64::MAX / 30 + 1, came: 14 };
+        assert_eq!(Addr::decode(&huge), Err(error));
+    }
+
+    #[test]
+    fn count_cut_short_or_too_long_written_is_refused() {
+        let cut = |expected, came| DecodeError::Truncated {
+            field: "addr count",
+            expected,
+            came,
+            offset: 0,
+        };
+        assert_eq!(Addr::decode(&[]), Err(cut(1, 0)));
+        assert_eq!(Addr::decode(&[0xfd, 1]), Err(cut(3, 2)));
+        let long = [&[0xfd, 1, 0][..], &[0; 30]].concat();
+        let error = DecodeError::NonCanonical { field: "addr count", value: 1, offset: 0 };
+        assert_eq!(Addr::decode(&long), Err(error));
+    }
+
+    #[test]
+    fn mixed_entries_are_written_with_times() {
+        let mixed = [entry(0, None), entry(1, Some(5))];
+        let addr = Addr::decode(&encoded(&mixed)).unwrap();
+        assert_eq!(addr.entries, [entry(0, Some(0)), entry(1, Some(5))]);
     }
 }

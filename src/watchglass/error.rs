@@ -10,8 +10,9 @@ use super::header::{Command, MAX_PROTOCOL_MESSAGE_LENGTH, Magic};
 
 /// Says what was wrong with bytes from the network.
 ///
-/// [`WrongMagic`](Self::WrongMagic) and [`TooLong`](Self::TooLong) end a stream: where the next message
-/// begins is not known any more. All others concern one message, and the stream goes on behind it.
+/// [`WrongMagic`](Self::WrongMagic) and [`TooLong`](Self::TooLong) end a stream: where the next
+/// message begins is not known any more. All others concern one message, and the stream goes on
+/// behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -70,7 +71,8 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// Whether the very first bytes of the stream are not this network's: the far end speaks something else.
+    /// Whether the very first bytes of the stream are not this network's: the far end speaks
+    /// something else.
     ///
     /// All other errors are faults of somebody who does speak it. A wrong magic behind a good
     /// message is one of these.
@@ -88,7 +90,7 @@ impl fmt::Display for DecodeError {
             Self::TooLong { command, length, offset } => write!(
                 f,
                 "expected at most {MAX_PROTOCOL_MESSAGE_LENGTH} bytes of payload, \
-                 got a {command} of {length} at offset {offset}"
+                 got {length} of {command} at offset {offset}"
             ),
             Self::WrongChecksum { expected, came } => write!(
                 f,
@@ -102,7 +104,8 @@ impl fmt::Display for DecodeError {
             Self::NonCanonical { field, value, offset } => {
                 write!(
                     f,
-                    "expected the shortest form of {field}, got {value} in a longer one at offset {offset}"
+                    "expected the shortest form of {field}, got {value} in a longer one \
+                 at offset {offset}"
                 )
             }
             Self::AddrLength { count, came } => {
@@ -113,3 +116,51 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_foreign_first_bytes_are_another_network() {
+        let wrong = |offset| DecodeError::WrongMagic { expected: Magic::MAIN, came: b'H', offset };
+        assert!(wrong(0).is_foreign());
+        assert!(wrong(3).is_foreign());
+        assert!(!wrong(24).is_foreign());
+        let long = DecodeError::TooLong { command: Command::VERSION, length: u32::MAX, offset: 16 };
+        assert!(!long.is_foreign());
+    }
+
+    #[test]
+    fn errors_say_what_was_expected_and_what_came() {
+        let table = [
+            (
+                DecodeError::WrongMagic { expected: Magic::MAIN, came: b'H', offset: 0 },
+                "expected magic f9beb4d9, got byte 48 at offset 0",
+            ),
+            (
+                DecodeError::TooLong { command: Command::ADDR, length: 4_000_001, offset: 16 },
+                "expected at most 4000000 bytes of payload, got 4000001 of addr at offset 16",
+            ),
+            (
+                DecodeError::WrongChecksum { expected: [0, 1, 2, 3], came: [0xff; 4] },
+                "expected checksum 00010203, got ffffffff",
+            ),
+            (
+                DecodeError::Truncated { field: "nonce", expected: 8, came: 3, offset: 72 },
+                "expected 8 bytes of nonce, got 3 at offset 72",
+            ),
+            (
+                DecodeError::NonCanonical { field: "addr count", value: 5, offset: 0 },
+                "expected the shortest form of addr count, got 5 in a longer one at offset 0",
+            ),
+            (
+                DecodeError::AddrLength { count: 2, came: 59 },
+                "expected 2 addr entries of 30 or 26 bytes, got 59 bytes",
+            ),
+        ];
+        for (error, text) in table {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! The frame around every message: magic, command, length, checksum.
 //!
-//! Layer 0. Owns: [`Magic`], [`Command`], [`Header`], the checksum, and the length limit. Must not touch: payloads.
+//! Layer 0. Owns: [`Magic`], [`Command`], [`Header`], the checksum, and the length limit. Must not
+//! touch: payloads.
 //!
-//! Source: Bitcoin Core protocol.h `CMessageHeader`. Since 2012-02-20 every header carries a checksum, the one of `version` too.
+//! Source: Bitcoin Core protocol.h `CMessageHeader`. Since 2012-02-20 every header carries a
+//! checksum, the one of `version` too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -62,7 +64,8 @@ impl Command {
     /// `pong`
     pub const PONG: Self = Self(*b"pong\0\0\0\0\0\0\0\0");
 
-    /// The command with this name; `None` if it is empty, longer than 12 bytes or not printable ASCII.
+    /// The command with this name; `None` if it is empty, longer than 12 bytes or not printable
+    /// ASCII.
     pub fn new(name: &str) -> Option<Self> {
         if name.is_empty() || !name.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
             return None;
@@ -138,7 +141,8 @@ impl fmt::Display for Magic {
     }
 }
 
-/// Without the zero bytes at the end; bytes that are not printable ASCII, and the backslash, are escaped as `\xNN`.
+/// Without the zero bytes at the end; bytes that are not printable ASCII, and the backslash, are
+/// escaped as `\xNN`.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end =
@@ -166,3 +170,79 @@ impl fmt::Display for ParseMagicError {
 }
 
 impl std::error::Error for ParseMagicError {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn golden_headers_decode_and_encode_to_the_same_bytes() {
+        let table = [
+            (samples::WIKI_VERSION_60002, Command::VERSION),
+            (samples::WIKI_VERACK, Command::VERACK),
+            (samples::WIKI_ADDR, Command::ADDR),
+            (samples::DEVELOPER_PING, Command::PING),
+        ];
+        for (frame, command) in table {
+            let frame = samples::bytes(frame);
+            let (head, payload) = frame.split_at(HEADER_LENGTH);
+            let header = Header::decode(head).unwrap();
+            assert_eq!(header, Header::of(Magic::MAIN, command, payload));
+            let mut out = Vec::new();
+            header.encode(&mut out);
+            assert_eq!(out, head);
+        }
+    }
+
+    #[test]
+    fn checksum_is_the_front_of_the_double_sha_256() {
+        // Bitcoin wiki, "Protocol documentation", Hashes: hello.
+        assert_eq!(checksum(b"hello"), [0x95, 0x95, 0xc9, 0xdf]);
+        assert_eq!(checksum(b""), [0x5d, 0xf6, 0xe0, 0xe2]);
+        let developer = samples::bytes(samples::DEVELOPER_VERSION_70002);
+        assert_eq!(checksum(&developer), [0x5f, 0x1a, 0x69, 0xd2]);
+    }
+
+    #[test]
+    fn short_header_is_truncated() {
+        let cut = DecodeError::Truncated { field: "checksum", expected: 4, came: 3, offset: 20 };
+        assert_eq!(Header::decode(&[0; 23]), Err(cut));
+    }
+
+    #[test]
+    fn magic_is_eight_hex_digits() {
+        assert_eq!("f9beb4d9".parse(), Ok(Magic::MAIN));
+        assert_eq!("F9BEB4D9".parse(), Ok(Magic::MAIN));
+        assert_eq!("00000001".parse(), Ok(Magic([0, 0, 0, 1])));
+        assert_eq!(Magic([0, 0, 0, 1]).to_string(), "00000001");
+        for bad in
+            ["", "f9beb4d", "f9beb4d90", "0xf9beb4", "+f9beb4d", "f9beb4dg", "f9 beb4d", "é9beb4d"]
+        {
+            assert_eq!(bad.parse::<Magic>(), Err(ParseMagicError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn command_names_are_one_to_twelve_printable_characters() {
+        assert_eq!(Command::new("version"), Some(Command::VERSION));
+        assert_eq!(Command::new("twelve chars"), Some(Command(*b"twelve chars")));
+        for bad in ["", "thirteenchars", "a\0b", "a\nb", "é"] {
+            assert_eq!(Command::new(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn odd_commands_are_shown_escaped() {
+        let table: [(&[u8; 12], &str); 5] = [
+            (b"sendaddrv2\0\0", "sendaddrv2"),
+            (b"\0\0\0\0\0\0\0\0\0\0\0\0", ""),
+            (b"a\0b\0\0\0\0\0\0\0\0\0", r"a\x00b"),
+            (b"\x1b[2J\n \\\xff\0\0\0\0", r"\x1b[2J\x0a\x20\x5c\xff"),
+            (b"abcdefghijkl", "abcdefghijkl"),
+        ];
+        for (bytes, shown) in table {
+            assert_eq!(Command(*bytes).to_string(), shown);
+        }
+    }
+}

@@ -4,17 +4,16 @@
 //!
 //! Invariants:
 //! 1. Memory is taken for bytes that came, never for bytes that a header announces.
-//! 2. At most [`LARGEST`] bytes are held, and between messages at most [`SMALL`].
+//! 2. At most the entries of a full `addr` are held (30,000 bytes), and between messages at most
+//!    [`SMALL`].
 
-use super::addr::{Addr, Layout, MAX_ADDR_TO_SEND};
+use super::addr::{Addr, Layout};
 use super::error::DecodeError;
 use super::header::Command;
 use super::message::Message;
 use super::version::{BEFORE_USER_AGENT, BEHIND_USER_AGENT, MAX_SUBVERSION_LENGTH, Version};
 use super::wire::{Reader, widen};
 
-/// The entries of a full `addr`; its count is kept apart.
-pub(super) const LARGEST: usize = MAX_ADDR_TO_SEND * 30;
 /// A buffer up to this size stays for the next message.
 pub(super) const SMALL: usize = 512;
 
@@ -24,7 +23,7 @@ pub(super) struct Keeper {
     plan: Plan,
     /// The payload's length.
     length: u64,
-    /// How many bytes of it were neither kept nor read yet, but dropped.
+    /// How many bytes of it were dropped.
     dropped: u64,
     kept: Vec<u8>,
 }
@@ -86,7 +85,7 @@ impl Keeper {
             let taken = match self.step() {
                 Step::Keep(count) => {
                     let (head, _) = bytes.split_at_checked(count).unwrap_or((bytes, &[]));
-                    self.keep(head);
+                    self.keep(head, count);
                     head.len()
                 }
                 Step::Drop(count) => {
@@ -182,7 +181,8 @@ impl Keeper {
         keep_up_to(wanted, self.kept.len()).unwrap_or(Step::Drop(u64::MAX))
     }
 
-    /// Keeps all up to the user agent's length, then the user agent's front, then the fields behind it.
+    /// Keeps all up to the user agent's length, then the user agent's front, then the fields behind
+    /// it.
     fn step_version(&self) -> Step {
         let held = self.kept.len();
         let Some(from_length) = self.kept.get(BEFORE_USER_AGENT..).filter(|rest| !rest.is_empty())
@@ -209,11 +209,13 @@ impl Keeper {
         keep_up_to(wanted.saturating_add(BEHIND_USER_AGENT), held).unwrap_or(Step::Drop(u64::MAX))
     }
 
-    /// Doubles the buffer as bytes come, but never past what the largest message needs.
-    fn keep(&mut self, bytes: &[u8]) {
+    /// Keeps bytes of a step that is this long. The buffer doubles as they come, but never past the
+    /// step's end.
+    fn keep(&mut self, bytes: &[u8], step: usize) {
         let needed = self.kept.len().saturating_add(bytes.len());
         if needed > self.kept.capacity() {
-            let room = self.kept.capacity().saturating_mul(2).min(LARGEST).max(needed);
+            let end = self.kept.len().saturating_add(step);
+            let room = self.kept.capacity().saturating_mul(2).clamp(needed, end.max(needed));
             self.kept.reserve_exact(room.saturating_sub(self.kept.len()));
         }
         self.kept.extend_from_slice(bytes);

@@ -4,9 +4,11 @@
 //!
 //! Invariants:
 //! 1. [`from_bytes`] gives nothing but printable ASCII, whatever came.
-//! 2. It loses nothing: [`to_bytes`] gives the same bytes back, and two different byte strings never have the same text.
+//! 2. It loses nothing: [`to_bytes`] gives the same bytes back, and two different byte strings
+//!    never have the same text.
 
-/// Bytes 0x20 to 0x7e as they are but the backslash as `\\`; every other byte as `\xNN` (lower case).
+/// Bytes 0x20 to 0x7e as they are but the backslash as `\\`; every other byte as `\xNN` (lower
+/// case).
 pub fn from_bytes(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
@@ -56,5 +58,45 @@ fn digit(byte: u8) -> Option<u8> {
         b'0'..=b'9' => Some(byte.wrapping_sub(b'0')),
         b'a'..=b'f' => Some(byte.wrapping_sub(b'a').wrapping_add(10)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_backslashes_and_unprintable_bytes_are_escaped() {
+        let table: [(&[u8], &str); 7] = [
+            (b"", ""),
+            (b"/Satoshi:29.3.0(a b~)/", "/Satoshi:29.3.0(a b~)/"),
+            (br"a\b", r"a\\b"),
+            (br"\x41", r"\\x41"),
+            (b"\0\x1f\x7f\x80\xff", r"\x00\x1f\x7f\x80\xff"),
+            ("/Bitcoïn/".as_bytes(), r"/Bitco\xc3\xafn/"),
+            (b"<script>\r\n", r"<script>\x0d\x0a"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(from_bytes(bytes), text);
+            assert_eq!(to_bytes(text).as_deref(), Some(bytes));
+        }
+    }
+
+    #[test]
+    fn text_that_no_bytes_have_is_refused() {
+        for bad in [
+            r"\", r"\x", r"\x0", r"\x0g", r"\x+1", r"\n", r"\x41", r"\x5c", r"\xFF", "\n", "é",
+            "\u{7f}",
+        ] {
+            assert_eq!(to_bytes(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_comes_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        let text = from_bytes(&all);
+        assert!(text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)));
+        assert_eq!(to_bytes(&text), Some(all));
     }
 }

@@ -1,6 +1,7 @@
 //! `version`: who the far end says it is.
 //!
-//! Layer 0. Owns: [`Version`] and [`NetworkAddress`], packed and unpacked. Must not touch: what the fields mean to a crawler.
+//! Layer 0. Owns: [`Version`] and [`NetworkAddress`], packed and unpacked. Must not touch: what the
+//! fields mean to a crawler.
 //!
 //! The payload has grown over the years, and each field was added at the end:
 //!
@@ -14,7 +15,8 @@
 //! | 1 | relay | version 70001 (BIP 37); absent at TRB, Gocoin, Core 0.8 and others of any number |
 //!
 //! Invariants:
-//! 1. Which fields are there is told by what is left of the payload, never by the version number: TRB says 99999 and sends no relay byte.
+//! 1. Which fields are there is told by what is left of the payload, never by the version number:
+//!    TRB says 99999 and sends no relay byte.
 //! 2. A payload ends at a field's boundary; a field cut in its middle is an error.
 //! 3. Of a user agent of any length, at most [`MAX_SUBVERSION_LENGTH`] bytes are kept.
 
@@ -38,7 +40,8 @@ pub struct NetworkAddress {
 /// The message that opens a conversation, each side sending one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// The protocol version as sent. (The number 10300 meant 300 in a few clients of 2010; it is kept as sent.)
+    /// The protocol version as sent. (The number 10300 meant 300 in a few clients of 2010; it is
+    /// kept as sent.)
     pub version: i32,
     /// What the sender offers: a set of 64 bits.
     pub services: u64,
@@ -50,7 +53,8 @@ pub struct Version {
     pub addr_from: Option<NetworkAddress>,
     /// A random number by which a node knows a connection to itself.
     pub nonce: Option<u64>,
-    /// The software's name, at most its first [`MAX_SUBVERSION_LENGTH`] bytes: not text, see [`text`](super::text).
+    /// The software's name, at most its first [`MAX_SUBVERSION_LENGTH`] bytes: not text, see
+    /// [`text`](super::text).
     pub user_agent: Option<Vec<u8>>,
     /// How long the user agent was as sent; 0 if none was.
     pub user_agent_length: u64,
@@ -106,7 +110,8 @@ impl NetworkAddress {
 }
 
 impl Version {
-    /// Appends the payload. It stops at the first field that is `None`; `user_agent_length` and `trailing` are not looked at.
+    /// Appends the payload. It stops at the first field that is `None`; `user_agent_length` and
+    /// `trailing` are not looked at.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
         writer.i32(self.version);
@@ -137,8 +142,8 @@ impl Version {
         Self::from_kept(keeper.kept(), widen(payload.len()))
     }
 
-    /// Takes apart what a [`Keeper`] left of a payload of this length: all but the user agent's bytes beyond
-    /// [`MAX_SUBVERSION_LENGTH`] and those behind the relay byte.
+    /// Takes apart what a [`Keeper`] left of a payload of this length: all but the user agent's
+    /// bytes beyond [`MAX_SUBVERSION_LENGTH`] and those behind the relay byte.
     pub(super) fn from_kept(kept: &[u8], length: u64) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(kept);
         let mut version = Self {
@@ -206,4 +211,231 @@ fn read_user_agent(
     let user_agent = reader.bytes(kept, "user_agent")?.to_vec();
     reader.skip_absent(claimed.saturating_sub(widen(kept)));
     Ok(user_agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    fn full() -> Version {
+        Version {
+            version: 70016,
+            services: 3081,
+            timestamp: 1_700_000_000,
+            addr_recv: NetworkAddress::from_ipv4(0, Ipv4Addr::new(127, 0, 0, 1), 8333),
+            addr_from: Some(NetworkAddress::UNSPECIFIED),
+            nonce: Some(42),
+            user_agent: Some(b"/Satoshi:31.0.0/".to_vec()),
+            user_agent_length: 16,
+            start_height: Some(900_000),
+            relay: Some(true),
+            trailing: 0,
+        }
+    }
+
+    fn encoded(version: &Version) -> Vec<u8> {
+        let mut out = Vec::new();
+        version.encode(&mut out);
+        out
+    }
+
+    fn truncated(field: &'static str, expected: u64, came: u64, offset: u64) -> DecodeError {
+        DecodeError::Truncated { field, expected, came, offset }
+    }
+
+    #[test]
+    fn wire_captures_decode_field_by_field() {
+        let trb = Version::decode(&samples::bytes(samples::CAPTURED_TRB)).unwrap();
+        let expected = Version {
+            version: 99999,
+            services: 1,
+            timestamp: 1_486_960_163,
+            addr_recv: NetworkAddress::from_ipv4(1, Ipv4Addr::new(24, 19, 229, 46), 48001),
+            addr_from: Some(NetworkAddress::from_ipv4(1, Ipv4Addr::new(111, 111, 111, 111), 8333)),
+            nonce: Some(0x33cb_6a2e_263b_f3b1),
+            user_agent: Some(b"/therealbitcoin.org:0.9.99.99/".to_vec()),
+            user_agent_length: 30,
+            start_height: Some(452_793),
+            relay: None,
+            trailing: 0,
+        };
+        assert_eq!(trb, expected);
+
+        let wiki = Version::decode(&samples::payload(samples::WIKI_VERSION_60002)).unwrap();
+        assert_eq!((wiki.version, wiki.timestamp), (60002, 1_355_854_353));
+        assert_eq!(wiki.nonce, Some(0x6517_e68c_5db3_2e3b));
+        assert_eq!(wiki.user_agent.as_deref(), Some(&b"/Satoshi:0.7.2/"[..]));
+        assert_eq!((wiki.start_height, wiki.relay), (Some(212_672), None));
+
+        let old = Version::decode(&samples::bytes(samples::WIKI_VERSION_31900)).unwrap();
+        assert_eq!(
+            old.addr_from,
+            Some(NetworkAddress::from_ipv4(1, Ipv4Addr::new(10, 0, 0, 2), 8333))
+        );
+        assert_eq!(
+            (old.user_agent, old.start_height, old.relay),
+            (Some(Vec::new()), Some(98_645), None)
+        );
+
+        let developer = Version::decode(&samples::bytes(samples::DEVELOPER_VERSION_70002)).unwrap();
+        assert_eq!((developer.start_height, developer.relay), (Some(329_167), Some(true)));
+
+        let v6 = Version::decode(&samples::bytes(samples::CAPTURED_IPV6)).unwrap();
+        assert_eq!((v6.addr_recv.ipv4(), v6.addr_recv.port), (None, 55165));
+        assert_eq!(v6.user_agent.as_deref(), Some(&b"/Satoshi:1.1.1/"[..]));
+
+        let falcon = Version::decode(&samples::bytes(samples::CAPTURED_FALCON)).unwrap();
+        assert_eq!((falcon.version, falcon.relay), (70014, None));
+
+        let core = Version::decode(&samples::bytes(samples::BY_HAND_CORE_0_8_6)).unwrap();
+        assert_eq!((core.version, core.start_height, core.relay), (70001, Some(0), None));
+    }
+
+    #[test]
+    fn golden_payloads_encode_to_the_same_bytes() {
+        let payloads = [
+            samples::payload(samples::WIKI_VERSION_60002),
+            samples::bytes(samples::WIKI_VERSION_31900),
+            samples::bytes(samples::DEVELOPER_VERSION_70002),
+            samples::bytes(samples::CAPTURED_TRB),
+            samples::bytes(samples::CAPTURED_FALCON),
+            samples::bytes(samples::CAPTURED_IPV6),
+            samples::bytes(samples::BY_HAND_CORE_0_8_6),
+        ];
+        for payload in payloads {
+            assert_eq!(encoded(&Version::decode(&payload).unwrap()), payload);
+        }
+    }
+
+    #[test]
+    fn trb_payload_of_115_bytes_without_relay_byte_is_accepted() {
+        let payload = samples::bytes(samples::CAPTURED_TRB);
+        // 4 + 8 + 8 + 26 + 26 + 8, 1 + 30, 4: the 85 bytes around a user agent of 30.
+        assert_eq!(payload.len(), 115);
+        assert_eq!(Version::decode(&payload).unwrap().relay, None);
+    }
+
+    #[test]
+    fn payload_may_end_at_every_field_boundary_behind_addr_recv() {
+        let whole = encoded(&full());
+        let boundaries = [46, 72, 80, 97, 101, 102];
+        for end in 0..=whole.len() {
+            let decoded = Version::decode(&whole[..end]);
+            assert_eq!(decoded.is_ok(), boundaries.contains(&end), "{end} bytes: {decoded:?}");
+        }
+        let at = |end: usize| Version::decode(&whole[..end]).unwrap();
+        let no_relay = Version { relay: None, ..full() };
+        assert_eq!(at(101), no_relay);
+        let no_height = Version { start_height: None, ..no_relay };
+        assert_eq!(at(97), no_height);
+        let no_agent = Version { user_agent: None, user_agent_length: 0, ..no_height };
+        assert_eq!(at(80), no_agent);
+        let no_nonce = Version { nonce: None, ..no_agent };
+        assert_eq!(at(72), no_nonce);
+        let shortest = Version { addr_from: None, ..no_nonce };
+        assert_eq!(at(46), shortest);
+        for version in [full(), no_relay_of(&full()), shortest] {
+            assert_eq!(Version::decode(&encoded(&version)), Ok(version));
+        }
+    }
+
+    fn no_relay_of(version: &Version) -> Version {
+        Version { relay: None, ..version.clone() }
+    }
+
+    #[test]
+    fn field_cut_in_its_middle_is_named() {
+        let whole = encoded(&full());
+        let table = [
+            (0, truncated("version", 4, 0, 0)),
+            (3, truncated("version", 4, 3, 0)),
+            (11, truncated("services", 8, 7, 4)),
+            (12, truncated("timestamp", 8, 0, 12)),
+            (20, truncated("addr_recv", 26, 0, 20)),
+            (45, truncated("addr_recv", 26, 25, 20)),
+            (47, truncated("addr_from", 26, 1, 46)),
+            (71, truncated("addr_from", 26, 25, 46)),
+            (79, truncated("nonce", 8, 7, 72)),
+            (81, truncated("user_agent", 16, 0, 81)),
+            (96, truncated("user_agent", 16, 15, 81)),
+            (100, truncated("start_height", 4, 3, 97)),
+        ];
+        for (end, error) in table {
+            assert_eq!(Version::decode(&whole[..end]), Err(error), "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn any_relay_byte_but_zero_means_yes_and_trailing_bytes_are_counted() {
+        let mut payload = encoded(&full());
+        for (byte, relay) in [(0, false), (1, true), (2, true), (0xff, true)] {
+            *payload.last_mut().unwrap() = byte;
+            assert_eq!(Version::decode(&payload).unwrap().relay, Some(relay));
+        }
+        payload.extend([1; 70_000]);
+        let version = Version::decode(&payload).unwrap();
+        assert_eq!((version.relay, version.trailing), (Some(true), 70_000));
+    }
+
+    #[test]
+    fn layout_does_not_depend_on_the_version_number() {
+        for number in
+            [i32::MIN, -1, 0, 105, 106, 209, 300, 10300, 31800, 70001, 70016, 99999, i32::MAX]
+        {
+            let version = Version { version: number, ..full() };
+            assert_eq!(Version::decode(&encoded(&version)), Ok(version.clone()));
+            let bare = no_relay_of(&version);
+            assert_eq!(Version::decode(&encoded(&bare)), Ok(bare));
+        }
+    }
+
+    #[test]
+    fn long_user_agent_keeps_its_first_256_bytes_and_the_fields_behind_it() {
+        for length in [0_usize, 1, 252, 253, 255, 256, 257, 65_535, 65_536, 1_000_000] {
+            let agent: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let sent = Version {
+                user_agent: Some(agent.clone()),
+                user_agent_length: widen(length),
+                ..full()
+            };
+            let mut payload = encoded(&sent);
+            payload.extend(b"xyz");
+            let kept = agent[..length.min(MAX_SUBVERSION_LENGTH)].to_vec();
+            let expected = Version { user_agent: Some(kept), trailing: 3, ..sent };
+            assert_eq!(Version::decode(&payload), Ok(expected), "{length}");
+        }
+    }
+
+    #[test]
+    fn user_agent_longer_than_the_payload_is_refused() {
+        let mut payload = encoded(&full())[..80].to_vec();
+        payload.extend([0xff; 9]);
+        payload.extend([b'a'; 1000]);
+        assert_eq!(Version::decode(&payload), Err(truncated("user_agent", u64::MAX, 1000, 89)));
+        let mut payload = encoded(&full())[..80].to_vec();
+        payload.extend([0xfd, 0xe9, 0x03]);
+        payload.extend([b'a'; 1000]);
+        assert_eq!(Version::decode(&payload), Err(truncated("user_agent", 1001, 1000, 83)));
+    }
+
+    #[test]
+    fn user_agent_length_in_a_longer_form_is_refused() {
+        let mut payload = encoded(&full())[..80].to_vec();
+        payload.extend([0xfd, 3, 0]);
+        payload.extend(b"/a/");
+        let error = DecodeError::NonCanonical { field: "user_agent length", value: 3, offset: 80 };
+        assert_eq!(Version::decode(&payload), Err(error));
+    }
+
+    #[test]
+    fn only_mapped_addresses_are_ipv4() {
+        let ip = Ipv4Addr::new(1, 2, 3, 4);
+        assert_eq!(NetworkAddress::from_ipv4(0, ip, 1).ipv4(), Some(ip));
+        assert_eq!(NetworkAddress::UNSPECIFIED.ipv4(), None);
+        for other in ["::1", "::1.2.3.4", "2001:db8::1", "64:ff9b::1.2.3.4", "::fffe:1.2.3.4"] {
+            let ip = other.parse::<std::net::Ipv6Addr>().unwrap().octets();
+            assert_eq!(NetworkAddress { services: 0, ip, port: 1 }.ipv4(), None, "{other}");
+        }
+    }
 }

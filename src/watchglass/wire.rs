@@ -95,8 +95,8 @@ impl<'a> Reader<'a> {
     /// Reads a `CompactSize`: one byte below 0xfd, or 0xfd, 0xfe, 0xff and two, four, eight bytes.
     ///
     /// # Errors
-    /// Also [`DecodeError::NonCanonical`] if a shorter form would have done (Bitcoin Core serialize.h
-    /// `ReadCompactSize`).
+    /// Also [`DecodeError::NonCanonical`] if a shorter form would have done (Bitcoin Core
+    /// serialize.h `ReadCompactSize`).
     pub fn compact_size(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         let start = self.clone();
         let (value, least) = match self.u8(field)? {
@@ -117,7 +117,8 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// How many bytes the `CompactSize` at the front takes, by its first byte; 1 if nothing is there.
+    /// How many bytes the `CompactSize` at the front takes, by its first byte; 1 if nothing is
+    /// there.
     pub fn compact_size_length(&self) -> usize {
         match self.rest.first() {
             Some(0xfd) => 3,
@@ -218,4 +219,115 @@ impl<'a> Writer<'a> {
 /// A length as the wire counts it; `usize` is at most 64 bits wide wherever std runs.
 pub(super) fn widen(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<u64, DecodeError> {
+        Reader::new(bytes).compact_size("n")
+    }
+
+    #[test]
+    fn compact_size_takes_the_shortest_form() {
+        let table: [(u64, &[u8]); 9] = [
+            (0, &[0]),
+            (0xfc, &[0xfc]),
+            (0xfd, &[0xfd, 0xfd, 0]),
+            (1000, &[0xfd, 0xe8, 0x03]),
+            (0xffff, &[0xfd, 0xff, 0xff]),
+            (0x1_0000, &[0xfe, 0, 0, 1, 0]),
+            (0xffff_ffff, &[0xfe, 0xff, 0xff, 0xff, 0xff]),
+            (0x1_0000_0000, &[0xff, 0, 0, 0, 0, 1, 0, 0, 0]),
+            (u64::MAX, &[0xff; 9]),
+        ];
+        for (value, bytes) in table {
+            let mut out = Vec::new();
+            Writer::new(&mut out).compact_size(value);
+            assert_eq!(out, bytes, "{value}");
+            assert_eq!(read(bytes), Ok(value));
+            assert_eq!(Reader::new(bytes).compact_size_length(), bytes.len());
+        }
+    }
+
+    #[test]
+    fn compact_size_in_a_longer_form_is_refused() {
+        let table: [(u64, &[u8]); 6] = [
+            (0, &[0xfd, 0, 0]),
+            (0xfc, &[0xfd, 0xfc, 0]),
+            (0xfd, &[0xfe, 0xfd, 0, 0, 0]),
+            (0xffff, &[0xfe, 0xff, 0xff, 0, 0]),
+            (1, &[0xff, 1, 0, 0, 0, 0, 0, 0, 0]),
+            (0xffff_ffff, &[0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
+        ];
+        for (value, bytes) in table {
+            assert_eq!(
+                read(bytes),
+                Err(DecodeError::NonCanonical { field: "n", value, offset: 0 })
+            );
+        }
+    }
+
+    #[test]
+    fn compact_size_cut_short_names_its_start_and_what_is_missing() {
+        let table: [(&[u8], u64); 6] = [
+            (&[], 1),
+            (&[0xfd], 3),
+            (&[0xfd, 1], 3),
+            (&[0xfe, 1, 2, 3], 5),
+            (&[0xff], 9),
+            (&[0xff; 8], 9),
+        ];
+        for (bytes, expected) in table {
+            let came = widen(bytes.len());
+            assert_eq!(
+                read(bytes),
+                Err(DecodeError::Truncated { field: "n", expected, came, offset: 0 })
+            );
+        }
+        let mut reader = Reader::new(&[7, 0xfd]);
+        assert_eq!(reader.u8("first"), Ok(7));
+        let cut = DecodeError::Truncated { field: "n", expected: 3, came: 1, offset: 1 };
+        assert_eq!(reader.compact_size("n"), Err(cut));
+    }
+
+    #[test]
+    fn integers_have_the_byte_order_of_the_wire() {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out);
+        writer.u8(1);
+        writer.u16_be(8333);
+        writer.u32(0x0102_0304);
+        writer.i32(-2);
+        writer.u64(0x0102_0304_0506_0708);
+        writer.i64(-1);
+        writer.bytes(b"ab");
+        let expected = [
+            1, 0x20, 0x8d, 4, 3, 2, 1, 0xfe, 0xff, 0xff, 0xff, 8, 7, 6, 5, 4, 3, 2, 1, 0xff, 0xff,
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, b'a', b'b',
+        ];
+        assert_eq!(out, expected);
+
+        let mut reader = Reader::new(&out);
+        assert_eq!(reader.u8("u8"), Ok(1));
+        assert_eq!(reader.u16_be("port"), Ok(8333));
+        assert_eq!(reader.u32("u32"), Ok(0x0102_0304));
+        assert_eq!(reader.i32("i32"), Ok(-2));
+        assert_eq!(reader.u64("u64"), Ok(0x0102_0304_0506_0708));
+        assert_eq!(reader.i64("i64"), Ok(-1));
+        assert_eq!(reader.bytes(2, "rest"), Ok(&b"ab"[..]));
+        assert!(reader.is_empty());
+        assert_eq!(reader.offset(), 29);
+    }
+
+    #[test]
+    fn reader_that_failed_has_taken_nothing() {
+        let mut reader = Reader::new(&[1, 2, 3]);
+        let cut = DecodeError::Truncated { field: "f", expected: 4, came: 3, offset: 0 };
+        assert_eq!(reader.u32("f"), Err(cut.clone()));
+        assert_eq!(reader.bytes(4, "f"), Err(cut));
+        assert_eq!(reader.offset(), 0);
+        assert_eq!(reader.bytes(3, "f"), Ok(&[1, 2, 3][..]));
+    }
 }

@@ -67,7 +67,7 @@ impl Writer {
         settings: WriterSettings,
         params: &RecorderParams,
         seed: u64,
-        waker: Waker,
+        waker: Arc<Waker>,
         clock: Clock,
     ) -> io::Result<Self> {
         // Every open socket may bring a result while the writer takes none; control messages are few.
@@ -123,7 +123,7 @@ pub struct Gone;
 
 struct Outbox {
     sender: Sender<FromWriter>,
-    waker: Waker,
+    waker: Arc<Waker>,
     shared: Arc<Shared>,
 }
 
@@ -153,6 +153,8 @@ struct Worker {
     retry_at: Duration,
     wait: Duration,
     is_down: bool,
+    /// The server's process behind the newest connection: it may outlive it and hold the lock.
+    former_pid: i32,
     totals: Totals,
 }
 
@@ -182,6 +184,7 @@ impl Worker {
             retry_at: Duration::ZERO,
             wait: FIRST_WAIT,
             is_down: false,
+            former_pid: 0,
             totals: Totals::default(),
         }
     }
@@ -221,12 +224,13 @@ impl Worker {
         let mut store = Store::connect(&self.url)?;
         store.lock_crawler()?;
         let migrated = store.migrate()?;
-        for name in migrated.applied {
-            log::info!("schema applied={name}");
+        if migrated.from != migrated.to {
+            log::info!("schema from={} to={}", migrated.from, migrated.to);
         }
         let recorder = &mut self.recorder;
         let last_pass = store.load(&mut |known| recorder.load(&known))?;
         recorder.handle_loaded(last_pass);
+        self.former_pid = store.backend_pid();
         self.store = Some(store);
         Ok(())
     }
@@ -322,11 +326,12 @@ impl Worker {
             Some(store) => store,
             None => {
                 let mut store = Store::connect(&self.url).map_err(Refused::Store)?;
-                store.lock_crawler().map_err(|error| match error {
+                store.relock_crawler(self.former_pid).map_err(|error| match error {
                     StoreError::Permanent(why) => Refused::Locked(why),
                     error => Refused::Store(error),
                 })?;
                 store.migrate().map_err(Refused::Store)?;
+                self.former_pid = store.backend_pid();
                 self.store.insert(store)
             }
         };
