@@ -166,6 +166,8 @@ pub struct Known {
     pub last_heard: UnixTime,
     /// Failures in a row.
     pub failures: u32,
+    /// When it was probed last; `None` if never.
+    pub last_probed: Option<UnixTime>,
     /// How its last probe ended; `None` if it never had one.
     pub last_outcome: Option<Outcome>,
     /// When it is due.

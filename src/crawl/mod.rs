@@ -5,7 +5,18 @@
 //! size runs in a test, in virtual time, under one seed.
 
 pub mod address;
+pub mod backoff;
 pub mod batch;
+pub mod book;
+pub mod crawler;
+pub mod exchange;
+pub mod filter;
+pub mod limiter;
 pub mod outcome;
+pub mod probe;
+pub mod queue;
+pub mod recorder;
+pub mod stats;
 pub mod target;
 pub mod time;
+pub mod timer;

@@ -1,1 +1,14 @@
-//! (being built)
+//! The outside world: sockets, the database, files, the clock, signals, the log.
+//!
+//! Layer 3 of the house. It uses what decides (`crawl`, `lookup`) and is used by `commands` alone.
+
+pub mod clock;
+pub mod config;
+pub mod driver;
+pub mod logging;
+pub mod nodes_file;
+pub mod process;
+pub mod resolve;
+pub mod signal;
+mod text_file;
+pub mod writer;

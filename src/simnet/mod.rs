@@ -1,1 +1,16 @@
-//! (being built)
+//! A simulated Bitcoin network on loopback, for tests, benches and the quick start.
+//!
+//! [`world`] draws the nodes, the dead addresses and who knows whom, from one seed (layer 2, pure);
+//! [`behaviour`] is a node's side of one conversation, without sockets (layer 2); `serve` puts both
+//! behind listeners (layer 3), and [`report`] is what the network saw of the crawler.
+
+pub mod behaviour;
+pub mod distribution;
+pub mod knowledge;
+pub mod manner;
+mod messages;
+pub mod report;
+pub mod serve;
+pub mod simulation;
+mod sockets;
+pub mod world;

@@ -1,0 +1,349 @@
+//! `AddressBook`: every address ever heard of, and when it is due.
+//!
+//! Layer 2: a pure machine over [`table::Table`]; the writer thread owns the only one. Newness is decided here,
+//! in memory, so that peers go back to the crawl at once and it goes on while the database is away.
+//! Invariants: 1. an address is handed out at most once a pass; 2. a node stays a node;
+//! 3. what is not handed out in a pass is unchanged by it.
+
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use foldhash::quality::FixedState;
+
+use crate::crawl::address::Address;
+use crate::crawl::backoff::{BackoffParams, delay, spread};
+use crate::crawl::batch::{Known, KnownNode, Status};
+use crate::crawl::filter::Filter;
+use crate::crawl::outcome::Outcome;
+use crate::crawl::target::Target;
+use crate::crawl::time::UnixTime;
+use table::{Entry, SHARDS, Table};
+
+/// What the book goes by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BookParams {
+    /// The keys `backoff.*`.
+    pub backoff: BackoffParams,
+    /// The key `crawl.getaddr_interval`.
+    pub getaddr_interval: Duration,
+    /// The key `crawl.max_addresses`.
+    pub max_addresses: usize,
+}
+
+/// TRB hands out only what it saw within 3 hours: asking it more often than others pays.
+const TRB_GETADDR_INTERVAL: Duration = Duration::from_secs(3 * 3_600);
+/// A node that sent nothing may have been about to: it is asked again sooner.
+const EMPTY_GETADDR_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
+/// A node that responded is left alone so long: Bitcoin Unlimited bans for more.
+const RESPONDED_WAIT: Duration = Duration::from_secs(60);
+/// A node that turns us away counts as full for so long after its last response.
+const FULL_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// `last_heard` is written again only when it is older than this: six million entries a pass name what is known.
+const HEARD_AGAIN_AFTER: u32 = 86_400;
+
+/// What hearing of an address meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It was not known; it is due in the running pass and must be handed out by the caller.
+    New,
+    /// It was known, and the database's `last_heard` is more than a day old.
+    Again,
+    /// It was known.
+    Known,
+    /// It was not known, but the book is full.
+    Full,
+}
+
+/// What a result changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Whether the address is a node now.
+    pub is_node: bool,
+    /// Whether it became one with this result.
+    pub is_new_node: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When it is due again.
+    pub next_probe: UnixTime,
+    /// The status as a node.
+    pub status: Status,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    known: KnownNode,
+    failures: u32,
+}
+
+/// The book.
+#[derive(Debug)]
+pub struct AddressBook {
+    table: Table,
+    nodes: BTreeMap<Address, Node>,
+    jitter: FixedState,
+    params: BookParams,
+    /// Counts the passes of this process; an entry whose `met` equals it was handed out.
+    epoch: u16,
+    pass_started: u32,
+    /// The next shard to hand out; `SHARDS` when all are.
+    cursor: usize,
+    up: usize,
+}
+
+impl AddressBook {
+    /// Makes an empty book.
+    pub fn new(params: BookParams, seed: u64) -> Self {
+        let jitter = FixedState::with_seed(seed ^ 0x6a69_7474_6572);
+        let (table, nodes) = (Table::new(seed), BTreeMap::new());
+        Self { table, nodes, jitter, params, epoch: 0, pass_started: 0, cursor: SHARDS, up: 0 }
+    }
+
+    /// Changes what it goes by.
+    pub fn set_params(&mut self, params: BookParams) {
+        self.params = params;
+    }
+
+    /// Takes in what the database knows.
+    pub fn load(&mut self, known: &Known) {
+        let mut entry = Entry::new(known.address);
+        entry.next_probe = ceil_secs(known.next_probe);
+        entry.last_heard = secs(known.last_heard);
+        entry.last_probed = known.last_probed.map_or(0, secs);
+        entry.failures = u8::try_from(known.failures).unwrap_or(u8::MAX);
+        if let Some(outcome) = known.last_outcome {
+            entry.set_last_outcome(outcome);
+        }
+        if let Some(node) = known.node {
+            entry.set_node();
+            let node = Node { known: node, failures: known.failures };
+            if self.nodes.insert(known.address, node).is_none() {
+                self.up += usize::from(known.last_outcome == Some(Outcome::Responded));
+            }
+        }
+        self.table.insert(entry);
+    }
+
+    /// Begins a pass; afterwards [`AddressBook::poll_due`] hands out who is due.
+    pub fn start_pass(&mut self, started_at: UnixTime) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.pass_started = secs(started_at);
+        self.cursor = 0;
+    }
+
+    /// How many addresses are due in the pass that has begun and admitted by `filter`.
+    pub fn count_due(&self, filter: &Filter) -> u64 {
+        let due = |e: &&Entry| e.next_probe <= self.pass_started && filter.admits(e.address());
+        self.table.iter().filter(due).count() as u64
+    }
+
+    /// Hands out a named node, or an address that was just heard of: whether or not it is due, but once a pass.
+    pub fn hand_out(&mut self, address: Address, now: UnixTime) -> Option<Target> {
+        let epoch = self.epoch;
+        let entry = self.table.get_mut(address)?;
+        if entry.met == epoch {
+            return None;
+        }
+        entry.met = epoch;
+        Some(self.target(address, now))
+    }
+
+    /// Whether the address was probed since the running pass began: a named node of a resumed pass.
+    pub fn was_probed_in_pass(&self, address: Address) -> bool {
+        self.table.get(address).is_some_and(|entry| entry.last_probed >= self.pass_started.max(1))
+    }
+
+    /// Hands out the next few who are due, the nodes first. `true` when that was the last.
+    pub fn poll_due(&mut self, filter: &Filter, now: UnixTime, due: &mut Vec<Target>) -> bool {
+        let (epoch, started) = (self.epoch, self.pass_started);
+        let is_due = |entry: &Entry| {
+            entry.met != epoch && entry.next_probe <= started && filter.admits(entry.address())
+        };
+        if self.cursor == 0 {
+            let nodes: Vec<Address> = self.nodes.keys().copied().collect();
+            for address in nodes {
+                if self.table.get(address).is_some_and(is_due) {
+                    due.extend(self.hand_out(address, now));
+                }
+            }
+        }
+        while self.cursor < SHARDS && due.len() < DUE_CHUNK {
+            for entry in self.table.shard_mut(self.cursor) {
+                if !entry.is_node() && is_due(entry) {
+                    entry.met = epoch;
+                    due.push(Target::candidate(entry.address()));
+                }
+            }
+            self.cursor += 1;
+        }
+        self.cursor >= SHARDS
+    }
+
+    /// An address was named by `source`, the /16 of a node, or by nobody.
+    pub fn hear(&mut self, address: Address, source: Option<u16>, now: UnixTime) -> Heard {
+        let wall = secs(now);
+        if let Some(entry) = self.table.get_mut(address) {
+            // A clock that jumped back must not silence the entry for years.
+            let age = wall.abs_diff(entry.last_heard);
+            if age < HEARD_AGAIN_AFTER {
+                return Heard::Known;
+            }
+            entry.last_heard = wall;
+            return Heard::Again;
+        }
+        if self.table.len() >= self.params.max_addresses {
+            return Heard::Full;
+        }
+        let mut entry = Entry::new(address);
+        entry.last_heard = wall;
+        entry.next_probe = self.pass_started;
+        entry.source = source.unwrap_or(0);
+        self.table.insert(entry);
+        Heard::New
+    }
+
+    /// When an address heard of now is due.
+    pub fn due_when_heard(&self) -> UnixTime {
+        UnixTime::from_secs(i64::from(self.pass_started))
+    }
+
+    /// A probe ended. `peers_sent` is `Some` if the node was asked for its peers; `jitter` lies between 0 and 1.
+    pub fn record(&mut self, result: &ResultFacts, jitter: f64) -> Recorded {
+        let ResultFacts { address, outcome, probed_at, .. } = *result;
+        let responded = outcome == Outcome::Responded;
+        let is_new_node = responded && !self.nodes.contains_key(&address);
+        let (failures, status, silent) = self.record_node(result, is_new_node);
+        // A named address that the book could not take is not in the table.
+        let failures = match (self.table.get(address), silent) {
+            _ if responded => 0,
+            (_, Some(_)) => failures,
+            (Some(entry), None) => u32::from(entry.failures) + 1,
+            (None, None) => 1,
+        };
+        let wait = match responded {
+            true => RESPONDED_WAIT,
+            false => delay(&self.params.backoff, failures, silent, jitter),
+        };
+        let next_probe = probed_at.plus(wait);
+        if let Some(entry) = self.table.get_mut(address) {
+            entry.failures = u8::try_from(failures).unwrap_or(u8::MAX);
+            entry.next_probe = ceil_secs(next_probe);
+            entry.last_probed = secs(probed_at);
+            entry.set_last_outcome(outcome);
+            if responded {
+                entry.set_node();
+            }
+        }
+        let is_node = responded || silent.is_some();
+        Recorded { is_node, is_new_node, failures, next_probe, status }
+    }
+
+    /// The node's part of [`AddressBook::record`]: failures, status, and how long it has been silent.
+    fn record_node(
+        &mut self,
+        result: &ResultFacts,
+        is_new: bool,
+    ) -> (u32, Status, Option<Duration>) {
+        let responded = result.outcome == Outcome::Responded;
+        if is_new {
+            let known = KnownNode {
+                last_seen: result.probed_at,
+                peers_asked_at: None,
+                peers_sent: None,
+                is_trb: result.is_trb,
+            };
+            self.nodes.insert(result.address, Node { known, failures: 0 });
+        }
+        let was_up = !is_new
+            && self.table.get(result.address).and_then(Entry::last_outcome)
+                == Some(Outcome::Responded);
+        let Some(node) = self.nodes.get_mut(&result.address) else {
+            return (0, Status::Down, None);
+        };
+        self.up = (self.up + usize::from(responded)).saturating_sub(usize::from(was_up));
+        if responded {
+            node.known.last_seen = result.probed_at;
+            node.known.is_trb = result.is_trb;
+            node.failures = 0;
+            if let Some(sent) = result.peers_sent {
+                node.known.peers_asked_at = Some(result.probed_at);
+                node.known.peers_sent = Some(sent);
+            }
+            return (0, Status::Up, Some(Duration::ZERO));
+        }
+        node.failures = node.failures.saturating_add(1);
+        let silent = result.probed_at.since(node.known.last_seen);
+        let is_full = result.outcome == Outcome::Closed && silent < FULL_FOR;
+        (node.failures, if is_full { Status::Full } else { Status::Down }, Some(silent))
+    }
+
+    /// How many addresses it holds, nodes included.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// How many nodes it holds.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many nodes responded when they were probed last.
+    pub fn up(&self) -> usize {
+        self.up
+    }
+
+    fn target(&self, address: Address, now: UnixTime) -> Target {
+        match self.nodes.get(&address) {
+            Some(node) => Target::node(address, self.wants_peers(address, &node.known, now)),
+            None => Target::candidate(address),
+        }
+    }
+
+    fn wants_peers(&self, address: Address, node: &KnownNode, now: UnixTime) -> bool {
+        let Some(asked_at) = node.peers_asked_at else { return true };
+        let interval = match (node.is_trb, node.peers_sent) {
+            (true, _) => self.params.getaddr_interval.min(TRB_GETADDR_INTERVAL),
+            (_, None | Some(0)) => self.params.getaddr_interval.min(EMPTY_GETADDR_INTERVAL),
+            _ => self.params.getaddr_interval,
+        };
+        // Drawn once per asking and not once per look, or the shortest of many draws would win.
+        let draw = self.jitter.hash_one((address.to_bits(), asked_at.as_micros()));
+        let place = (draw >> 11) as f64 / (1_u64 << 53) as f64;
+        // A time of asking that lies in the future comes from a clock that jumped: ask.
+        asked_at > now || asked_at.plus(spread(interval, place)) <= now
+    }
+}
+
+/// What the book needs to know of a result.
+#[derive(Clone, Copy, Debug)]
+pub struct ResultFacts {
+    /// What was probed.
+    pub address: Address,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When.
+    pub probed_at: UnixTime,
+    /// Entries sent in reply to `getaddr`; `None` if it was not asked.
+    pub peers_sent: Option<u32>,
+    /// Whether its species is TRB.
+    pub is_trb: bool,
+}
+
+/// About so many targets are handed out at a time: the crawl asks for more when it runs low.
+const DUE_CHUNK: usize = 4_096;
+
+fn secs(time: UnixTime) -> u32 {
+    u32::try_from(time.as_secs().max(0)).unwrap_or(u32::MAX)
+}
+
+/// Rounded up: nobody is due a moment too soon.
+fn ceil_secs(time: UnixTime) -> u32 {
+    secs(UnixTime::from_micros(time.as_micros().saturating_add(999_999)))
+}

@@ -1,0 +1,268 @@
+//! `Table`: millions of addresses in little memory.
+//!
+//! Layer 1: plain data. A hash table in 1,024 shards of linear probing, each grown by an eighth when it is
+//! nine tenths full: entries of 24 bytes fill the memory to between 80 and 90 %, and growing copies one shard,
+//! never the table. The hash is seeded, since peers choose the keys.
+//! Invariants: 1. a key stands at most once; 2. a shard always has a free slot, so a look-up ends;
+//! 3. entries are never removed one by one (only by `retain`, which rebuilds a shard).
+
+use foldhash::quality::FixedState;
+use std::hash::BuildHasher;
+
+use crate::crawl::address::Address;
+use crate::crawl::outcome::Outcome;
+
+/// What is remembered of an address, in 24 bytes. Times are seconds since 1970; 0 means never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    ip: u32,
+    port: u16,
+    /// Failures in a row, of a candidate; a node's are counted elsewhere.
+    pub failures: u8,
+    flags: u8,
+    /// When it is due.
+    pub next_probe: u32,
+    /// When it was heard of last, as the database has it.
+    pub last_heard: u32,
+    /// When it was probed last.
+    pub last_probed: u32,
+    /// The pass, counted from the start of the process, in which it was handed out last.
+    pub met: u16,
+    /// The /16 of the source that named it first; 0 for none.
+    pub source: u16,
+}
+
+const USED: u8 = 0x80;
+const NODE: u8 = 0x40;
+const PROBED: u8 = 0x20;
+const OUTCOME: u8 = 0x0f;
+
+impl Entry {
+    /// Makes the entry of a candidate that was never probed.
+    pub fn new(address: Address) -> Self {
+        let (ip, port) = (u32::from(address.ip()), address.port());
+        Self { ip, port, flags: USED, ..Self::default() }
+    }
+
+    /// The address.
+    pub fn address(&self) -> Address {
+        Address::new(self.ip.into(), self.port)
+    }
+
+    /// Whether it has answered before.
+    pub fn is_node(&self) -> bool {
+        self.flags & NODE != 0
+    }
+
+    /// Marks it as a node.
+    pub fn set_node(&mut self) {
+        self.flags |= NODE;
+    }
+
+    /// How its last probe ended.
+    pub fn last_outcome(&self) -> Option<Outcome> {
+        (self.flags & PROBED != 0).then(|| Outcome::from_code(self.flags & OUTCOME)).flatten()
+    }
+
+    /// Records how its last probe ended.
+    pub fn set_last_outcome(&mut self, outcome: Outcome) {
+        self.flags = self.flags & !OUTCOME | PROBED | outcome as u8;
+    }
+
+    fn is_used(&self) -> bool {
+        self.flags & USED != 0
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Table {
+    hasher: FixedState,
+    shards: Vec<Shard>,
+    len: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    slots: Box<[Entry]>,
+    used: usize,
+}
+
+/// How many shards there are: chunks in which the table is walked.
+pub const SHARDS: usize = 1_024;
+const FIRST_SLOTS: usize = 8;
+
+impl Table {
+    /// Makes an empty table whose hash depends on `seed`.
+    pub fn new(seed: u64) -> Self {
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        Self { hasher: FixedState::with_seed(seed), shards, len: 0 }
+    }
+
+    /// How many addresses it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes of its slots.
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| size_of_val(&*shard.slots)).sum()
+    }
+
+    /// The entry of `address`.
+    pub fn get_mut(&mut self, address: Address) -> Option<&mut Entry> {
+        let hash = self.hash(address);
+        self.shards.get_mut(shard_of(hash))?.find(address, hash)
+    }
+
+    /// The entry of `address`.
+    pub fn get(&self, address: Address) -> Option<&Entry> {
+        let hash = self.hash(address);
+        let shard = self.shards.get(shard_of(hash))?;
+        shard.slots.get(shard.position(address, hash)?).filter(|entry| entry.is_used())
+    }
+
+    /// Adds an entry; gives `false` and changes nothing if its address is there already.
+    pub fn insert(&mut self, entry: Entry) -> bool {
+        let address = entry.address();
+        let hash = self.hash(address);
+        let hasher = &self.hasher;
+        let Some(shard) = self.shards.get_mut(shard_of(hash)) else { return false };
+        if shard.find(address, hash).is_some() {
+            return false;
+        }
+        if shard.used * 10 >= shard.slots.len() * 9 {
+            shard.grow(|entry| hasher.hash_one(entry.address().to_bits()));
+        }
+        shard.place(entry, hash);
+        self.len += 1;
+        true
+    }
+
+    /// The entries of one shard, in an order that looks random.
+    pub fn shard_mut(&mut self, index: usize) -> impl Iterator<Item = &mut Entry> {
+        let slots = self.shards.get_mut(index).map(|shard| &mut shard.slots[..]);
+        slots.unwrap_or_default().iter_mut().filter(|entry| entry.is_used())
+    }
+
+    /// All entries.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.shards.iter().flat_map(|shard| shard.slots.iter()).filter(|entry| entry.is_used())
+    }
+
+    fn hash(&self, address: Address) -> u64 {
+        self.hasher.hash_one(address.to_bits())
+    }
+}
+
+impl Shard {
+    fn find(&mut self, address: Address, hash: u64) -> Option<&mut Entry> {
+        let position = self.position(address, hash)?;
+        self.slots.get_mut(position).filter(|entry| entry.is_used())
+    }
+
+    /// Where `address` stands, or else the free slot where it would go.
+    fn position(&self, address: Address, hash: u64) -> Option<usize> {
+        let start = start_of(hash, self.slots.len());
+        let (before, after) = self.slots.split_at_checked(start)?;
+        let key = Entry::new(address);
+        let stop = |e: &Entry| !e.is_used() || (e.ip == key.ip && e.port == key.port);
+        let behind = after.iter().position(stop).map(|offset| start + offset);
+        behind.or_else(|| before.iter().position(stop))
+    }
+
+    fn place(&mut self, entry: Entry, hash: u64) {
+        let position = self.position(entry.address(), hash);
+        if let Some(slot) = position.and_then(|position| self.slots.get_mut(position)) {
+            *slot = entry;
+            self.used += 1;
+        }
+    }
+
+    fn grow(&mut self, hash: impl Fn(&Entry) -> u64) {
+        let slots = FIRST_SLOTS.max(self.slots.len() + self.slots.len().div_ceil(8));
+        let grown = vec![Entry::default(); slots].into_boxed_slice();
+        let old = std::mem::replace(&mut self.slots, grown);
+        self.used = 0;
+        for entry in old.iter().filter(|entry| entry.is_used()) {
+            self.place(*entry, hash(entry));
+        }
+    }
+}
+
+/// The upper 10 bits of the hash choose the shard.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 54) as usize
+}
+
+/// The next 32 bits choose the place, spread over any number of slots.
+fn start_of(hash: u64, slots: usize) -> usize {
+    ((u64::from((hash >> 22) as u32) * slots as u64) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    fn address(number: u32) -> Address {
+        Address::new(Ipv4Addr::from(number / 3), (number % 3) as u16)
+    }
+
+    #[test]
+    fn holds_every_address_once_and_agrees_with_a_map() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let (mut table, mut model) = (Table::new(11), HashMap::new());
+        for step in 0..200_000_u32 {
+            let address = address(rng.u32(..120_000));
+            let mut entry = Entry::new(address);
+            entry.next_probe = step;
+            assert_eq!(table.insert(entry), !model.contains_key(&address));
+            model.entry(address).or_insert(step);
+        }
+        assert_eq!(table.len(), model.len());
+        assert_eq!(table.iter().count(), model.len());
+        for (address, next_probe) in &model {
+            assert_eq!(table.get(*address).map(|entry| entry.next_probe), Some(*next_probe));
+        }
+        let walked: usize = (0..SHARDS).map(|shard| table.shard_mut(shard).count()).sum();
+        assert_eq!(walked, model.len());
+        assert!(table.get(address(500_000)).is_none());
+    }
+
+    #[test]
+    fn costs_at_most_32_bytes_an_address_at_every_size() {
+        assert_eq!(size_of::<Entry>(), 24);
+        let mut table = Table::new(1);
+        for number in 0..1_500_000 {
+            table.insert(Entry::new(address(number)));
+            if number > 100_000 && number % 10_000 == 0 {
+                // The copy of one shard while it grows is a thousandth of the table.
+                let bytes = table.bytes() + table.bytes() / SHARDS * 2;
+                let each = bytes as f64 / table.len() as f64;
+                assert!(each <= 32.0, "{each} bytes at {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_do_not_disturb_each_other() {
+        let mut entry = Entry::new(address(9));
+        assert_eq!(entry.last_outcome(), None);
+        for outcome in Outcome::ALL {
+            entry.set_last_outcome(outcome);
+            assert_eq!((entry.last_outcome(), entry.is_node()), (Some(outcome), false));
+        }
+        entry.set_node();
+        assert!(entry.is_node() && entry.is_used());
+        assert_eq!(entry.last_outcome(), Some(Outcome::Malformed));
+        assert_eq!(entry.address(), address(9));
+    }
+}

@@ -1,0 +1,572 @@
+//! `Crawler`: which address is dialled next, and when a pass begins and ends.
+//!
+//! Layer 2: no socket, clock, thread or logger. The shell tells it what happened (`handle_*`), then lets it
+//! think (`tick`) and takes what comes out: `poll_dial`, `poll_writer`, `poll_need`, `poll_event`, `poll_timeout`.
+//!
+//! ```text
+//! Opening ──ready──▶ Waiting ──time──▶ Naming ──names──▶ Starting ──started──▶ Running ─┐
+//!                       ▲                                                               │ nothing left
+//!                       └───────────────────ended────────── Ending ◀────────────────────┘
+//! any ──stop──▶ Stopping ──stopped──▶ Stopped
+//! ```
+//!
+//! Invariants: 1. no dial while as many sockets are open as are allowed now; 2. no dial without room for its
+//! result at the writer; 3. granted = ended + open + given back; 4. a pass ends only when the queue is empty, no
+//! session open, the last of the due here, and every result acknowledged: its peers may be new.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crawl::address::Address;
+use crate::crawl::exchange::{Database, FromWriter, Opened, ToWriter, Totals};
+use crate::crawl::filter::Filter;
+use crate::crawl::limiter::Limiter;
+use crate::crawl::outcome::Fault;
+use crate::crawl::queue::Queue;
+use crate::crawl::recorder::RecorderParams;
+use crate::crawl::stats::Limit;
+use crate::crawl::target::{ProbeResult, Target};
+use crate::crawl::time::Now;
+
+/// What the crawl goes by.
+#[derive(Clone, Debug)]
+pub struct CrawlerParams {
+    /// Sockets open at once.
+    pub max_sockets: usize,
+    /// The most connections begun in a second; 0 for no limit.
+    pub connects_per_second: u32,
+    /// The least time from one pass's start to the next one's.
+    pub pass_interval: Duration,
+    /// What is never dialled.
+    pub filter: Arc<Filter>,
+}
+
+/// So many results may wait for the writer before no new probe begins.
+pub const MAX_UNACKED: usize = 1_000;
+/// And so many peers in them: 24 bytes each.
+pub const MAX_UNACKED_PEERS: usize = 200_000;
+/// Below so many waiting targets the writer is asked for more of the due.
+const LOW_QUEUE: usize = 4_096;
+/// After a fault of our own side nothing is dialled for so long.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
+/// An answer so recent proves that the line is up, whatever the kernel says of one address.
+const ANSWER_PROVES_LINE: Duration = Duration::from_secs(5);
+
+/// Nothing is known and no seed's name gave an address: they are looked up again after so long.
+const SEEDS_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Where the crawl stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The writer opens the database.
+    Opening,
+    /// Until the next pass may begin.
+    Waiting {
+        /// When that is, on the monotonic clock.
+        until: Duration,
+    },
+    /// The nodes file's names are looked up.
+    Naming,
+    /// The writer begins the pass.
+    Starting,
+    /// The pass runs.
+    Running,
+    /// The writer ends the pass.
+    Ending,
+    /// Open sessions are ended, what is in hand is written.
+    Stopping {
+        /// Whether the writer was told.
+        told: bool,
+    },
+    /// All is done.
+    Stopped {
+        /// How many rows were lost.
+        lost: usize,
+    },
+    /// The writer gave up: what to tell the keeper.
+    Failed(String),
+}
+
+/// What the keeper should hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A pass began, or is gone on with.
+    PassStarted {
+        /// Its number.
+        pass: u64,
+        /// Whether it is gone on with.
+        resumed: bool,
+        /// How many addresses are due.
+        due: u64,
+    },
+    /// A pass ended.
+    PassFinished {
+        /// Its number.
+        pass: u64,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// There is no address to begin with; the names are looked up again in a minute.
+    NoSeeds,
+    /// The next pass is some way off.
+    Waits(Duration),
+    /// Descriptors or ports ran out; dialling goes on with fewer sockets.
+    Squeezed {
+        /// What ran out.
+        fault: Fault,
+        /// How many sockets are used from now on.
+        sockets: usize,
+    },
+    /// As many sockets as wished are used again.
+    Unsqueezed,
+    /// Our own line went down (`false`) or came back.
+    Line(bool),
+    /// So many addresses could not be dialled in this pass because of our own host's rules.
+    Forbidden(u64),
+    /// The database went away or came back.
+    Database(Database),
+}
+
+/// The counters of the running pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The pass.
+    pub pass: u64,
+    /// Probes ended.
+    pub probed: u64,
+    /// Of these, those that responded.
+    pub responded: u64,
+    /// And those that failed.
+    pub failed: u64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Crawler {
+    params: CrawlerParams,
+    phase: Phase,
+    queue: Queue,
+    limiter: Limiter,
+    rng: fastrand::Rng,
+    open: usize,
+    unacked: usize,
+    unacked_peers: usize,
+    is_writer_full: bool,
+    is_last_due_here: bool,
+    is_due_asked: bool,
+    /// No more sockets than this, for want of descriptors or ports.
+    allowance: usize,
+    allowance_grows_at: Duration,
+    paused_until: Duration,
+    is_line_up: bool,
+    last_answer: Option<Duration>,
+    is_db_up: bool,
+    forbidden: u64,
+    counters: Counters,
+    totals: Totals,
+    pass_started: Duration,
+    /// How long ago the pass had begun when it was gone on with.
+    pass_age: Duration,
+    passes_left: Option<u64>,
+    needs_names: Option<bool>,
+    to_writer: VecDeque<ToWriter>,
+    events: VecDeque<Event>,
+}
+
+impl Crawler {
+    /// Makes a crawler that waits for the writer. With `passes` it stops by itself after so many.
+    pub fn new(params: CrawlerParams, passes: Option<u64>, seed: u64) -> Self {
+        Self {
+            limiter: Limiter::new(params.connects_per_second),
+            params,
+            phase: Phase::Opening,
+            queue: Queue::default(),
+            rng: fastrand::Rng::with_seed(seed),
+            open: 0,
+            unacked: 0,
+            unacked_peers: 0,
+            is_writer_full: false,
+            is_last_due_here: false,
+            is_due_asked: false,
+            allowance: usize::MAX,
+            allowance_grows_at: Duration::ZERO,
+            paused_until: Duration::ZERO,
+            is_line_up: true,
+            last_answer: None,
+            is_db_up: false,
+            forbidden: 0,
+            counters: Counters::default(),
+            totals: Totals::default(),
+            pass_started: Duration::ZERO,
+            pass_age: Duration::ZERO,
+            passes_left: passes,
+            needs_names: None,
+            to_writer: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The writer says something.
+    pub fn handle_writer(&mut self, message: FromWriter, now: Now) {
+        match message {
+            FromWriter::Ready(opened) => self.opened(&opened, now),
+            FromWriter::Started { pass, row, resumed, due } => {
+                if self.phase == Phase::Starting {
+                    self.phase = Phase::Running;
+                }
+                let (probed, responded, failed) = (row.probed, row.responded, row.failed);
+                self.counters = Counters { pass, probed, responded, failed };
+                self.pass_started = now.mono;
+                let age = now.wall.since(row.started_at);
+                self.pass_age = if resumed { age } else { Duration::ZERO };
+                self.events.push_back(Event::PassStarted { pass, resumed, due });
+            }
+            FromWriter::Due { targets, last } => {
+                self.is_due_asked = false;
+                self.is_last_due_here |= last;
+                self.queue_all(targets);
+            }
+            FromWriter::Heard { targets, acked, acked_peers } => {
+                self.unacked = self.unacked.saturating_sub(acked);
+                self.unacked_peers = self.unacked_peers.saturating_sub(acked_peers);
+                self.queue_all(targets);
+            }
+            FromWriter::Totals(totals) => self.totals = totals,
+            FromWriter::Database(database) => {
+                self.is_db_up = database == Database::Up;
+                self.events.push_back(Event::Database(database));
+            }
+            FromWriter::Ended => self.ended(now),
+            FromWriter::Stopped { lost } => self.phase = Phase::Stopped { lost },
+            FromWriter::Failed(why) => self.phase = Phase::Failed(why),
+        }
+    }
+
+    /// The nodes file's names are looked up: the named nodes and the addresses to begin with. `is_partial` if
+    /// some names gave no address.
+    pub fn handle_names(
+        &mut self,
+        named: Vec<(Address, String)>,
+        seeds: Vec<Address>,
+        is_partial: bool,
+        now: Now,
+    ) {
+        if self.phase == Phase::Naming {
+            let knows_none = self.totals.nodes + self.totals.candidates == 0;
+            if knows_none && is_partial && named.is_empty() && seeds.is_empty() {
+                // A pass without a single address would only make the next one wait for its interval.
+                self.events.push_back(Event::NoSeeds);
+                self.phase = Phase::Waiting { until: now.mono + SEEDS_AGAIN_AFTER };
+                return;
+            }
+            let at = now.wall;
+            self.phase = Phase::Starting;
+            self.is_last_due_here = false;
+            self.is_due_asked = true;
+            self.to_writer.push_back(ToWriter::StartPass { at, named, seeds });
+        }
+    }
+
+    /// A session ended; `None` if it was cut off by a stop and says nothing of its target.
+    pub fn handle_ended(&mut self, result: Option<ProbeResult>, now: Now) {
+        debug_assert!(self.open > 0, "more sessions ended than were dialled");
+        self.open = self.open.saturating_sub(1);
+        let Some(result) = result else { return };
+        self.counters.probed += 1;
+        match result.version {
+            Some(_) => self.counters.responded += 1,
+            None => self.counters.failed += 1,
+        }
+        if result.outcome.is_answer() {
+            self.last_answer = Some(now.mono);
+            if !self.is_line_up {
+                self.is_line_up = true;
+                self.events.push_back(Event::Line(true));
+            }
+        }
+        self.unacked += 1;
+        self.unacked_peers += result.peers.len();
+        self.to_writer.push_back(ToWriter::Finished(Box::new(result)));
+    }
+
+    /// A granted target could not be dialled, for a fault of our own side.
+    pub fn handle_undialled(&mut self, target: Target, fault: Fault, now: Now) {
+        self.open = self.open.saturating_sub(1);
+        let answered = self.last_answer.is_some_and(|at| now.mono - at < ANSWER_PROVES_LINE);
+        match fault {
+            Fault::Descriptors | Fault::Ports => self.squeeze(fault, now.mono),
+            Fault::Line if !answered => {
+                self.paused_until = now.mono + FAULT_PAUSE;
+                if self.is_line_up {
+                    self.is_line_up = false;
+                    self.events.push_back(Event::Line(false));
+                }
+            }
+            // A rule or route of our own host concerns this address: it stays due, for a later pass.
+            Fault::Line | Fault::Forbidden => {
+                self.forbidden += 1;
+                return;
+            }
+        }
+        self.queue.push(target);
+    }
+
+    /// The configuration changed: sessions that run are not touched.
+    pub fn handle_params(&mut self, params: CrawlerParams, recorder: RecorderParams) {
+        self.limiter.set(params.connects_per_second);
+        if let Phase::Waiting { until } = &mut self.phase {
+            *until = self.pass_started + params.pass_interval.saturating_sub(self.pass_age);
+        }
+        self.params = params;
+        self.to_writer.push_back(ToWriter::Reconfigure(Arc::new(recorder)));
+    }
+
+    /// Stop: nothing is dialled any more. The shell ends its sessions, then ticks on until `Stopped`.
+    pub fn handle_stop(&mut self) {
+        if !self.is_over() && !self.is_stopping() {
+            self.phase = Phase::Stopping { told: false };
+            self.queue.clear();
+        }
+    }
+
+    /// Lets time pass: whatever is due now happens.
+    pub fn tick(&mut self, now: Now) {
+        match self.phase {
+            Phase::Waiting { until } if now.mono >= until => {
+                self.phase = Phase::Naming;
+                self.needs_names = Some(self.totals.up == 0);
+            }
+            Phase::Running => self.tick_running(now),
+            Phase::Stopping { told: false } if self.open == 0 => {
+                self.to_writer.push_back(ToWriter::Stop);
+                self.phase = Phase::Stopping { told: true };
+            }
+            _ => {}
+        }
+    }
+
+    /// The next target to dial, if one may be dialled now. The shell must answer with `handle_ended` or
+    /// `handle_undialled`, once.
+    pub fn poll_dial(&mut self, now: Now) -> Option<Target> {
+        while self.held_back(now.mono).is_none() {
+            let target = self.queue.pop(&mut self.rng)?;
+            let admitted = match target.is_named() {
+                true => self.params.filter.admits_named(target.address()),
+                false => self.params.filter.admits(target.address()),
+            };
+            // The filter may have changed since the target was queued.
+            if admitted {
+                self.limiter.start(now.mono);
+                self.open += 1;
+                debug_assert!(self.open <= self.params.max_sockets);
+                return Some(target);
+            }
+        }
+        None
+    }
+
+    /// What the writer is to be told.
+    pub fn poll_writer(&mut self) -> Option<ToWriter> {
+        self.to_writer.pop_front()
+    }
+
+    /// Whether names are to be looked up, and if so whether seeds are wanted beside the named nodes.
+    pub fn poll_need(&mut self) -> Option<bool> {
+        self.needs_names.take()
+    }
+
+    /// What the keeper should hear.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When `tick` and `poll_dial` should be called again, if nothing happens before.
+    pub fn poll_timeout(&self, now: Now) -> Option<Duration> {
+        match self.phase {
+            Phase::Waiting { until } => Some(until),
+            Phase::Running if !self.queue.is_empty() => {
+                let resumes = match self.held_back(now.mono) {
+                    Some(Limit::Rate) => Some(self.limiter.next(now.mono)),
+                    Some(Limit::Line) => Some(self.paused_until),
+                    _ => None,
+                };
+                let grows = (self.allowance != usize::MAX).then_some(self.allowance_grows_at);
+                resumes.into_iter().chain(grows).min()
+            }
+            _ => None,
+        }
+    }
+
+    /// What holds the crawl back now.
+    pub fn limit(&self, now: Now) -> Limit {
+        if self.queue.is_empty() {
+            return Limit::None;
+        }
+        self.held_back(now.mono).unwrap_or(Limit::None)
+    }
+
+    /// Where the crawl stands.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Whether it is over, for better or worse.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Stopped { .. } | Phase::Failed(_))
+    }
+
+    /// Whether it is asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. })
+    }
+
+    /// The counters of the running pass.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The writer's figures.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Targets that wait for a socket.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Sockets open.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Results that the writer has not acknowledged.
+    pub fn unacked(&self) -> usize {
+        self.unacked
+    }
+
+    /// Whether the database took what it was given last.
+    pub fn is_db_up(&self) -> bool {
+        self.is_db_up
+    }
+
+    /// Whether our own line is believed to work.
+    pub fn is_line_up(&self) -> bool {
+        self.is_line_up
+    }
+
+    /// How long the pass has been running, or ran.
+    pub fn elapsed(&self, now: Now) -> Duration {
+        now.mono.saturating_sub(self.pass_started)
+    }
+
+    fn opened(&mut self, opened: &Opened, now: Now) {
+        if self.phase != Phase::Opening {
+            return;
+        }
+        self.is_db_up = true;
+        self.totals = opened.totals;
+        // A start that lies in the future comes from a clock that jumped: it costs one interval at most.
+        let age = opened.last_started.map(|at| now.wall.since(at));
+        let wait = match age {
+            Some(age) if !opened.unfinished => self.params.pass_interval.saturating_sub(age),
+            _ => Duration::ZERO,
+        };
+        self.pass_started = now.mono;
+        self.pass_age = age.unwrap_or(self.params.pass_interval);
+        self.wait(wait, now);
+    }
+
+    fn wait(&mut self, wait: Duration, now: Now) {
+        self.phase = Phase::Waiting { until: now.mono + wait };
+        if wait > Duration::from_secs(1) {
+            self.events.push_back(Event::Waits(wait));
+        }
+    }
+
+    fn tick_running(&mut self, now: Now) {
+        if self.allowance != usize::MAX && now.mono >= self.allowance_grows_at {
+            self.allowance += self.allowance.div_ceil(10).max(1);
+            self.allowance_grows_at = now.mono + FAULT_PAUSE;
+            if self.allowance >= self.params.max_sockets {
+                self.allowance = usize::MAX;
+                self.events.push_back(Event::Unsqueezed);
+            }
+        }
+        let most = (MAX_UNACKED, MAX_UNACKED_PEERS);
+        self.is_writer_full = match self.is_writer_full {
+            false => self.unacked >= most.0 || self.unacked_peers >= most.1,
+            true => self.unacked * 10 > most.0 * 9 || self.unacked_peers * 10 > most.1 * 9,
+        };
+        if !self.is_last_due_here && !self.is_due_asked && self.queue.len() < LOW_QUEUE {
+            self.is_due_asked = true;
+            self.to_writer.push_back(ToWriter::MoreDue);
+        }
+        let is_idle = self.queue.is_empty() && self.open == 0 && self.unacked == 0;
+        if is_idle && self.is_last_due_here {
+            self.phase = Phase::Ending;
+            self.to_writer.push_back(ToWriter::EndPass { at: now.wall });
+        }
+    }
+
+    fn ended(&mut self, now: Now) {
+        if self.phase != Phase::Ending {
+            return;
+        }
+        let (pass, elapsed) = (self.counters.pass, self.elapsed(now));
+        if self.forbidden > 0 {
+            self.events.push_back(Event::Forbidden(std::mem::take(&mut self.forbidden)));
+        }
+        self.events.push_back(Event::PassFinished { pass, elapsed });
+        if let Some(left) = &mut self.passes_left {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                return self.handle_stop();
+            }
+        }
+        let since = elapsed.saturating_add(self.pass_age);
+        self.wait(self.params.pass_interval.saturating_sub(since), now);
+    }
+
+    fn queue_all(&mut self, targets: Vec<Target>) {
+        if self.phase == Phase::Running {
+            targets.into_iter().for_each(|target| self.queue.push(target));
+        }
+    }
+
+    fn squeeze(&mut self, fault: Fault, now: Duration) {
+        let sockets = self.open.max(1);
+        if self.allowance == usize::MAX {
+            self.events.push_back(Event::Squeezed { fault, sockets });
+        }
+        self.allowance = self.allowance.min(sockets);
+        self.allowance_grows_at = now + FAULT_PAUSE;
+        if self.open == 0 {
+            // Nothing of ours will end and make room: somebody else must.
+            self.paused_until = now + FAULT_PAUSE;
+        }
+    }
+
+    /// What forbids a dial now.
+    fn held_back(&self, now: Duration) -> Option<Limit> {
+        if self.phase != Phase::Running {
+            return Some(Limit::None);
+        }
+        if now < self.paused_until {
+            return Some(Limit::Line);
+        }
+        if self.open >= self.params.max_sockets.min(self.allowance) {
+            return Some(Limit::Sockets);
+        }
+        // The sessions that are open may all end before the writer takes anything.
+        let has_room = self.unacked + self.open < MAX_UNACKED + self.params.max_sockets;
+        if self.is_writer_full || !has_room {
+            return Some(Limit::Writer);
+        }
+        (self.limiter.next(now) > now).then_some(Limit::Rate)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! `Limiter`: how many connections may begin now.
+//!
+//! Layer 2: a pure machine. It looks at the recent window only: time that passed unused, or a suspended
+//! machine, earns nothing. Invariants: 1. in no window of one second more than `per_second` starts;
+//! 2. in no window of 50 ms more than a twentieth of that, rounded up: a burst is a router's worst case.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Limits the start of connections.
+#[derive(Debug)]
+pub struct Limiter {
+    per_second: usize,
+    /// The newest starts, the oldest first; at most `per_second` of them.
+    starts: VecDeque<Duration>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const SLICE: Duration = Duration::from_millis(50);
+
+impl Limiter {
+    /// Makes a limiter; 0 means no limit.
+    pub fn new(per_second: u32) -> Self {
+        Self { per_second: per_second as usize, starts: VecDeque::new() }
+    }
+
+    /// Changes the limit; what has started before still counts.
+    pub fn set(&mut self, per_second: u32) {
+        self.per_second = per_second as usize;
+        self.trim();
+    }
+
+    /// When the next connection may start; not later than `now` means at once.
+    pub fn next(&self, now: Duration) -> Duration {
+        if self.per_second == 0 {
+            return now;
+        }
+        let slice = self.per_second.div_ceil(20);
+        let second = self.bound(self.per_second, SECOND);
+        second.max(self.bound(slice, SLICE)).unwrap_or(now)
+    }
+
+    /// Records a start. Call it only when [`Limiter::next`] allows it.
+    pub fn start(&mut self, now: Duration) {
+        if self.per_second != 0 {
+            self.starts.push_back(now);
+            self.trim();
+        }
+    }
+
+    /// When the `count`-th newest start is `window` old.
+    fn bound(&self, count: usize, window: Duration) -> Option<Duration> {
+        let index = self.starts.len().checked_sub(count)?;
+        self.starts.get(index).map(|start| *start + window)
+    }
+
+    fn trim(&mut self) {
+        while self.starts.len() > self.per_second {
+            self.starts.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn most_in_any(window: Duration, starts: &[Duration]) -> usize {
+        let ends = |from: usize| starts[from..].partition_point(|at| *at < starts[from] + window);
+        (0..starts.len()).map(ends).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn no_window_holds_more_than_its_share_even_after_a_pause() {
+        for per_second in [1, 3, 7, 100, 400] {
+            let mut limiter = Limiter::new(per_second);
+            let mut rng = fastrand::Rng::with_seed(u64::from(per_second));
+            let (mut now, mut starts) = (Duration::ZERO, Vec::new());
+            while now < Duration::from_secs(60) {
+                while limiter.next(now) <= now {
+                    limiter.start(now);
+                    starts.push(now);
+                }
+                let pause = if rng.u32(..5_000) == 0 { 3_000_000 } else { rng.u64(100..9_000) };
+                now += Duration::from_micros(pause);
+            }
+            assert!(most_in_any(SECOND, &starts) <= per_second as usize);
+            assert!(most_in_any(SLICE, &starts) <= (per_second as usize).div_ceil(20));
+            assert!(starts.len() > per_second as usize * 25, "{per_second}: {}", starts.len());
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_limit_takes_effect_at_once() {
+        let mut limiter = Limiter::new(0);
+        let now = Duration::from_secs(5);
+        limiter.start(now);
+        assert_eq!(limiter.next(now), now);
+        limiter.set(1);
+        limiter.start(now);
+        assert_eq!(limiter.next(now), now + SECOND);
+        limiter.set(0);
+        assert_eq!(limiter.next(now), now);
+    }
+}

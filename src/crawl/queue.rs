@@ -1,0 +1,120 @@
+//! `Queue`: the targets of this pass that wait for a socket.
+//!
+//! Layer 2: a pure machine. Named nodes go first, then nodes, then candidates; within a tier the order is
+//! random, and of a few random picks the one goes whose /16 was not dialled lately.
+//! Invariant: 1. what goes in comes out exactly once.
+
+use crate::crawl::target::Target;
+
+/// The targets that wait.
+#[derive(Debug, Default)]
+pub struct Queue {
+    tiers: [Vec<Target>; 3],
+    /// The /16s dialled last, a ring.
+    recent: [u16; RECENT],
+    next: usize,
+}
+
+/// How many dials ago a /16 still counts as met lately.
+const RECENT: usize = 16;
+/// How many random picks are compared.
+const PICKS: usize = 4;
+
+impl Queue {
+    /// Adds a target.
+    pub fn push(&mut self, target: Target) {
+        let [named, nodes, candidates] = &mut self.tiers;
+        match (target.is_named(), target.is_node()) {
+            (true, _) => named.push(target),
+            (_, true) => nodes.push(target),
+            _ => candidates.push(target),
+        }
+    }
+
+    /// Takes out the target that goes next.
+    pub fn pop(&mut self, rng: &mut fastrand::Rng) -> Option<Target> {
+        let recent = self.recent;
+        let tier = self.tiers.iter_mut().find(|tier| !tier.is_empty())?;
+        let mut pick = rng.usize(..tier.len());
+        for _ in 1..PICKS {
+            let lately = tier.get(pick).is_some_and(|t| recent.contains(&t.address().group()));
+            if !lately {
+                break;
+            }
+            pick = rng.usize(..tier.len());
+        }
+        let target = tier.swap_remove(pick);
+        if tier.is_empty() {
+            // The vector of a first pass holds half a million targets: give it back.
+            *tier = Vec::new();
+        }
+        if let Some(slot) = self.recent.get_mut(self.next) {
+            *slot = target.address().group();
+        }
+        self.next = (self.next + 1) % RECENT;
+        Some(target)
+    }
+
+    /// How many targets wait.
+    pub fn len(&self) -> usize {
+        self.tiers.iter().map(Vec::len).sum()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.tiers.iter().all(Vec::is_empty)
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.tiers = Default::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crawl::address::Address;
+    use std::net::Ipv4Addr;
+
+    fn address(number: u32) -> Address {
+        Address::new(Ipv4Addr::from(number), 8333)
+    }
+
+    #[test]
+    fn every_target_comes_out_once_and_the_named_and_the_nodes_first() {
+        let mut queue = Queue::default();
+        for number in 0..300 {
+            queue.push(match number % 3 {
+                0 => Target::candidate(address(number)),
+                1 => Target::node(address(number), true),
+                _ => Target::node(address(number), false).named(),
+            });
+        }
+        assert_eq!(queue.len(), 300);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let order: Vec<Target> = std::iter::from_fn(|| queue.pop(&mut rng)).collect();
+        assert!(order[..100].iter().all(|t| t.is_named()));
+        assert!(order[100..200].iter().all(|t| t.is_node() && !t.is_named()));
+        let mut numbers: Vec<u64> = order.iter().map(|t| t.address().to_bits()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 300);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn neighbours_in_one_16_are_rarely_dialled_in_a_row() {
+        let mut queue = Queue::default();
+        // 40 /16s with 50 addresses each, pushed in order.
+        for number in 0..2_000_u32 {
+            queue.push(Target::candidate(address((number / 50) << 16 | number % 50)));
+        }
+        let mut rng = fastrand::Rng::with_seed(3);
+        let order: Vec<Target> = std::iter::from_fn(|| queue.pop(&mut rng)).collect();
+        let same = |pair: &&[Target]| pair[0].address().group() == pair[1].address().group();
+        let in_a_row = order.windows(2).filter(same).count();
+        // A plain shuffle would give 1 in 40, 50 pairs.
+        assert!(in_a_row < 25, "{in_a_row} of 1,999 pairs are neighbours");
+    }
+}

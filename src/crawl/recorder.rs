@@ -1,0 +1,307 @@
+//! `Recorder`: what becomes of a result: the address book's entry, the rows for the database, new targets.
+//!
+//! Layer 2: a pure machine. The writer thread is its shell: it hands in what the loop says, writes the batches
+//! that come out and passes the answers back.
+//! Invariants: 1. every `Finished` is acknowledged exactly once; 2. a row that was taken out by `take_batch`
+//! is the shell's to keep until the database has it; 3. outside a running pass nothing is handed out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::crawl::address::Address;
+use crate::crawl::batch::{
+    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen,
+};
+use crate::crawl::book::{AddressBook, BookParams, Heard, Recorded, ResultFacts};
+use crate::crawl::exchange::{FromWriter, Opened, ToWriter, Totals};
+use crate::crawl::filter::Filter;
+use crate::crawl::target::{ProbeResult, Target};
+use crate::crawl::time::UnixTime;
+use crate::lookup::species::species;
+
+/// What the recorder goes by.
+#[derive(Clone, Debug)]
+pub struct RecorderParams {
+    /// The address book's part.
+    pub book: BookParams,
+    /// What is never stored.
+    pub filter: Arc<Filter>,
+}
+
+/// So many rows are held at most while the database is away; then no more results are taken.
+pub const MAX_HELD_ROWS: usize = 100_000;
+
+#[derive(Debug)]
+struct Pass {
+    number: u64,
+    row: PassRow,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Recorder {
+    book: AddressBook,
+    filter: Arc<Filter>,
+    rng: fastrand::Rng,
+    batch: Batch,
+    pass: Option<Pass>,
+    last_pass: LastPass,
+    names: BTreeMap<Address, String>,
+    outbox: VecDeque<FromWriter>,
+}
+
+impl Recorder {
+    /// Makes a recorder with an empty book.
+    pub fn new(params: &RecorderParams, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        Self {
+            book: AddressBook::new(params.book, rng.u64(..)),
+            filter: Arc::clone(&params.filter),
+            rng,
+            batch: Batch::default(),
+            pass: None,
+            last_pass: LastPass::default(),
+            names: BTreeMap::new(),
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// Takes in an address that the database knows.
+    pub fn load(&mut self, known: &Known) {
+        self.book.load(known);
+    }
+
+    /// Everything is loaded.
+    pub fn handle_loaded(&mut self, last_pass: LastPass) {
+        self.last_pass = last_pass;
+        let unfinished = last_pass.pass > 0 && last_pass.row.finished_at.is_none();
+        let last_started = (last_pass.pass > 0).then_some(last_pass.row.started_at);
+        let totals = self.totals();
+        self.outbox.push_back(FromWriter::Ready(Opened { last_started, unfinished, totals }));
+    }
+
+    /// The loop says something. `now` is the calendar time.
+    pub fn handle(&mut self, message: ToWriter, now: UnixTime) {
+        match message {
+            ToWriter::StartPass { at, named, seeds } => self.start_pass(at, named, &seeds),
+            ToWriter::MoreDue => self.more_due(now),
+            ToWriter::Finished(result) => self.finished(*result, now),
+            ToWriter::EndPass { at } => self.end_pass(at),
+            ToWriter::Reconfigure(params) => {
+                self.book.set_params(params.book);
+                self.filter = Arc::clone(&params.filter);
+            }
+            // The shell stops by itself; all that is left to do here is to hand over the rows.
+            ToWriter::Stop => {}
+        }
+    }
+
+    /// What goes back to the loop.
+    pub fn poll_output(&mut self) -> Option<FromWriter> {
+        self.outbox.pop_front()
+    }
+
+    /// How many rows wait to be written.
+    pub fn held(&self) -> usize {
+        self.batch.rows()
+    }
+
+    /// Whether rows of a pass wait that should be written even if there are few.
+    pub fn has_rows(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
+    /// The rows for the next transaction.
+    pub fn take_batch(&mut self) -> Batch {
+        std::mem::take(&mut self.batch)
+    }
+
+    /// The figures for the stats line.
+    pub fn totals(&self) -> Totals {
+        let row = self.pass.as_ref().map_or(self.last_pass.row, |pass| pass.row);
+        let nodes = self.book.nodes();
+        Totals {
+            new_nodes: row.new_nodes,
+            new_addresses: row.new_addresses,
+            candidates: (self.book.len().saturating_sub(nodes)) as u64,
+            nodes: nodes as u64,
+            up: self.book.up() as u64,
+        }
+    }
+
+    fn start_pass(&mut self, at: UnixTime, named: Vec<(Address, String)>, seeds: &[Address]) {
+        let resumed = self.last_pass.pass > 0 && self.last_pass.row.finished_at.is_none();
+        let pass = match resumed {
+            true => Pass { number: self.last_pass.pass, row: self.last_pass.row },
+            false => Pass {
+                number: self.last_pass.pass.saturating_add(1),
+                row: PassRow { started_at: at, ..PassRow::default() },
+            },
+        };
+        let started_at = pass.row.started_at;
+        self.book.start_pass(started_at);
+        self.batch.passes.insert(pass.number, pass.row);
+        let (number, row) = (pass.number, pass.row);
+        self.pass = Some(pass);
+        self.names.clear();
+        let mut targets = Vec::new();
+        for (address, name) in named {
+            let target = self.hand_out_named(address, resumed, at);
+            targets.extend(target.map(Target::named));
+            if self.filter.admits_named(address) {
+                self.names.insert(address, name);
+            }
+        }
+        for address in seeds {
+            targets.extend(self.hand_out_named(*address, resumed, at));
+        }
+        self.batch.names = Some(self.names.clone());
+        let due = self.book.count_due(&self.filter).max(targets.len() as u64);
+        self.outbox.push_back(FromWriter::Started { pass: number, row, resumed, due });
+        self.due(targets, at);
+    }
+
+    /// Hands out what a person named, due or not, unless it was probed before the pass was cut short.
+    fn hand_out_named(&mut self, address: Address, resumed: bool, at: UnixTime) -> Option<Target> {
+        if !self.filter.admits_named(address) {
+            return None;
+        }
+        self.hear(address, None, at);
+        if resumed && self.book.was_probed_in_pass(address) {
+            return None;
+        }
+        self.book.hand_out(address, at)
+    }
+
+    fn more_due(&mut self, now: UnixTime) {
+        if self.pass.is_some() {
+            self.due(Vec::new(), now);
+        }
+    }
+
+    fn due(&mut self, mut targets: Vec<Target>, now: UnixTime) {
+        let last = self.book.poll_due(&self.filter, now, &mut targets);
+        self.outbox.push_back(FromWriter::Due { targets, last });
+    }
+
+    fn finished(&mut self, result: ProbeResult, now: UnixTime) {
+        let source = Some(result.target.address().group());
+        let mut targets = Vec::new();
+        let acked_peers = result.peers.len();
+        for peer in &result.peers {
+            if self.filter.admits(peer.address) && self.hear(peer.address, source, now) {
+                targets.extend(self.book.hand_out(peer.address, now));
+            }
+        }
+        self.record(result);
+        self.outbox.push_back(FromWriter::Heard { targets, acked: 1, acked_peers });
+    }
+
+    /// Gives `true` if the address is new.
+    fn hear(&mut self, address: Address, source: Option<u16>, now: UnixTime) -> bool {
+        let heard = self.book.hear(address, source, now);
+        if matches!(heard, Heard::New | Heard::Again) {
+            let row = HeardRow { at: now, next_probe: self.book.due_when_heard() };
+            self.batch.heard.entry(address).and_modify(|old| old.at = now).or_insert(row);
+        }
+        if heard == Heard::New
+            && let Some(pass) = &mut self.pass
+        {
+            pass.row.new_addresses += 1;
+        }
+        heard == Heard::New
+    }
+
+    fn record(&mut self, result: ProbeResult) {
+        let address = result.target.address();
+        let version = result.version.as_ref();
+        let species = version
+            .map(|v| species(v.user_agent.as_deref(), v.protocol_version, v.services))
+            .unwrap_or_default();
+        let facts = ResultFacts {
+            address,
+            outcome: result.outcome,
+            probed_at: result.probed_at,
+            peers_sent: result.peers_sent,
+            is_trb: species == "TRB",
+        };
+        let recorded = self.book.record(&facts, self.rng.f64());
+        let number = self.count(&result, &recorded);
+        if recorded.is_node {
+            self.push_node(result, &recorded, species, number);
+        } else {
+            let row = FailedRow {
+                failures: recorded.failures,
+                last_probed: result.probed_at,
+                last_outcome: result.outcome,
+                next_probe: recorded.next_probe,
+            };
+            self.batch.failed.insert(address, row);
+        }
+    }
+
+    /// Counts the result in its pass and gives the pass's number.
+    fn count(&mut self, result: &ProbeResult, recorded: &Recorded) -> u64 {
+        let Some(pass) = &mut self.pass else { return self.last_pass.pass };
+        pass.row.probed += 1;
+        match result.version {
+            Some(_) => pass.row.responded += 1,
+            None => pass.row.failed += 1,
+        }
+        pass.row.new_nodes += u64::from(recorded.is_new_node);
+        self.batch.passes.insert(pass.number, pass.row);
+        pass.number
+    }
+
+    fn push_node(
+        &mut self,
+        result: ProbeResult,
+        recorded: &Recorded,
+        species: &'static str,
+        pass: u64,
+    ) {
+        let address = result.target.address();
+        let seen = result.version.clone().map(|version| Seen {
+            at: result.probed_at,
+            version,
+            species,
+            connect_ms: result.connect_ms,
+            version_ms: result.version_ms,
+        });
+        let peers = result.peers_sent.map(|sent| (result.probed_at, sent));
+        let row = NodeRow {
+            status: recorded.status,
+            last_probed: result.probed_at,
+            last_outcome: result.outcome,
+            failures: recorded.failures,
+            next_probe: recorded.next_probe,
+            seen,
+            peers,
+        };
+        // A candidate that failed earlier in this batch has answered now.
+        self.batch.failed.remove(&address);
+        let old = self.batch.nodes.remove(&address);
+        let (old_seen, old_peers) = old.map_or((None, None), |old| (old.seen, old.peers));
+        let row = NodeRow { seen: row.seen.or(old_seen), peers: row.peers.or(old_peers), ..row };
+        self.batch.nodes.insert(address, row);
+        self.batch.probes.push(ProbeRow {
+            address,
+            pass,
+            probed_at: result.probed_at,
+            outcome: result.outcome,
+            version: result.version,
+            connect_ms: result.connect_ms,
+            version_ms: result.version_ms,
+            peers_sent: result.peers_sent,
+        });
+    }
+
+    fn end_pass(&mut self, at: UnixTime) {
+        if let Some(mut pass) = self.pass.take() {
+            pass.row.finished_at = Some(at);
+            self.batch.passes.insert(pass.number, pass.row);
+            self.last_pass = LastPass { pass: pass.number, row: pass.row };
+        }
+        self.outbox.push_back(FromWriter::Ended);
+    }
+}

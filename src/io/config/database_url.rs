@@ -1,0 +1,165 @@
+//! `DatabaseUrl`: where the database is, with a password that no message shows by accident.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A PostgreSQL connection string, as a URL or as `key=value` pairs.
+///
+/// `Display` and `Debug` show it with the password masked; only [`DatabaseUrl::expose`] gives it away.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The connection string with its password: for connecting, never for a message.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The connection string with its password masked; it is still a valid one.
+    pub fn masked(&self) -> String {
+        let masked =
+            if self.0.contains("://") { masked_url(&self.0) } else { masked_pairs(&self.0) };
+        // Whatever odd spelling the masking has missed, the parser that will connect has not.
+        match masked.parse::<postgres::Config>() {
+            Ok(config) if matches!(config.get_password(), None | Some(b"***")) => masked,
+            _ => MASK.to_owned(),
+        }
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        // The parser's own message may quote a piece of the password: it is not passed on.
+        match text.parse::<postgres::Config>() {
+            Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({:?})", self.masked())
+    }
+}
+
+const MASK: &str = "***";
+
+/// Masks from the user's colon to the last `@` of all, so that a password with a raw `@`, `/` or `?` goes whole.
+fn masked_url(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let credentials_end = rest.find('@').unwrap_or(0);
+    let masked = match rest.find(':') {
+        Some(colon) if colon < credentials_end => {
+            let end = rest.rfind('@').unwrap_or(credentials_end);
+            format!("{}:{MASK}{}", &rest[..colon], &rest[end..])
+        }
+        _ => rest.to_owned(),
+    };
+    let Some((place, query)) = masked.split_once('?') else {
+        return format!("{scheme}://{masked}");
+    };
+    let query: Vec<String> = query.split('&').map(masked_parameter).collect();
+    format!("{scheme}://{place}?{}", query.join("&"))
+}
+
+fn masked_parameter(parameter: &str) -> String {
+    match parameter.split_once('=') {
+        Some((key, _)) if key.eq_ignore_ascii_case("password") => format!("{key}={MASK}"),
+        _ => parameter.to_owned(),
+    }
+}
+
+/// Masks the value of `password = value`, bare or in single quotes with backslash escapes.
+fn masked_pairs(pairs: &str) -> String {
+    let mut out = String::new();
+    let mut rest = pairs;
+    while let Some(equals) = rest.find('=') {
+        let (key, value) = rest.split_at(equals + 1);
+        let value_start = value.len() - value.trim_start().len();
+        let end = value_start + value_length(&value[value_start..]);
+        out.push_str(key);
+        if key.trim_end_matches('=').trim().eq_ignore_ascii_case("password") {
+            out.push_str(MASK);
+        } else {
+            out.push_str(&value[..end]);
+        }
+        rest = &value[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn value_length(value: &str) -> usize {
+    let quoted = value.starts_with('\'');
+    let mut escaped = false;
+    for (index, c) in value.char_indices().skip(usize::from(quoted)) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '\'' if quoted => return index + 1,
+            c if !quoted && c.is_whitespace() => return index,
+            _ => {}
+        }
+    }
+    value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_masked_in_both_forms() {
+        let table = [
+            ("postgresql:///bitdash", "postgresql:///bitdash"),
+            ("postgresql://user@host:5432/db", "postgresql://user@host:5432/db"),
+            ("postgresql://user:secret@host:5432/db", "postgresql://user:***@host:5432/db"),
+            (
+                "postgres://user:se%20cret@host/db?connect_timeout=3",
+                "postgres://user:***@host/db?connect_timeout=3",
+            ),
+            ("postgresql://u:se:cr/et?@host/db", "postgresql://u:***@host/db"),
+            (
+                "postgresql://host/db?user=u&password=secret",
+                "postgresql://host/db?user=u&password=***",
+            ),
+            (
+                "host=/run/postgresql user=u password=secret dbname=db",
+                "host=/run/postgresql user=u password=*** dbname=db",
+            ),
+            ("password = 'se cr\\'et' user = u", "password =*** user = u"),
+            ("password=sec\\ ret user=u", "password=*** user=u"),
+            ("user=u dbname=bitdash", "user=u dbname=bitdash"),
+            // An escaped key, which the parser decodes: nothing at all is shown.
+            ("postgresql://host/db?p%61ssword=secret", "***"),
+        ];
+        for (url, masked) in table {
+            let url: DatabaseUrl = url.parse().unwrap();
+            assert_eq!(url.masked(), masked);
+            assert_eq!(url.to_string(), masked);
+            assert_eq!(format!("{url:?}"), format!("DatabaseUrl({masked:?})"));
+        }
+    }
+
+    #[test]
+    fn the_whole_string_is_kept_for_connecting() {
+        let url: DatabaseUrl = "postgresql://user:secret@host/db".parse().unwrap();
+        assert_eq!(url.expose(), "postgresql://user:secret@host/db");
+    }
+
+    #[test]
+    fn text_that_is_no_connection_string_is_refused() {
+        for text in ["", " ", "bitdash", "http//x", "postgresql://host:port/db", "nonsense=1"] {
+            assert!(text.parse::<DatabaseUrl>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! How a connection to the database is made, for the writer and for the commands that only read.
+//!
+//! Layer 3. Invariants: 1. what `database.url` leaves out is filled in as `psql` does it; 2. no text that
+//! leaves here holds the password; 3. a peer that vanished is noticed by both ends within about a minute.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use postgres::config::Host;
+use postgres::{Client, Config, NoTls};
+
+use super::error::StoreError;
+
+/// The longest that opening a socket to the database may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What every session of ours starts with. The server gives up on a client that vanished within a minute,
+/// so that a crashed crawler's lock does not outlive it for hours. Flash reads in any order alike.
+const SESSION: &str = "SET client_min_messages = warning; SET DateStyle = 'ISO'; SET TimeZone = 'UTC'; \
+     SET statement_timeout = '120s'; SET idle_in_transaction_session_timeout = '120s'; \
+     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; \
+     SET random_page_cost = 1.1";
+
+/// Connects to the database that `url` names.
+///
+/// # Errors
+/// Transient while it is away or starts up; permanent where a person has to act.
+pub fn connect(url: &str) -> Result<Client, StoreError> {
+    let config = config_of(url)?;
+    let mut client =
+        config.connect(NoTls).map_err(|error| StoreError::of_connect(&error, &place(&config)))?;
+    let set = client.batch_execute(SESSION);
+    set.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
+    Ok(client)
+}
+
+/// The same for a person who waits: gives up after `patience` whatever the server does meanwhile.
+///
+/// # Errors
+/// As [`connect`], and transient where it took too long.
+pub fn connect_within(url: &str, patience: Duration) -> Result<Client, StoreError> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let url = url.to_owned();
+    // A server that accepts and then says nothing cannot be timed out otherwise.
+    thread::spawn(move || {
+        let _ = sender.send(connect(&url)); // nobody waits for it any more: then it is closed
+    });
+    receiver.recv_timeout(patience).unwrap_or_else(|_| {
+        Err(StoreError::transient(&format!("the database did not answer within {patience:?}")))
+    })
+}
+
+/// Reads `database.url` and fills in what it leaves out.
+fn config_of(url: &str) -> Result<Config, StoreError> {
+    let mut config: Config = url.parse().map_err(|error: postgres::Error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        // Other texts of the parser may quote a part of the url, and so of a password.
+        let cause =
+            if cause.starts_with("invalid value for option") { cause } else { String::new() };
+        StoreError::permanent(&format!(
+            "database.url is not of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE {cause}"
+        ))
+    })?;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if config.get_ports().is_empty()
+        && let Some(port) = variable("PGPORT").and_then(|port| port.parse().ok())
+    {
+        config.port(port);
+    }
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        config.host(&variable("PGHOST").unwrap_or_else(|| socket_folder(port).to_owned()));
+    }
+    if config.get_user().is_none()
+        && let Some(user) = variable("PGUSER")
+    {
+        config.user(&user);
+    }
+    if config.get_password().is_none()
+        && let Some(password) = variable("PGPASSWORD")
+    {
+        config.password(password);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("bitdash");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    config
+        .keepalives_idle(Duration::from_secs(30))
+        .keepalives_interval(Duration::from_secs(10))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(60));
+    config.notice_callback(|notice| log::debug!("database notice=\"{}\"", notice.message()));
+    Ok(config)
+}
+
+/// Where a server of this machine listens: Debian's folder, or the one of a PostgreSQL built by hand.
+fn socket_folder(port: u16) -> &'static str {
+    const FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+    let is_there = |folder: &&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+    FOLDERS.into_iter().find(is_there).unwrap_or(FOLDERS[0])
+}
+
+/// Where a configuration leads, for a person: never with the password.
+fn place(config: &Config) -> String {
+    let host = match (config.get_hosts().first(), config.get_hostaddrs().first()) {
+        (Some(Host::Tcp(name)), _) => name.clone(),
+        (Some(Host::Unix(folder)), _) => folder.display().to_string(),
+        (None, Some(address)) => address.to_string(),
+        (None, None) => String::new(),
+    };
+    format!("{host}:{}", config.get_ports().first().copied().unwrap_or(5432))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_url_is_permanent_and_never_quoted() {
+        for url in [
+            "postgresql://bob:se cret/ab?x",
+            "host=h password=se cret",
+            "postgresql://bob:secret@host:notaport/db",
+            "postgresql://host/db?secret=1",
+        ] {
+            let error = config_of(url).unwrap_err();
+            assert!(!error.is_transient());
+            assert!(!error.to_string().contains("cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_names_the_server_without_the_password() {
+        let config = config_of("postgresql://bob:secret@db.example:5433/bitdash").unwrap();
+        assert_eq!(place(&config), "db.example:5433");
+        let config = config_of("postgresql://bob@/bitdash?host=/run/x&port=6000").unwrap();
+        assert_eq!(place(&config), "/run/x:6000");
+    }
+
+    #[test]
+    fn a_url_without_a_host_leads_to_this_machine() {
+        let config = config_of("postgresql:///bitdash").unwrap();
+        assert_eq!(config.get_dbname(), Some("bitdash"));
+        assert_eq!(config.get_hosts().len(), 1);
+        assert_eq!(config.get_application_name(), Some("bitdash"));
+    }
+}

@@ -1,0 +1,14 @@
+//! The database's side of the crawl: the schema, the connection, batches in and what is known out.
+//!
+//! Layer 3. Nothing in here decides what is crawled.
+
+pub mod connect;
+mod copy;
+pub mod error;
+mod merge;
+pub mod schema;
+pub mod store;
+pub mod thread;
+
+pub use error::StoreError;
+pub use store::Store;

@@ -1,0 +1,307 @@
+//! `Knowledge`: which node tells of which addresses, and the entries of its replies.
+//!
+//! Layer 2: pure. A reply is drawn when it is asked for; what is kept per node is only the part that
+//! makes sure that nothing stays unknown.
+//!
+//! Invariants:
+//! 1. Every node is told of by [`LIVE_COPIES`] other nodes that send peers, or by all of them.
+//! 2. Every dead address is told of by at least one node.
+//! 3. From the seeds, through replies, every node is reached.
+//! 4. All replies of a node are equally long.
+//! 5. No entry leads to an address outside 127.0.0.0/8 that could be answered by a stranger: what is not
+//!    of this world is of a private or a reserved net, or has port 0.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use crate::crawl::address::Address;
+use crate::simnet::manner::{Announces, Manner};
+use crate::simnet::world::{NodeSpec, World, WorldError};
+
+/// One entry of an `addr` message, of whatever network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// When it was last seen, in seconds since 1970.
+    pub time: u32,
+    /// The claimed services.
+    pub services: u64,
+    /// The address, IPv4 in its mapped form.
+    pub ip: [u8; 16],
+    /// The port.
+    pub port: u16,
+}
+
+impl Entry {
+    /// An entry for an IPv4 address.
+    pub fn ipv4(address: Address, services: u64, time: u32) -> Self {
+        Self { time, services, ip: address.ip().to_ipv6_mapped().octets(), port: address.port() }
+    }
+
+    /// Its bytes in an `addr` message; without the time, as it was before version 31402.
+    pub fn encode(&self, with_time: bool, out: &mut Vec<u8>) {
+        if with_time {
+            out.extend_from_slice(&self.time.to_le_bytes());
+        }
+        out.extend_from_slice(&self.services.to_le_bytes());
+        out.extend_from_slice(&self.ip);
+        out.extend_from_slice(&self.port.to_be_bytes());
+    }
+}
+
+/// For each node the addresses that are surely in its replies.
+#[derive(Debug)]
+pub(super) struct Knowledge {
+    /// Places of nodes, and beyond them those of the dead.
+    sure: Vec<Vec<u32>>,
+}
+
+impl Knowledge {
+    /// Draws who surely knows whom.
+    pub(super) fn draw(
+        nodes: &[NodeSpec],
+        dead: usize,
+        seeds: &[usize],
+        rng: &mut fastrand::Rng,
+    ) -> Result<Self, WorldError> {
+        let senders: Vec<usize> = (0..nodes.len()).filter(|at| nodes[*at].sends_peers).collect();
+        let addresses = nodes.len() + dead;
+        let room: Vec<usize> = nodes.iter().map(|node| usable(wanted(node, addresses))).collect();
+        let mut this = Self { sure: vec![Vec::new(); nodes.len()] };
+        let too_few = WorldError::TooFewSenders { senders: senders.len(), addresses };
+        for at in 0..nodes.len() {
+            let others = senders.len() - usize::from(nodes[at].sends_peers);
+            for _ in 0..LIVE_COPIES.min(others) {
+                // Small tables may be full; then the last resort is a longer reply.
+                let to = this.sender(&senders, at, rng, |to| this.sure[to].len() < room[to]);
+                let to = to.or_else(|| this.sender(&senders, at, rng, |_| true));
+                this.sure[to.ok_or(too_few.clone())?].push(at as u32);
+            }
+        }
+        let told: usize = this.sure.iter().map(Vec::len).sum();
+        let dead_room = senders.iter().filter(|at| tells_of_dead(&nodes[**at]));
+        let dead_room: usize = dead_room.map(|at| room[*at]).sum();
+        let copies = (dead_room.saturating_sub(told) / 2).checked_div(dead).unwrap_or(0);
+        for at in nodes.len()..addresses {
+            for copy in 0..copies.clamp(1, DEAD_COPIES) {
+                let to = this.sender(&senders, at, rng, |to| {
+                    tells_of_dead(&nodes[to]) && this.sure[to].len() < room[to]
+                });
+                match to {
+                    Some(to) => this.sure[to].push(at as u32),
+                    None if copy == 0 => return Err(too_few),
+                    None => break,
+                }
+            }
+        }
+        this.reach_all(nodes.len(), seeds, rng);
+        Ok(this)
+    }
+
+    /// A random sender that does not tell of `at` yet and that `suits`.
+    fn sender(
+        &self,
+        senders: &[usize],
+        at: usize,
+        rng: &mut fastrand::Rng,
+        suits: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        if senders.is_empty() {
+            return None;
+        }
+        let start = rng.usize(0..senders.len());
+        let (before, after) = senders.split_at(start);
+        after
+            .iter()
+            .chain(before)
+            .copied()
+            .find(|to| *to != at && suits(*to) && !self.sure[*to].contains(&(at as u32)))
+    }
+
+    /// Tells a node that is within reach of each node that is not.
+    fn reach_all(&mut self, nodes: usize, seeds: &[usize], rng: &mut fastrand::Rng) {
+        let mut reached = vec![false; nodes];
+        let mut senders = Vec::new();
+        let mut open: Vec<usize> = seeds.to_vec();
+        let mut next = 0;
+        loop {
+            while let Some(at) = open.pop() {
+                if std::mem::replace(&mut reached[at], true) {
+                    continue;
+                }
+                let told = self.sure[at].iter().map(|to| *to as usize);
+                open.extend(told.filter(|to| *to < nodes));
+                if !self.sure[at].is_empty() {
+                    senders.push(at);
+                }
+            }
+            let Some(missing) = (next..nodes).find(|at| !reached[*at]) else { return };
+            next = missing;
+            // A seed sends peers, even where it knows nobody so far.
+            let to = rng.choice(&senders).or(seeds.first()).copied().unwrap_or(0);
+            self.sure[to].push(missing as u32);
+            open.push(missing);
+        }
+    }
+
+    pub(super) fn reply_length(&self, world: &World, node: usize) -> usize {
+        let spec = &world.nodes()[node];
+        if !spec.sends_peers {
+            return 0;
+        }
+        let addresses = world.nodes().len() + world.dead().len();
+        let plain = wanted(spec, addresses).max(self.sure[node].len());
+        let own = usize::from(spec.announces == Announces::InReply);
+        (plain + own).min(spec.manner.most_peers().max(self.sure[node].len() + own))
+    }
+
+    pub(super) fn reply(&self, world: &World, node: usize, round: u64, wall: u32) -> Vec<Entry> {
+        let length = self.reply_length(world, node);
+        let spec = &world.nodes()[node];
+        let round = if spec.manner.resamples() { round } else { 0 };
+        let mut rng = fastrand::Rng::with_seed(mix(world.params().seed, node as u64, round));
+        let mut entries = Vec::with_capacity(length);
+        if length == 0 {
+            return entries;
+        }
+        if spec.announces == Announces::InReply {
+            entries.push(Entry::ipv4(spec.address, spec.services, wall));
+        }
+        let known = self.known(world, node, length - entries.len(), &mut rng);
+        entries.extend(known.iter().map(|at| plain(world, spec, *at as usize, wall, &mut rng)));
+        // What is sure stays plain; of the rest some turn odd.
+        let first = (length - known.len()) + self.sure[node].len();
+        let odd = (length as f64 * world.params().odd_share).ceil() as usize;
+        for at in (first..length).rev().take(odd) {
+            entries[at] = odd_entry(world, &entries[..first], wall, &mut rng);
+        }
+        rng.shuffle(&mut entries);
+        entries
+    }
+
+    /// `count` different addresses, the sure ones first.
+    fn known(&self, world: &World, node: usize, count: usize, rng: &mut fastrand::Rng) -> Vec<u32> {
+        let spec = &world.nodes()[node];
+        let mut known = self.sure[node].clone();
+        let mut met: HashSet<u32> = known.iter().copied().collect();
+        met.insert(node as u32);
+        let alive = world.nodes().len() as u32;
+        let range = if tells_of_dead(spec) { alive + world.dead().len() as u32 } else { alive };
+        if count * 2 < range as usize {
+            while known.len() < count {
+                let at = rng.u32(0..range);
+                if met.insert(at) {
+                    known.push(at);
+                }
+            }
+        } else {
+            let mut rest: Vec<u32> = (0..range).filter(|at| !met.contains(at)).collect();
+            rng.shuffle(&mut rest);
+            known.extend(rest.into_iter().take(count.saturating_sub(known.len())));
+        }
+        known
+    }
+}
+
+/// How many addresses a node tells of, by the rules of its software.
+fn wanted(node: &NodeSpec, addresses: usize) -> usize {
+    if !node.sends_peers {
+        return 0;
+    }
+    let share = match node.manner {
+        // 23 % of the table.
+        Manner::NewCore | Manner::OldCore | Manner::AncientCore | Manner::Other => {
+            node.table * 23 / 100
+        }
+        // What it has heard of in the last three hours.
+        Manner::Trb => node.table * 3 / 5,
+        Manner::Bcoin => node.table,
+        Manner::Gocoin => node.table / 5,
+    };
+    // A reply of one entry could not be told from a self-announcement.
+    share.min(node.manner.most_peers()).max(2).min(addresses.saturating_sub(1))
+}
+
+/// How much of a reply may be made up of what is sure: the odd entries and the own address need room.
+fn usable(wanted: usize) -> usize {
+    wanted.saturating_sub(wanted / 10 + 1)
+}
+
+fn tells_of_dead(node: &NodeSpec) -> bool {
+    node.manner != Manner::Gocoin
+}
+
+/// The entry for an address of this world.
+fn plain(world: &World, teller: &NodeSpec, at: usize, wall: u32, rng: &mut fastrand::Rng) -> Entry {
+    let time = seen(teller.manner, wall, rng);
+    match world.nodes().get(at) {
+        Some(node) => Entry::ipv4(node.address, node.services, time),
+        None => {
+            let dead = &world.dead()[at - world.nodes().len()];
+            let services = [1033, 3081, 3081, 3145, 1, 0][rng.usize(0..6)];
+            Entry::ipv4(dead.address, services, time)
+        }
+    }
+}
+
+/// When an address was last heard of: within hours for most, within 30 days for all at Core, within
+/// three hours at TRB; and nonsense from a few.
+fn seen(teller: Manner, wall: u32, rng: &mut fastrand::Rng) -> u32 {
+    let age = match rng.u16(0..1000) {
+        0..=2 => return 0,
+        3..=4 => return 100_000_000,
+        5..=7 => return wall.saturating_add(rng.u32(601..400_000_000)),
+        _ if teller == Manner::Trb => rng.u32(0..3 * HOUR),
+        8..=600 => rng.u32(2 * HOUR..26 * HOUR),
+        601..=940 => rng.u32(2 * HOUR..240 * HOUR),
+        _ => rng.u32(2 * HOUR..720 * HOUR),
+    };
+    wall.saturating_sub(age)
+}
+
+/// Something that a crawler of IPv4 must count, pass over or see for the second time.
+fn odd_entry(world: &World, met: &[Entry], wall: u32, rng: &mut fastrand::Rng) -> Entry {
+    let time = wall.saturating_sub(rng.u32(0..240 * HOUR));
+    let port = world.nodes().first().map_or(8333, |node| node.address.port());
+    let mut ip = [0; 16];
+    rng.fill(&mut ip);
+    match rng.u8(0..10) {
+        // IPv6 (documentation, RFC 3849), and what was left of Tor's second version in `addr`.
+        0..=3 => {
+            let prefix: &[u8] = if rng.bool() { &[0x20, 0x01, 0x0d, 0xb8] } else { &ONION_CAT };
+            ip[..prefix.len()].copy_from_slice(prefix);
+            Entry { time, services: 1033, ip, port: 8333 }
+        }
+        4..=6 => rng.choice(met).copied().unwrap_or(Entry { time, services: 1, ip, port: 0 }),
+        7 => {
+            let address = rng.choice(world.nodes()).map(|node| node.address.ip());
+            let address = Address::new(address.unwrap_or(Ipv4Addr::LOCALHOST), 0);
+            Entry::ipv4(address, 1, time)
+        }
+        _ => {
+            let [a, b, c, _] = [ip[0], ip[1], ip[2], 0];
+            let address = match rng.u8(0..4) {
+                0 => Ipv4Addr::new(10, a, b, c),
+                1 => Ipv4Addr::new(192, 168, a, b),
+                2 => Ipv4Addr::new(172, 16 + a % 16, b, c),
+                _ => Ipv4Addr::new(0, a, b, c),
+            };
+            Entry::ipv4(Address::new(address, port), 1033, time)
+        }
+    }
+}
+
+/// One seed out of three numbers (the finish of splitmix64).
+pub(super) fn mix(seed: u64, node: u64, round: u64) -> u64 {
+    let mut z = seed
+        .wrapping_add(node.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(round.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// How many nodes tell of each node, at least.
+pub const LIVE_COPIES: usize = 10;
+const DEAD_COPIES: usize = 5;
+const HOUR: u32 = 3600;
+const ONION_CAT: [u8; 6] = [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43];

@@ -1,0 +1,306 @@
+//! The store when the database is not as it should be: away, too new, somebody else's, cut off, busy.
+
+mod support;
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bitdash::crawl::address::Address;
+use bitdash::crawl::batch::Batch;
+use bitdash::io::writer::Store;
+use support::rows::*;
+use support::{Cluster, Database};
+
+#[test]
+fn migrating_twice_or_by_two_at_once_does_it_once() {
+    let database = Cluster::shared().database();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| Store::connect(&database.url).unwrap().migrate().unwrap());
+        }
+    });
+    let mut store = Store::connect(&database.url).unwrap();
+    let migrated = store.migrate().unwrap();
+    assert_eq!((migrated.from, migrated.to), (1, 1));
+    assert_eq!(database.rows("SELECT version, name FROM schema_migrations"), ["1|001_schema"]);
+}
+
+#[test]
+fn a_schema_newer_than_the_program_is_permanent_and_left_alone() {
+    let database = Cluster::shared().database();
+    ready(&database);
+    let newer = "INSERT INTO schema_migrations (version, name) VALUES (7, '007_future')";
+    database.client().batch_execute(newer).unwrap();
+    let mut store = Store::connect(&database.url).unwrap();
+    let error = store.migrate().unwrap_err();
+    assert!(!error.is_transient());
+    assert!(
+        error.to_string().starts_with("the database's schema is version 7, this bitdash knows 1: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_table_of_somebody_else_is_not_touched() {
+    let database = Cluster::shared().database();
+    database.client().batch_execute("CREATE TABLE nodes (id integer)").unwrap();
+    let error = Store::connect(&database.url).unwrap().migrate().unwrap_err();
+    assert!(!error.is_transient() && error.to_string().contains("\"nodes\""), "{error}");
+    assert_eq!(database.value("SELECT to_regclass('candidates') IS NULL"), "t");
+}
+
+#[test]
+fn a_second_crawler_is_refused_until_the_first_is_gone() {
+    let database = Cluster::shared().database();
+    let mut first = Store::connect(&database.url).unwrap();
+    first.lock_crawler().unwrap();
+    let mut second = Store::connect(&database.url).unwrap();
+    let error = second.lock_crawler().unwrap_err();
+    assert!(!error.is_transient() && error.to_string().starts_with("another bitdash"), "{error}");
+    // Somebody else's former session is no reason to end this one.
+    assert!(!second.relock_crawler(second.backend_pid()).unwrap_err().is_transient());
+    assert!(!first.is_closed());
+    // Another database of the same server has a crawler of its own.
+    let other = Cluster::shared().database();
+    Store::connect(&other.url).unwrap().lock_crawler().unwrap();
+    drop(first);
+    second.lock_crawler().unwrap();
+}
+
+#[test]
+fn a_crawler_that_reconnects_takes_the_lock_from_its_own_former_session() {
+    let database = Cluster::shared().database();
+    let mut former = Store::connect(&database.url).unwrap();
+    former.lock_crawler().unwrap();
+    let mut store = Store::connect(&database.url).unwrap();
+    store.relock_crawler(former.backend_pid()).unwrap();
+    assert!(former.lock_crawler().unwrap_err().is_transient(), "its connection is gone");
+    assert!(former.is_closed());
+    store.relock_crawler(former.backend_pid()).unwrap();
+}
+
+#[test]
+fn a_missing_database_or_role_is_permanent_and_says_what_to_do() {
+    let cluster = Cluster::shared();
+    for (url, words) in [
+        (cluster.url("bitdash", "nowhere"), ["\"nowhere\" does not exist", "createdb"]),
+        (cluster.url("nobody:hush", "postgres"), ["\"nobody\" does not exist", "createuser"]),
+    ] {
+        let error = Store::connect(&url).err().unwrap();
+        assert!(!error.is_transient(), "{error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        assert!(!error.to_string().contains("hush"));
+    }
+}
+
+#[test]
+fn missing_rights_are_permanent_and_say_what_to_do() {
+    let database = Cluster::shared().database();
+    Cluster::shared()
+        .admin()
+        .batch_execute(&format!("ALTER DATABASE {} OWNER TO postgres", database.name))
+        .unwrap();
+    let mut store = Store::connect(&database.url).unwrap();
+    match store.migrate() {
+        Err(error) => {
+            assert!(!error.is_transient() && error.to_string().contains("OWNER"), "{error}")
+        }
+        // Before version 15 everybody may create tables.
+        Ok(_) => {
+            let number: u32 = database.value("SHOW server_version_num").parse().unwrap();
+            assert!(number < 150_000);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_transient() {
+    let error = Store::connect("postgresql://bitdash@/x?host=%2Fnonexistent").err().unwrap();
+    assert!(error.is_transient() && error.to_string().contains("/nonexistent:5432"), "{error}");
+    // A port of loopback where nobody listens.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let url = format!("postgresql://bitdash:hush@127.0.0.1:{port}/x");
+    let error = Store::connect(&url).err().unwrap();
+    assert!(error.is_transient() && error.to_string().contains("refused"), "{error}");
+    assert!(!error.to_string().contains("hush"));
+}
+
+#[test]
+fn too_many_connections_are_transient() {
+    let database = Cluster::shared().database();
+    let limit = format!(
+        "ALTER ROLE crowded CONNECTION LIMIT 1; ALTER DATABASE {} OWNER TO crowded",
+        database.name
+    );
+    let mut admin = Cluster::shared().admin();
+    admin.batch_execute("CREATE ROLE crowded LOGIN").unwrap();
+    admin.batch_execute(&limit).unwrap();
+    let url = Cluster::shared().url("crowded", &database.name);
+    let first = Store::connect(&url).unwrap();
+    assert!(Store::connect(&url).err().unwrap().is_transient());
+    drop(first);
+}
+
+/// Reconnects as the writer does and writes.
+fn write_at_last(store: &mut Store, database: &Database, batch: &Batch) {
+    let start = Instant::now();
+    while let Err(error) = store.write(batch, 25) {
+        assert!(error.is_transient(), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{error}");
+        thread::sleep(Duration::from_millis(50));
+        match Store::connect(&database.url) {
+            Ok(fresh) => *store = fresh,
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_between_batches_loses_nothing() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut store = ready(&database);
+    let mut first = Batch::default();
+    first.heard.insert(address(1), heard(0));
+    store.write(&first, 25).unwrap();
+    cluster.stop_server();
+    let error = store.write(&rich_batch(), 25).unwrap_err();
+    assert!(error.is_transient() && store.is_closed(), "{error}");
+    let error = Store::connect(&database.url).err().unwrap();
+    assert!(error.is_transient(), "{error}");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            cluster.start_server();
+        });
+        write_at_last(&mut store, &database, &rich_batch());
+    });
+    assert_eq!(database.value("SELECT count(*) FROM addresses"), "6");
+
+    cluster.kill_server();
+    assert!(store.write(&rich_batch(), 25).unwrap_err().is_transient());
+    cluster.start_server();
+    write_at_last(&mut store, &database, &rich_batch());
+    assert_eq!(database.value("SELECT count(*) FROM addresses"), "6");
+}
+
+#[test]
+fn a_session_that_is_ended_in_the_middle_of_a_batch_writes_all_or_nothing() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let mut batch = Batch::default();
+    for index in 0..20_000_u32 {
+        let ip = Ipv4Addr::from(0x7f00_0000 + index);
+        batch.heard.insert(Address::new(ip, 8333), heard(0));
+    }
+    let (mut broken, mut admin) = (0, Cluster::shared().admin());
+    for wait_ms in [0, 5, 10, 20, 40, 60, 80, 120, 160] {
+        let pid = store.backend_pid();
+        let result = thread::scope(|scope| {
+            let writing = scope.spawn(|| store.write(&batch, 25));
+            thread::sleep(Duration::from_millis(wait_ms));
+            admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
+            writing.join().unwrap()
+        });
+        let count = database.value("SELECT count(*) FROM candidates");
+        match result {
+            Ok(()) => assert_eq!(count, "20000"),
+            Err(error) => {
+                assert!(error.is_transient(), "{error}");
+                assert!(count == "0" || count == "20000", "{count} of 20000 rows");
+                broken += 1;
+            }
+        }
+        database.client().batch_execute("TRUNCATE candidates").unwrap();
+        store = Store::connect(&database.url).unwrap();
+    }
+    assert!(broken > 0, "no session was ended in time: the test shows nothing");
+    store.write(&batch, 25).unwrap();
+    assert_eq!(database.value("SELECT count(*) FROM candidates"), "20000");
+}
+
+#[test]
+fn a_copy_that_is_dropped_leaves_nothing_and_the_session_lives() {
+    // What the store relies on where a batch fails half-way: the crate aborts an unfinished COPY.
+    let database = Cluster::shared().database();
+    ready(&database);
+    let mut client = database.client();
+    let mut transaction = client.transaction().unwrap();
+    let mut copy = transaction.copy_in("COPY candidates FROM STDIN").unwrap();
+    let row = "127.0.0.1\t8333\t2026-01-01\t2026-01-01\t0\t\\N\t\\N\t2026-01-01\n";
+    copy.write_all(row.repeat(1000).as_bytes()).unwrap();
+    drop(copy);
+    assert!(transaction.execute("SELECT 1", &[]).is_err(), "the transaction is aborted");
+    drop(transaction);
+    assert!(client.execute("SELECT 1", &[]).is_ok());
+    assert_eq!(database.value("SELECT count(*) FROM candidates"), "0");
+}
+
+#[test]
+fn a_statement_that_waits_for_a_lock_too_long_is_transient_and_the_session_lives() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    store.set_statement_timeout(Duration::from_millis(300)).unwrap();
+    let mut other = database.client();
+    let mut transaction = other.transaction().unwrap();
+    transaction.batch_execute("LOCK TABLE candidates IN ACCESS EXCLUSIVE MODE").unwrap();
+    let error = store.write(&rich_batch(), 25).unwrap_err();
+    assert!(error.is_transient() && !store.is_closed(), "{error}");
+    transaction.rollback().unwrap();
+    store.write(&rich_batch(), 25).unwrap();
+    assert_eq!(database.value("SELECT count(*) FROM addresses"), "6");
+}
+
+#[test]
+fn a_read_only_server_is_transient() {
+    let database = Cluster::shared().database();
+    drop(ready(&database));
+    let set = |value| {
+        let sql =
+            format!("ALTER DATABASE {} SET default_transaction_read_only = {value}", database.name);
+        Cluster::shared().admin().batch_execute(&sql).unwrap();
+    };
+    set("on");
+    assert!(Store::connect(&database.url).err().unwrap().is_transient());
+    set("off");
+    let mut store = Store::connect(&database.url).unwrap();
+    store.write(&rich_batch(), 25).unwrap();
+}
+
+#[test]
+fn a_million_addresses_are_loaded_within_seconds() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    database
+        .client()
+        .batch_execute(
+            "INSERT INTO candidates SELECT '1.0.0.0'::inet + i, 8333, now(), now(), 3, now(), 'refused', now()
+            FROM generate_series(0, 999999) i",
+        )
+        .unwrap();
+    let start = Instant::now();
+    let mut count = 0_u32;
+    store.load(&mut |known| count += u32::from(known.failures == 3)).unwrap();
+    assert_eq!(count, 1_000_000);
+    let elapsed = start.elapsed();
+    println!("a million rows loaded in {elapsed:?}");
+    assert!(elapsed < Duration::from_secs(30), "{elapsed:?}");
+
+    let mut batch = Batch::default();
+    for index in 0..5000_u32 {
+        let known = Address::new(Ipv4Addr::from(0x0100_0000 + index * 199), 8333);
+        batch.failed.insert(known, failed(4, 0));
+        batch.heard.insert(Address::new(known.ip(), 1000), heard(0));
+    }
+    let start = Instant::now();
+    store.write(&batch, 25).unwrap();
+    println!("a batch of 10000 rows into them in {:?}", start.elapsed());
+    let changed = "SELECT count(*) FILTER (WHERE failures = 4), count(*) FROM candidates";
+    assert_eq!(database.rows(changed), ["5000|1005000"]);
+}

@@ -1,0 +1,138 @@
+//! Rows as the crawler makes them, with times that tell a rounding.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use bitdash::crawl::address::Address;
+use bitdash::crawl::batch::{
+    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, Status,
+};
+use bitdash::crawl::outcome::Outcome;
+use bitdash::crawl::target::VersionInfo;
+use bitdash::crawl::time::UnixTime;
+use bitdash::io::writer::Store;
+
+use super::Database;
+
+pub const T0: i64 = 1_790_000_000;
+
+/// A time of the test, in seconds after its start and a fraction that tells a rounding.
+pub fn at(seconds: i64) -> UnixTime {
+    UnixTime::from_micros((T0 + seconds) * 1_000_000 + 123_457)
+}
+
+pub fn address(last: u8) -> Address {
+    Address::new(Ipv4Addr::new(127, 0, 0, last), 8333)
+}
+
+pub fn heard(seconds: i64) -> HeardRow {
+    HeardRow { at: at(seconds), next_probe: at(seconds) }
+}
+
+pub fn failed(failures: u32, seconds: i64) -> FailedRow {
+    FailedRow {
+        failures,
+        last_probed: at(seconds),
+        last_outcome: Outcome::ConnectTimeout,
+        next_probe: at(seconds + 3600),
+    }
+}
+
+pub fn version() -> VersionInfo {
+    VersionInfo {
+        protocol_version: 70016,
+        services: 1 << 63 | 0x409,
+        timestamp: T0,
+        user_agent: Some("/Satoshi:27.0.0/\\\\ \\x09".to_owned()),
+        start_height: Some(860_000),
+        relay: Some(true),
+    }
+}
+
+/// A node that responded.
+pub fn up(seconds: i64, version: VersionInfo) -> NodeRow {
+    NodeRow {
+        status: Status::Up,
+        last_probed: at(seconds),
+        last_outcome: Outcome::Responded,
+        failures: 0,
+        next_probe: at(seconds + 60),
+        seen: Some(Seen {
+            at: at(seconds),
+            version,
+            species: "Core",
+            connect_ms: Some(31),
+            version_ms: Some(52),
+        }),
+        peers: Some((at(seconds), 1000)),
+    }
+}
+
+/// A node that did not.
+pub fn down(seconds: i64, failures: u32) -> NodeRow {
+    NodeRow {
+        status: Status::Down,
+        last_probed: at(seconds),
+        last_outcome: Outcome::Refused,
+        failures,
+        next_probe: at(seconds + 600),
+        seen: None,
+        peers: None,
+    }
+}
+
+pub fn probe(last: u8, pass: u64) -> ProbeRow {
+    ProbeRow {
+        address: address(last),
+        pass,
+        probed_at: at(pass as i64),
+        outcome: Outcome::Responded,
+        version: Some(version()),
+        connect_ms: Some(1),
+        version_ms: None,
+        peers_sent: Some(0),
+    }
+}
+
+pub fn ready(database: &Database) -> Store {
+    let mut store = Store::connect(&database.url).unwrap();
+    store.migrate().unwrap();
+    store
+}
+
+pub fn load(store: &mut Store) -> (BTreeMap<Address, Known>, LastPass) {
+    let mut all = BTreeMap::new();
+    let last = store
+        .load(&mut |known| {
+            assert!(all.insert(known.address, known).is_none(), "{} came twice", known.address);
+        })
+        .unwrap();
+    (all, last)
+}
+
+/// Everything that a batch can change, as text.
+pub fn snapshot(database: &Database) -> Vec<String> {
+    let mut all = Vec::new();
+    for table in ["nodes", "candidates", "probes", "passes", "history"] {
+        all.extend(database.rows(&format!("SELECT '{table}', t::text FROM {table} t ORDER BY 2")));
+    }
+    all
+}
+
+/// A batch in which everything happens.
+pub fn rich_batch() -> Batch {
+    let mut batch = Batch::default();
+    for last in 1..=6 {
+        batch.heard.insert(address(last), heard(1));
+    }
+    batch.failed.insert(address(1), failed(1, 5));
+    batch.nodes.insert(address(2), up(6, version()));
+    batch.nodes.insert(address(3), up(7, VersionInfo { user_agent: None, ..version() }));
+    batch.probes = vec![probe(2, 1), probe(3, 1)];
+    batch.passes.insert(
+        1,
+        PassRow { started_at: at(0), finished_at: Some(at(9)), probed: 3, ..PassRow::default() },
+    );
+    batch.names = Some([(address(3), "Pizarro".to_owned())].into());
+    batch
+}
