@@ -1,1 +1,4 @@
 //! (being built)
+pub mod migrate;
+pub mod status;
+pub mod table;

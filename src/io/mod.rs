@@ -4,5 +4,6 @@
 
 pub mod config;
 pub mod driver;
+pub mod query;
 mod text_file;
 pub mod writer;
