@@ -1,4 +1,5 @@
-//! Properties of the wire protocol: what is written is read back, cuts do not matter, no bytes do harm.
+//! Properties of the wire protocol: what is written is read back, cuts do not matter, no bytes do
+//! harm.
 //!
 //! Without default features the file runs as well: it needs the protocol alone.
 
@@ -134,8 +135,13 @@ fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
+/// So many cases, and no file of failures beside the source.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn version_comes_back_but_for_what_is_cut_off(sent in version(), trailing in 0..20_usize) {
@@ -193,7 +199,11 @@ proptest! {
     }
 
     #[test]
-    fn addr_of_any_bytes_keeps_its_books(payload in vec(any::<u8>(), 0..2000), count in 0..60_u8, timed: bool) {
+    fn addr_of_any_bytes_keeps_its_books(
+        payload in vec(any::<u8>(), 0..2000),
+        count in 0..60_u8,
+        timed: bool,
+    ) {
         // Half of the payloads are made to fit their count.
         let mut payload = payload;
         if payload.len().is_multiple_of(2) {
@@ -201,16 +211,21 @@ proptest! {
             payload[0] = count;
         }
         if let Ok(addr) = Addr::decode(&payload) {
-            prop_assert_eq!(addr.entries.len() + addr.skipped, MAX_ADDR_TO_SEND.min(addr.count as usize));
+            let read = MAX_ADDR_TO_SEND.min(addr.count as usize);
+            prop_assert_eq!(addr.entries.len() + addr.skipped, read);
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), command in command(), honest: bool) {
+    fn arbitrary_bytes_never_panic(
+        bytes in vec(any::<u8>(), 0..300),
+        command in command(),
+        honest: bool,
+    ) {
         let _ = Version::decode(&bytes);
         let _ = Addr::decode(&bytes);
         let _ = decode(&[&bytes]);
@@ -236,7 +251,9 @@ proptest! {
     }
 
     #[test]
-    fn text_that_is_taken_is_the_text_of_its_bytes(text in r"[ -~]{0,8}(\\\\|\\x[0-9a-f]{2}|[ -~]){0,8}") {
+    fn text_that_is_taken_is_the_text_of_its_bytes(
+        text in r"[ -~]{0,8}(\\\\|\\x[0-9a-f]{2}|[ -~]){0,8}",
+    ) {
         if let Some(bytes) = text::to_bytes(&text) {
             prop_assert_eq!(text::from_bytes(&bytes), text);
         }
@@ -254,7 +271,10 @@ proptest! {
     }
 
     #[test]
-    fn magic_and_command_are_read_back_from_their_text(magic: [u8; 4], name in "[!-\\[\\]-~]{1,12}") {
+    fn magic_and_command_are_read_back_from_their_text(
+        magic: [u8; 4],
+        name in "[!-\\[\\]-~]{1,12}",
+    ) {
         prop_assert_eq!(Magic(magic).to_string().parse(), Ok(Magic(magic)));
         prop_assert_eq!(Command::new(&name).map(|command| command.to_string()), Some(name));
     }

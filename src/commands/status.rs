@@ -2,95 +2,53 @@
 //!
 //! Layer 4. It only reads, and gives up where the database is away.
 
-use std::io::{self, Write};
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::commands::table::{Table, cut, grouped, safe, safe_json, span};
+use crate::commands::{Failure, Place, print};
+use crate::io::config::ConfigSource;
+use crate::io::nodes_file::Host;
 use crate::io::query::{
     AddressFacts, NodeFacts, NodeLine, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Time,
     Wanted,
 };
 use crate::io::writer::StoreError;
 
-/// Why there is no status to show.
-#[derive(Debug)]
-pub enum StatusError {
-    /// The address makes no sense.
-    Usage(String),
-    /// The database is away or refuses.
-    Store(StoreError),
-    /// The output cannot be written.
-    Output(io::Error),
-}
-
-impl std::fmt::Display for StatusError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Usage(text) => f.write_str(text),
-            Self::Store(error) => error.fmt(f),
-            Self::Output(error) => write!(f, "cannot write the output: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StatusError {}
-
-impl From<StoreError> for StatusError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// Prints the state of the map, or everything known of `address`, to `out`.
+/// Prints the state of the map, or everything known of `place`: an address, every port of a host, or the
+/// nodes of a name.
 ///
 /// # Errors
-/// Where the address makes no sense, the database cannot be read or the output not be written.
-pub fn show(
-    url: &str,
-    address: Option<&str>,
-    is_json: bool,
-    out: &mut dyn Write,
-) -> Result<(), StatusError> {
-    let wanted = address.map(wanted_of).transpose()?;
-    let mut reader = Reader::open(url)?;
-    let text = match &wanted {
-        None if is_json => json_text(&reader.overview()?),
-        None => overview_text(&reader.overview()?),
-        Some(wanted) => {
-            let (at, found) = reader.addresses(wanted)?;
-            match is_json {
-                true => json_text(&json!({ "at": at, "addresses": found })),
-                false => addresses_text(at, address.unwrap_or_default(), &found),
-            }
-        }
-    };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(StatusError::Output),
-    }
+/// The configuration is wrong, or the database cannot be read.
+pub fn run(source: &ConfigSource, place: Option<&Place>, is_json: bool) -> Result<(), Failure> {
+    let config = source.load()?;
+    let text = text(config.database.url.expose(), place, is_json);
+    print(&text.map_err(|error| Failure::failed(&error))?)
 }
 
-/// Reads `HOST`, `HOST:PORT` or the name of a named node.
-fn wanted_of(text: &str) -> Result<Wanted, StatusError> {
-    let (host, port) = match text.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (text, None),
+/// What [`run`] prints of the database that `url` names.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn text(url: &str, place: Option<&Place>, is_json: bool) -> Result<String, StoreError> {
+    let mut reader = Reader::open(url)?;
+    let Some(wanted) = place.map(wanted_of) else {
+        let overview = reader.overview()?;
+        return Ok(if is_json { json_text(&overview) } else { overview_text(&overview) });
     };
-    match (host.parse::<Ipv4Addr>(), port) {
-        (Ok(host), None) => Ok(Wanted::Host(host)),
-        (Ok(host), Some(port)) => match port.parse() {
-            Ok(port) if port > 0 => Ok(Wanted::Address(host, port)),
-            _ => Err(StatusError::Usage(format!("port \"{}\": a port is 1 to 65535", safe(port)))),
-        },
-        // What looks like an address gone wrong is hardly a name.
-        (Err(_), _) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => Err(
-            StatusError::Usage(format!("address \"{}\": an IPv4 address is wanted", safe(text))),
-        ),
-        (Err(_), _) => Ok(Wanted::Name(text.to_owned())),
+    let (at, found) = reader.addresses(&wanted)?;
+    Ok(match is_json {
+        true => json_text(&json!({ "at": at, "addresses": found })),
+        false => addresses_text(at, &wanted, &found),
+    })
+}
+
+fn wanted_of(place: &Place) -> Wanted {
+    match (&place.host, place.port) {
+        (Host::Ip(ip), None) => Wanted::Host(*ip),
+        (Host::Ip(ip), Some(port)) => Wanted::Address(*ip, port),
+        (Host::Name(name), _) => Wanted::Name(name.clone()),
     }
 }
 
@@ -206,9 +164,13 @@ fn nodes(at: Time, nodes: &[NodeLine]) -> Table {
     table
 }
 
-fn addresses_text(at: Time, asked: &str, found: &[AddressFacts]) -> String {
+fn addresses_text(at: Time, wanted: &Wanted, found: &[AddressFacts]) -> String {
     if found.is_empty() {
-        return format!("{}: never heard of\n", safe(asked));
+        return match wanted {
+            Wanted::Host(host) => format!("{host}: never heard of\n"),
+            Wanted::Address(host, port) => format!("{host}:{port}: never heard of\n"),
+            Wanted::Name(name) => format!("{}: no node has this name\n", safe(name)),
+        };
     }
     let texts: Vec<String> = found.iter().map(|facts| address_text(at, facts)).collect();
     texts.join("\n")
@@ -325,21 +287,6 @@ fn indented(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::crawl::time::UnixTime;
-
-    #[test]
-    fn an_argument_is_an_address_a_host_or_a_name() {
-        let host = Ipv4Addr::new(1, 2, 3, 4);
-        assert_eq!(wanted_of("1.2.3.4").unwrap(), Wanted::Host(host));
-        assert_eq!(wanted_of("1.2.3.4:8333").unwrap(), Wanted::Address(host, 8333));
-        assert_eq!(wanted_of("Pizarro").unwrap(), Wanted::Name("Pizarro".to_owned()));
-        for wrong in
-            ["1.2.3.4:0", "1.2.3.4:65536", "1.2.3.4:", "1.2.3", "1.2.3.400", "", "1.2.3.4:\u{1b}"]
-        {
-            let error = wanted_of(wrong).unwrap_err();
-            assert!(matches!(error, StatusError::Usage(_)), "{wrong}");
-            assert!(!error.to_string().contains('\u{1b}'));
-        }
-    }
 
     #[test]
     fn times_are_told_from_now_in_both_directions() {

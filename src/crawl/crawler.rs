@@ -27,7 +27,7 @@ use crate::crawl::queue::Queue;
 use crate::crawl::recorder::RecorderParams;
 use crate::crawl::stats::Limit;
 use crate::crawl::target::{ProbeResult, Target};
-use crate::crawl::time::{Now, UnixTime};
+use crate::crawl::time::Now;
 
 /// What the crawl goes by.
 #[derive(Clone, Debug)]
@@ -52,6 +52,9 @@ const LOW_QUEUE: usize = 4_096;
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 /// An answer so recent proves that the line is up, whatever the kernel says of one address.
 const ANSWER_PROVES_LINE: Duration = Duration::from_secs(5);
+
+/// Nothing is known and no seed's name gave an address: they are looked up again after so long.
+const SEEDS_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Where the crawl stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +107,8 @@ pub enum Event {
         /// How long it took.
         elapsed: Duration,
     },
+    /// There is no address to begin with; the names are looked up again in a minute.
+    NoSeeds,
     /// The next pass is some way off.
     Waits(Duration),
     /// Descriptors or ports ran out; dialling goes on with fewer sockets.
@@ -238,14 +243,24 @@ impl Crawler {
         }
     }
 
-    /// The nodes file's names are looked up: the named nodes and the addresses to begin with.
+    /// The nodes file's names are looked up: the named nodes and the addresses to begin with. `is_partial` if
+    /// some names gave no address.
     pub fn handle_names(
         &mut self,
         named: Vec<(Address, String)>,
         seeds: Vec<Address>,
-        at: UnixTime,
+        is_partial: bool,
+        now: Now,
     ) {
         if self.phase == Phase::Naming {
+            let knows_none = self.totals.nodes + self.totals.candidates == 0;
+            if knows_none && is_partial && named.is_empty() && seeds.is_empty() {
+                // A pass without a single address would only make the next one wait for its interval.
+                self.events.push_back(Event::NoSeeds);
+                self.phase = Phase::Waiting { until: now.mono + SEEDS_AGAIN_AFTER };
+                return;
+            }
+            let at = now.wall;
             self.phase = Phase::Starting;
             self.is_last_due_here = false;
             self.is_due_asked = true;

@@ -2,8 +2,14 @@
 //!
 //! Layer 3 of the house. It uses what decides (`crawl`, `lookup`) and is used by `commands` alone.
 
+pub mod clock;
 pub mod config;
 pub mod driver;
+pub mod logging;
+pub mod nodes_file;
+pub mod process;
 pub mod query;
+pub mod resolve;
+pub mod signal;
 mod text_file;
 pub mod writer;

@@ -193,7 +193,7 @@ pub enum Wanted {
     Host(Ipv4Addr),
     /// One address.
     Address(Ipv4Addr, u16),
-    /// Nodes with this name.
+    /// Nodes with this name, whatever the case of its letters.
     Name(String),
 }
 
@@ -329,9 +329,11 @@ fn matching(t: &mut Transaction, wanted: &Wanted) -> Result<Vec<Row>, postgres::
             t.query(&sql, &[&host.to_string(), &i32::from(*port)])
         }
         Wanted::Name(name) => {
-            let sql = format!("{start} JOIN nodes n USING (host, port) WHERE n.name = $1 {end}")
-                .replace("a.host", "host")
-                .replace("a.port", "port");
+            let sql = format!(
+                "{start} JOIN nodes n USING (host, port) WHERE lower(n.name) = lower($1) {end}"
+            )
+            .replace("a.host", "host")
+            .replace("a.port", "port");
             t.query(&sql, &[name])
         }
     }

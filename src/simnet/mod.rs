@@ -11,5 +11,6 @@ pub mod manner;
 mod messages;
 pub mod report;
 pub mod serve;
+pub mod simulation;
 mod sockets;
 pub mod world;

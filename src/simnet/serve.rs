@@ -1,1 +1,480 @@
-//! (being built)
+//! `Server`: a world behind real sockets on loopback; one thread, one mio loop.
+//!
+//! Layer 3: the sockets and the clock. What is said stands in `behaviour`.
+//!
+//! Invariants:
+//! 1. Nothing is said to, and nothing kept of, a connection with an end outside 127.0.0.0/8.
+//! 2. A connection counts as open only after the ends of all connections that ended before it was made
+//!    have been seen, so that `most_at_once` is never more than what the crawler had open.
+//! 3. Everything that a connection holds is bounded by the conversation's own bounds.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Registry, Token};
+use slab::Slab;
+
+use crate::crawl::address::Address;
+use crate::simnet::behaviour::{Close, Conversation};
+use crate::simnet::knowledge::mix;
+use crate::simnet::report::Report;
+use crate::simnet::sockets;
+use crate::simnet::world::{DeadKind, World};
+
+/// Whatever is registered under this token ends [`Server::run`] when it has an event.
+pub const STOP: Token = Token(usize::MAX - 1);
+
+/// A simulated network at work.
+#[derive(Debug)]
+pub struct Server {
+    world: Arc<World>,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    /// Never looked at; they are there as long as they are open.
+    _silent: Vec<OwnedFd>,
+    connections: Slab<Connection>,
+    /// Accepted, but not counted yet: invariant 2.
+    fresh: Vec<(TcpStream, usize, Ipv4Addr)>,
+    timers: BinaryHeap<Reverse<(Duration, usize, u64)>>,
+    bans: HashSet<(usize, Ipv4Addr)>,
+    report: Report,
+    started: Instant,
+    accepted: u64,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    /// Whether somebody may be waiting.
+    ready: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    from: Ipv4Addr,
+    conversation: Conversation,
+    output: Vec<u8>,
+    sent: usize,
+    /// Replies that the kernel has taken to the last byte, and when it took the last one.
+    flushed: u64,
+    flushed_at: Duration,
+    /// Tells this connection from others that had its key; goes with its timers.
+    serial: u64,
+    timer: Option<Duration>,
+}
+
+/// Why a network cannot be opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A port is in use.
+    PortTaken(Address),
+    /// An address that should refuse does not.
+    Answered(Address),
+    /// The limit on open files is too low.
+    TooManyFiles {
+        /// How many are needed.
+        needed: u64,
+        /// How many are allowed.
+        limit: u64,
+    },
+    /// The system failed.
+    Io {
+        /// At what.
+        what: String,
+        /// With what.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortTaken(address) => {
+                write!(f, "{address} is in use: try another port offset")
+            }
+            Self::Answered(address) => write!(
+                f,
+                "port {} is in use by another program: try another port offset",
+                address.port()
+            ),
+            Self::TooManyFiles { needed, limit } => write!(
+                f,
+                "this network needs {needed} open files and the limit is {limit}: \
+                 ask for fewer dead addresses, or raise it (ulimit -n)"
+            ),
+            Self::Io { what, .. } => write!(f, "cannot {what}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl Server {
+    /// Opens all listeners. From here on nodes can be connected to; they answer in [`Server::run`].
+    ///
+    /// # Errors
+    ///
+    /// If ports are taken, files too few, or sockets fail.
+    pub fn open(world: Arc<World>) -> Result<Self, ServeError> {
+        let shared_ports: HashSet<u16> = {
+            let used: HashSet<u16> = world.nodes().iter().map(|node| node.address.port()).collect();
+            world.shared_ports().iter().copied().filter(|port| used.contains(port)).collect()
+        };
+        let alone: Vec<Address> = world
+            .nodes()
+            .iter()
+            .map(|node| node.address)
+            .filter(|address| !shared_ports.contains(&address.port()))
+            .collect();
+        let silent: Vec<Address> = dead(&world, DeadKind::Silent).collect();
+        let needed = (shared_ports.len() + alone.len() + silent.len()) as u64 + SPARE_FILES;
+        let limit = sockets::raise_open_files();
+        if needed > limit {
+            return Err(ServeError::TooManyFiles { needed, limit });
+        }
+        let poll = Poll::new().map_err(failed("poll"))?;
+        let mut listeners = Vec::new();
+        let mut ports: Vec<u16> = shared_ports.iter().copied().collect();
+        ports.sort_unstable();
+        for port in ports {
+            let address = Address::new(Ipv4Addr::UNSPECIFIED, port);
+            listeners.push(sockets::shared(port).map_err(|error| taken(address, error))?);
+        }
+        for address in alone {
+            listeners.push(sockets::own(address).map_err(|error| taken(address, error))?);
+        }
+        let silent = silent.into_iter().map(|address| {
+            sockets::silent(address, shared_ports.contains(&address.port()))
+                .map_err(|error| taken(address, error))
+        });
+        let silent = silent.collect::<Result<Vec<_>, _>>()?;
+        check_refusing(&world)?;
+        let listeners = listeners.into_iter().enumerate().map(|(at, mut socket)| {
+            poll.registry().register(
+                &mut socket,
+                Token(FIRST_LISTENER + at),
+                Interest::READABLE,
+            )?;
+            Ok(Listener { socket, ready: false })
+        });
+        Ok(Self {
+            listeners: listeners.collect::<io::Result<_>>().map_err(failed("poll a listener"))?,
+            _silent: silent,
+            connections: Slab::new(),
+            fresh: Vec::new(),
+            timers: BinaryHeap::new(),
+            bans: HashSet::new(),
+            report: Report::new(&world),
+            started: Instant::now(),
+            accepted: 0,
+            buffer: vec![0; 64 * 1024],
+            poll,
+            world,
+        })
+    }
+
+    /// Where a signal source or a waker can be registered under [`STOP`].
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Serves until there is an event with the token [`STOP`], and gives the account of it all.
+    ///
+    /// # Errors
+    ///
+    /// If the poll fails.
+    pub fn run(mut self) -> io::Result<Report> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            let now = self.started.elapsed();
+            let mut seen = 0;
+            for event in &events {
+                seen += 1;
+                match event.token() {
+                    STOP => return Ok(self.finish()),
+                    Token(at) if at >= FIRST_LISTENER => {
+                        if let Some(listener) = self.listeners.get_mut(at - FIRST_LISTENER) {
+                            listener.ready = true;
+                        }
+                    }
+                    Token(key) => self.handle_ready(key, now),
+                }
+            }
+            self.handle_timers(now);
+            // A full batch may hide ends that came before the new connections.
+            if seen < EVENTS {
+                self.admit(now);
+            }
+            self.accept();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.fresh.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let waiting = self.listeners.iter().any(|listener| listener.ready);
+        let next = self.timers.peek().map(|Reverse((due, ..))| {
+            // The poll counts whole milliseconds and rounds up.
+            due.saturating_sub(self.started.elapsed())
+        });
+        if waiting { Some(next.unwrap_or(RETRY).min(RETRY)) } else { next }
+    }
+
+    /// Takes all who wait at the listeners.
+    fn accept(&mut self) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.ready) {
+            loop {
+                let (stream, peer) = match listener.socket.accept() {
+                    Ok(accepted) => accepted,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        listener.ready = false;
+                        break;
+                    }
+                    Err(error) if is_out_of_files(&error) => {
+                        self.report.out_of_files += 1;
+                        break;
+                    }
+                    // That one is gone already.
+                    Err(_) => continue,
+                };
+                let (SocketAddr::V4(peer), Ok(SocketAddr::V4(local))) = (peer, stream.local_addr())
+                else {
+                    self.report.foreign += 1;
+                    continue;
+                };
+                if !peer.ip().is_loopback() || !local.ip().is_loopback() {
+                    self.report.foreign += 1;
+                } else if let Some(node) = self.world.find(Address::from(local)) {
+                    self.fresh.push((stream, node, *peer.ip()));
+                } else {
+                    self.report.stray += 1;
+                    sockets::reset(stream);
+                }
+            }
+        }
+    }
+
+    /// Counts the accepted connections as open and begins the conversations.
+    fn admit(&mut self, now: Duration) {
+        for (mut stream, node, from) in std::mem::take(&mut self.fresh) {
+            self.report.opened(node);
+            self.accepted += 1;
+            let banned = self.bans.contains(&(node, from));
+            self.report.turned_away += u64::from(banned);
+            let seed = mix(self.world.params().seed, node as u64, self.accepted);
+            let rng = fastrand::Rng::with_seed(seed);
+            let conversation = Conversation::new(self.world.clone(), node, banned, now, rng);
+            let entry = self.connections.vacant_entry();
+            let key = entry.key();
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            // A node that cannot be watched could not answer: as if it had hung up.
+            let watched = self.poll.registry().register(&mut stream, Token(key), interest).is_ok();
+            entry.insert(Connection {
+                stream,
+                from,
+                conversation,
+                output: Vec::new(),
+                sent: 0,
+                flushed: 0,
+                flushed_at: now,
+                serial: self.accepted,
+                timer: None,
+            });
+            if watched {
+                self.drive(key, now);
+            } else {
+                self.end(key, 0);
+            }
+        }
+    }
+
+    fn handle_ready(&mut self, key: usize, now: Duration) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        loop {
+            match connection.stream.read(&mut self.buffer) {
+                Ok(0) => return self.end(key, self.connections[key].flushed),
+                Ok(read) => connection.conversation.handle_bytes(&self.buffer[..read], now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    // A reset right behind the last byte means that it was not read.
+                    let unread = now.saturating_sub(connection.flushed_at) < READ_WITHIN;
+                    let whole = connection.flushed.saturating_sub(u64::from(unread));
+                    return self.end(key, whole);
+                }
+            }
+        }
+        self.drive(key, now);
+    }
+
+    fn handle_timers(&mut self, now: Duration) {
+        while let Some(Reverse((due, key, serial))) = self.timers.peek().copied()
+            && due <= now
+        {
+            self.timers.pop();
+            let connection = self.connections.get_mut(key);
+            if let Some(connection) = connection.filter(|connection| connection.serial == serial) {
+                if connection.timer == Some(due) {
+                    connection.timer = None;
+                }
+                self.drive(key, now);
+            }
+        }
+    }
+
+    /// Sends what is due, ends what is over, sets the timer.
+    fn drive(&mut self, key: usize, now: Duration) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.conversation.handle_timeout(now);
+        if connection.send(now).is_err() {
+            let whole = connection.flushed;
+            return self.end(key, whole);
+        }
+        if let Some(close) = connection.conversation.wants_close() {
+            if connection.conversation.observations().banned
+                && self.bans.insert((connection.conversation.node(), connection.from))
+            {
+                self.report.bans += 1;
+            }
+            if close == Close::Reset {
+                // Without it the end is merely orderly.
+                let _ = rustix::net::sockopt::set_socket_linger(
+                    &connection.stream,
+                    Some(Duration::ZERO),
+                );
+            }
+            let whole = connection.flushed;
+            return self.end(key, whole);
+        }
+        let next = connection.conversation.poll_timeout();
+        // While output is stuck, writable events drive it.
+        let next = next.filter(|_| connection.output.is_empty());
+        if let Some(due) = next
+            && connection.timer.is_none_or(|timer| due < timer)
+        {
+            connection.timer = Some(due);
+            self.timers.push(Reverse((due, key, connection.serial)));
+        }
+    }
+
+    fn end(&mut self, key: usize, whole_replies: u64) {
+        if let Some(connection) = self.connections.try_remove(key) {
+            let conversation = connection.conversation;
+            let (node, seen) = (conversation.node(), conversation.observations());
+            self.report.closed(&self.world, node, seen, whole_replies);
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        for connection in self.connections.drain() {
+            let conversation = connection.conversation;
+            let (node, seen) = (conversation.node(), conversation.observations());
+            self.report.closed(&self.world, node, seen, connection.flushed);
+        }
+        self.report
+    }
+}
+
+impl Connection {
+    /// Writes until nothing is due or the other side does not take more.
+    fn send(&mut self, now: Duration) -> io::Result<()> {
+        loop {
+            while self.sent < self.output.len() {
+                match self.stream.write(&self.output[self.sent..]) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(sent) => self.sent += sent,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let replies = self.conversation.observations().replies;
+            if self.flushed < replies {
+                self.flushed = replies;
+                self.flushed_at = now;
+            }
+            self.output.clear();
+            self.sent = 0;
+            match self.conversation.poll_transmit(now) {
+                Some(bytes) => self.output = bytes,
+                None => return Ok(()),
+            }
+            // Handshakes are many small messages: they leave in one packet.
+            while self.output.len() < TOGETHER
+                && let Some(bytes) = self.conversation.poll_transmit(now)
+            {
+                self.output.extend_from_slice(&bytes);
+            }
+        }
+    }
+}
+
+/// One address on each port of refusing ones must indeed refuse: another program may have the port.
+fn check_refusing(world: &World) -> Result<(), ServeError> {
+    let mut checked = HashSet::new();
+    for address in dead(world, DeadKind::Refusing) {
+        if checked.insert(address.port()) {
+            match sockets::refuses(address) {
+                Ok(true) => {}
+                Ok(false) => return Err(ServeError::Answered(address)),
+                Err(source) => return Err(failed("connect on loopback")(source)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dead(world: &World, kind: DeadKind) -> impl Iterator<Item = Address> {
+    world.dead().iter().filter(move |dead| dead.kind == kind).map(|dead| dead.address)
+}
+
+fn taken(address: Address, source: io::Error) -> ServeError {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        return ServeError::PortTaken(address);
+    }
+    ServeError::Io { what: format!("listen on {address}"), source }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> ServeError {
+    move |source| ServeError::Io { what: what.to_owned(), source }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM)
+    )
+}
+
+const FIRST_LISTENER: usize = usize::MAX / 2;
+const EVENTS: usize = 8192;
+/// Open files that must be left for connections and the rest.
+const SPARE_FILES: u64 = 1100;
+/// How soon to try again when files ran out.
+const RETRY: Duration = Duration::from_millis(10);
+/// A client that resets sooner after the last byte of a reply has not read it.
+const READ_WITHIN: Duration = Duration::from_millis(20);
+const TOGETHER: usize = 4096;

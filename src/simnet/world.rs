@@ -35,7 +35,7 @@ pub struct WorldParams {
     pub trb: Option<usize>,
     /// How many nodes the crawl starts from.
     pub seeds: usize,
-    /// Which share of the nodes has no peers to send; none of the TRB nodes and seeds is among them.
+    /// Which share of the nodes has no peers to send; no TRB node, rare node or seed is among them.
     pub mute_share: f64,
     /// Which share of a reply's entries is odd: other networks, doubles, port 0, private addresses.
     pub odd_share: f64,

@@ -1,11 +1,14 @@
 //! `addr`: the addresses that a node tells of.
 //!
-//! Layer 0. Owns: [`Addr`], packed and unpacked, in both layouts. Must not touch: which addresses are worth a visit.
+//! Layer 0. Owns: [`Addr`], packed and unpacked, in both layouts. Must not touch: which addresses
+//! are worth a visit.
 //!
-//! The payload is a `CompactSize` and that many entries, with a time (30 bytes) or, to and from versions below 31402, without (26 bytes).
+//! The payload is a `CompactSize` and that many entries, with a time (30 bytes) or, to and from
+//! versions below 31402, without (26 bytes).
 //!
 //! Invariants:
-//! 1. Lengths are checked before the first entry is read: which layout it is follows from the length alone.
+//! 1. Lengths are checked before the first entry is read: which layout it is follows from the
+//!    length alone.
 //! 2. No more than [`MAX_ADDR_TO_SEND`] entries are read of a payload, however many it announces.
 //! 3. `entries.len() + skipped` is the number of entries read.
 
@@ -19,7 +22,8 @@ use super::wire::{Reader, Writer, widen};
 /// One address that a node tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddrEntry {
-    /// When somebody last saw it alive, seconds since 1970, as claimed; `None` in the layout without times.
+    /// When somebody last saw it alive, seconds since 1970, as claimed; `None` in the layout
+    /// without times.
     pub time: Option<u32>,
     /// The services that it is said to offer.
     pub services: u64,
@@ -54,15 +58,16 @@ impl Addr {
     /// Takes a whole payload apart.
     ///
     /// # Errors
-    /// [`DecodeError::Truncated`] or [`DecodeError::NonCanonical`] for the count, [`DecodeError::AddrLength`] if the rest
-    /// is neither that many entries with times nor without.
+    /// [`DecodeError::Truncated`] or [`DecodeError::NonCanonical`] for the count,
+    /// [`DecodeError::AddrLength`] if the rest is neither that many entries with times nor without.
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut keeper = Keeper::for_addr(widen(payload.len()));
         keeper.take(payload);
         keeper.addr()
     }
 
-    /// Appends a payload of these entries: with times if any of them has one (those without one then say 0).
+    /// Appends a payload of these entries: with times if any of them has one (those without one
+    /// then say 0).
     ///
     /// More than [`MAX_ADDR_TO_SEND`] are not refused here, but by whoever receives them.
     pub fn encode(entries: &[AddrEntry], out: &mut Vec<u8>) {

@@ -69,11 +69,13 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes off the front of `input` until a message is whole (`Some`) or `input` is used up (`None`).
+    /// Takes bytes off the front of `input` until a message is whole (`Some`) or `input` is used up
+    /// (`None`).
     ///
     /// # Errors
-    /// [`DecodeError::WrongMagic`] as early as the first wrong byte, and [`DecodeError::TooLong`] as soon as the length is
-    /// there. Both are final: later calls give the same error and take nothing.
+    /// [`DecodeError::WrongMagic`] as early as the first wrong byte, and [`DecodeError::TooLong`]
+    /// as soon as the length is there. Both are final: later calls give the same error and take
+    /// nothing.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Message>, DecodeError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -92,8 +94,8 @@ impl Decoder {
         Ok(self.read_payload(input))
     }
 
-    /// How many bytes of memory the payload at hand takes now, at most 30,000. Between messages a buffer of up to 512 bytes
-    /// may stay for the next one.
+    /// How many bytes of memory the payload at hand takes now, at most 30,000. Between messages a
+    /// buffer of up to 512 bytes may stay for the next one.
     pub fn held(&self) -> usize {
         self.keeper.held()
     }

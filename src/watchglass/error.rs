@@ -10,8 +10,9 @@ use super::header::{Command, MAX_PROTOCOL_MESSAGE_LENGTH, Magic};
 
 /// Says what was wrong with bytes from the network.
 ///
-/// [`WrongMagic`](Self::WrongMagic) and [`TooLong`](Self::TooLong) end a stream: where the next message
-/// begins is not known any more. All others concern one message, and the stream goes on behind it.
+/// [`WrongMagic`](Self::WrongMagic) and [`TooLong`](Self::TooLong) end a stream: where the next
+/// message begins is not known any more. All others concern one message, and the stream goes on
+/// behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -70,7 +71,8 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// Whether the very first bytes of the stream are not this network's: the far end speaks something else.
+    /// Whether the very first bytes of the stream are not this network's: the far end speaks
+    /// something else.
     ///
     /// All other errors are faults of somebody who does speak it. A wrong magic behind a good
     /// message is one of these.
@@ -102,7 +104,8 @@ impl fmt::Display for DecodeError {
             Self::NonCanonical { field, value, offset } => {
                 write!(
                     f,
-                    "expected the shortest form of {field}, got {value} in a longer one at offset {offset}"
+                    "expected the shortest form of {field}, got {value} in a longer one \
+                 at offset {offset}"
                 )
             }
             Self::AddrLength { count, came } => {

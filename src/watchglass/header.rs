@@ -1,8 +1,10 @@
 //! The frame around every message: magic, command, length, checksum.
 //!
-//! Layer 0. Owns: [`Magic`], [`Command`], [`Header`], the checksum, and the length limit. Must not touch: payloads.
+//! Layer 0. Owns: [`Magic`], [`Command`], [`Header`], the checksum, and the length limit. Must not
+//! touch: payloads.
 //!
-//! Source: Bitcoin Core protocol.h `CMessageHeader`. Since 2012-02-20 every header carries a checksum, the one of `version` too.
+//! Source: Bitcoin Core protocol.h `CMessageHeader`. Since 2012-02-20 every header carries a
+//! checksum, the one of `version` too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -62,7 +64,8 @@ impl Command {
     /// `pong`
     pub const PONG: Self = Self(*b"pong\0\0\0\0\0\0\0\0");
 
-    /// The command with this name; `None` if it is empty, longer than 12 bytes or not printable ASCII.
+    /// The command with this name; `None` if it is empty, longer than 12 bytes or not printable
+    /// ASCII.
     pub fn new(name: &str) -> Option<Self> {
         if name.is_empty() || !name.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
             return None;
@@ -138,7 +141,8 @@ impl fmt::Display for Magic {
     }
 }
 
-/// Without the zero bytes at the end; bytes that are not printable ASCII, and the backslash, are escaped as `\xNN`.
+/// Without the zero bytes at the end; bytes that are not printable ASCII, and the backslash, are
+/// escaped as `\xNN`.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end =

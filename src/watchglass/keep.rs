@@ -4,7 +4,8 @@
 //!
 //! Invariants:
 //! 1. Memory is taken for bytes that came, never for bytes that a header announces.
-//! 2. At most the entries of a full `addr` are held (30,000 bytes), and between messages at most [`SMALL`].
+//! 2. At most the entries of a full `addr` are held (30,000 bytes), and between messages at most
+//!    [`SMALL`].
 
 use super::addr::{Addr, Layout};
 use super::error::DecodeError;
@@ -180,7 +181,8 @@ impl Keeper {
         keep_up_to(wanted, self.kept.len()).unwrap_or(Step::Drop(u64::MAX))
     }
 
-    /// Keeps all up to the user agent's length, then the user agent's front, then the fields behind it.
+    /// Keeps all up to the user agent's length, then the user agent's front, then the fields behind
+    /// it.
     fn step_version(&self) -> Step {
         let held = self.kept.len();
         let Some(from_length) = self.kept.get(BEFORE_USER_AGENT..).filter(|rest| !rest.is_empty())
@@ -207,7 +209,8 @@ impl Keeper {
         keep_up_to(wanted.saturating_add(BEHIND_USER_AGENT), held).unwrap_or(Step::Drop(u64::MAX))
     }
 
-    /// Keeps bytes of a step that is this long. The buffer doubles as they come, but never past the step's end.
+    /// Keeps bytes of a step that is this long. The buffer doubles as they come, but never past the
+    /// step's end.
     fn keep(&mut self, bytes: &[u8], step: usize) {
         let needed = self.kept.len().saturating_add(bytes.len());
         if needed > self.kept.capacity() {

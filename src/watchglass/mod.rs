@@ -1,13 +1,15 @@
 //! The Bitcoin wire protocol, as much of it as a crawler speaks.
 //!
-//! Layer 0. Owns: frames, `version`, `verack`, `getaddr`, `addr`, `ping` and `pong`, and the text form of user agents.
-//! Must not touch: sockets, clocks, randomness, loggers, configuration, or anything else of this crate. All of these are
-//! parameters, and this folder compiles alone with the crates `byteorder` and `sha2`.
+//! Layer 0. Owns: frames, `version`, `verack`, `getaddr`, `addr`, `ping` and `pong`, and the text
+//! form of user agents. Must not touch: sockets, clocks, randomness, loggers, configuration, or
+//! anything else of this crate. All of these are parameters, and this folder compiles alone with
+//! the crates `byteorder` and `sha2`.
 //!
 //! Invariants:
 //! 1. Bytes from the network cause an error that says what was wrong, never a panic.
 //! 2. A [`Decoder`] takes no memory for what a header merely announces, nor for what nobody wants.
-//! 3. What is encoded here decodes to the same value; the same stream gives the same messages however it is cut.
+//! 3. What is encoded here decodes to the same value; the same stream gives the same messages
+//!    however it is cut.
 //!
 //! # A whole handshake
 //!
@@ -47,7 +49,7 @@
 //! }
 //! assert_eq!(received, [Message::Version(ours.clone())]);
 //!
-//! // It answers with its own version (TRB: no relay byte), verack, and something that nobody wants.
+//! // It answers with its version (TRB: no relay byte), verack, and something that nobody wants.
 //! let theirs = Version {
 //!     version: 99999,
 //!     services: 1,
@@ -92,7 +94,8 @@
 //! assert_eq!(addr.entries, [known]);
 //!
 //! // A web server on that port is known by its first byte.
-//! let error = Decoder::new(Magic::MAIN).decode(&mut &b"HTTP/1.1 400 Bad Request"[..]).unwrap_err();
+//! let web = b"HTTP/1.1 400 Bad Request";
+//! let error = Decoder::new(Magic::MAIN).decode(&mut &web[..]).unwrap_err();
 //! assert!(error.is_foreign());
 //! # Ok(())
 //! # }
@@ -112,12 +115,14 @@
 //!
 //! # Sources
 //!
-//! - Bitcoin Core: protocol.h (headers, addresses), net.h (limits), net_processing.cpp (how `version` and `addr` are read),
-//!   serialize.h (`CompactSize` and its shortest form).
-//! - BIP 14 (form of the user agent), BIP 31 (`pong`, and the nonce of `ping`), BIP 37 (relay byte), BIP 60 (fixed `version`,
-//!   never adopted), BIP 155 (`addrv2`, not spoken here: whoever does not ask for it is sent `addr`).
+//! - Bitcoin Core: protocol.h (headers, addresses), net.h (limits), net_processing.cpp (how
+//!   `version` and `addr` are read), serialize.h (`CompactSize` and its shortest form).
+//! - BIP 14 (form of the user agent), BIP 31 (`pong`, and the nonce of `ping`), BIP 37 (relay
+//!   byte), BIP 60 (fixed `version`, never adopted), BIP 155 (`addrv2`, not spoken here: whoever
+//!   does not ask for it is sent `addr`).
 //! - Bitcoin wiki, "Protocol documentation"; developer.bitcoin.org, "P2P Network".
-//! - TRB 0.5.4 net.h and main.cpp: `version` without relay byte, entries without time for versions below 31402.
+//! - TRB 0.5.4 net.h and main.cpp: `version` without relay byte, entries without time for versions
+//!   below 31402.
 #![cfg_attr(
     not(test),
     deny(

@@ -2,7 +2,8 @@
 //!
 //! Layer 0, tests only.
 
-/// Bitcoin wiki, "Protocol documentation", `version`: the whole frame of a version 60002 client (Dec 2012).
+/// Bitcoin wiki, "Protocol documentation", `version`: the whole frame of a version 60002 client
+/// (Dec 2012).
 pub(super) const WIKI_VERSION_60002: &str = "
     f9beb4d9 76657273696f6e0000000000 64000000 3b648d5a
     62ea0000 0100000000000000 11b2d05000000000
@@ -10,7 +11,8 @@ pub(super) const WIKI_VERSION_60002: &str = "
     0100000000000000 00000000000000000000ffff00000000 0000
     3b2eb35d8ce61765 0f2f5361746f7368693a302e372e322f c03e0300";
 
-/// Bitcoin wiki, same page, `version`: payload of version 0.3.19 (Dec 2010). Its frame of that time had no checksum.
+/// Bitcoin wiki, same page, `version`: payload of version 0.3.19 (Dec 2010). Its frame of that time
+/// had no checksum.
 pub(super) const WIKI_VERSION_31900: &str = "
     9c7c0000 0100000000000000 e615104d00000000
     0100000000000000 00000000000000000000ffff0a000001 208d
@@ -25,20 +27,22 @@ pub(super) const WIKI_ADDR: &str = "
     f9beb4d9 616464720000000000000000 1f000000 ed52399b
     01 e215104d 0100000000000000 00000000000000000000ffff0a000001 208d";
 
-/// developer.bitcoin.org, "P2P Network", `version`: payload of `/Satoshi:0.9.3/` (Nov 2014), with relay byte. The frame's
-/// checksum 5f1a69d2 is quoted with this payload in several public test suites.
+/// developer.bitcoin.org, "P2P Network", `version`: payload of `/Satoshi:0.9.3/` (Nov 2014), with
+/// relay byte. The frame's checksum 5f1a69d2 is quoted with this payload in several public test
+/// suites.
 pub(super) const DEVELOPER_VERSION_70002: &str = "
     72110100 0100000000000000 bc8f5e5400000000
     0100000000000000 00000000000000000000ffffc61b6409 208d
     0100000000000000 00000000000000000000ffffcb0071c0 208d
     128035cbc97953f8 0f2f5361746f7368693a302e392e332f cf050500 01";
 
-/// developer.bitcoin.org, "P2P Network", `ping`: the nonce; header with checksum from public test suites.
+/// developer.bitcoin.org, "P2P Network", `ping`: the nonce; header with checksum from public test
+/// suites.
 pub(super) const DEVELOPER_PING: &str =
     "f9beb4d9 70696e670000000000000000 08000000 88ea8176 0094102111e2af4d";
 
-/// Captured on the wire in February 2017, kept among the test vectors of libbitcoin-network: a TRB node. No relay byte,
-/// its own address given as 111.111.111.111.
+/// Captured on the wire in February 2017, kept among the test vectors of libbitcoin-network: a TRB
+/// node. No relay byte, its own address given as 111.111.111.111.
 pub(super) const CAPTURED_TRB: &str = "
     9f860100 0100000000000000 2336a15800000000
     0100000000000000 00000000000000000000ffff1813e52e bb81

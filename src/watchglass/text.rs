@@ -4,9 +4,11 @@
 //!
 //! Invariants:
 //! 1. [`from_bytes`] gives nothing but printable ASCII, whatever came.
-//! 2. It loses nothing: [`to_bytes`] gives the same bytes back, and two different byte strings never have the same text.
+//! 2. It loses nothing: [`to_bytes`] gives the same bytes back, and two different byte strings
+//!    never have the same text.
 
-/// Bytes 0x20 to 0x7e as they are but the backslash as `\\`; every other byte as `\xNN` (lower case).
+/// Bytes 0x20 to 0x7e as they are but the backslash as `\\`; every other byte as `\xNN` (lower
+/// case).
 pub fn from_bytes(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {

@@ -1,6 +1,7 @@
 //! `version`: who the far end says it is.
 //!
-//! Layer 0. Owns: [`Version`] and [`NetworkAddress`], packed and unpacked. Must not touch: what the fields mean to a crawler.
+//! Layer 0. Owns: [`Version`] and [`NetworkAddress`], packed and unpacked. Must not touch: what the
+//! fields mean to a crawler.
 //!
 //! The payload has grown over the years, and each field was added at the end:
 //!
@@ -14,7 +15,8 @@
 //! | 1 | relay | version 70001 (BIP 37); absent at TRB, Gocoin, Core 0.8 and others of any number |
 //!
 //! Invariants:
-//! 1. Which fields are there is told by what is left of the payload, never by the version number: TRB says 99999 and sends no relay byte.
+//! 1. Which fields are there is told by what is left of the payload, never by the version number:
+//!    TRB says 99999 and sends no relay byte.
 //! 2. A payload ends at a field's boundary; a field cut in its middle is an error.
 //! 3. Of a user agent of any length, at most [`MAX_SUBVERSION_LENGTH`] bytes are kept.
 
@@ -38,7 +40,8 @@ pub struct NetworkAddress {
 /// The message that opens a conversation, each side sending one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// The protocol version as sent. (The number 10300 meant 300 in a few clients of 2010; it is kept as sent.)
+    /// The protocol version as sent. (The number 10300 meant 300 in a few clients of 2010; it is
+    /// kept as sent.)
     pub version: i32,
     /// What the sender offers: a set of 64 bits.
     pub services: u64,
@@ -50,7 +53,8 @@ pub struct Version {
     pub addr_from: Option<NetworkAddress>,
     /// A random number by which a node knows a connection to itself.
     pub nonce: Option<u64>,
-    /// The software's name, at most its first [`MAX_SUBVERSION_LENGTH`] bytes: not text, see [`text`](super::text).
+    /// The software's name, at most its first [`MAX_SUBVERSION_LENGTH`] bytes: not text, see
+    /// [`text`](super::text).
     pub user_agent: Option<Vec<u8>>,
     /// How long the user agent was as sent; 0 if none was.
     pub user_agent_length: u64,
@@ -106,7 +110,8 @@ impl NetworkAddress {
 }
 
 impl Version {
-    /// Appends the payload. It stops at the first field that is `None`; `user_agent_length` and `trailing` are not looked at.
+    /// Appends the payload. It stops at the first field that is `None`; `user_agent_length` and
+    /// `trailing` are not looked at.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
         writer.i32(self.version);
@@ -137,8 +142,8 @@ impl Version {
         Self::from_kept(keeper.kept(), widen(payload.len()))
     }
 
-    /// Takes apart what a [`Keeper`] left of a payload of this length: all but the user agent's bytes beyond
-    /// [`MAX_SUBVERSION_LENGTH`] and those behind the relay byte.
+    /// Takes apart what a [`Keeper`] left of a payload of this length: all but the user agent's
+    /// bytes beyond [`MAX_SUBVERSION_LENGTH`] and those behind the relay byte.
     pub(super) fn from_kept(kept: &[u8], length: u64) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(kept);
         let mut version = Self {

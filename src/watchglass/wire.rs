@@ -95,8 +95,8 @@ impl<'a> Reader<'a> {
     /// Reads a `CompactSize`: one byte below 0xfd, or 0xfd, 0xfe, 0xff and two, four, eight bytes.
     ///
     /// # Errors
-    /// Also [`DecodeError::NonCanonical`] if a shorter form would have done (Bitcoin Core serialize.h
-    /// `ReadCompactSize`).
+    /// Also [`DecodeError::NonCanonical`] if a shorter form would have done (Bitcoin Core
+    /// serialize.h `ReadCompactSize`).
     pub fn compact_size(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         let start = self.clone();
         let (value, least) = match self.u8(field)? {
@@ -117,7 +117,8 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// How many bytes the `CompactSize` at the front takes, by its first byte; 1 if nothing is there.
+    /// How many bytes the `CompactSize` at the front takes, by its first byte; 1 if nothing is
+    /// there.
     pub fn compact_size_length(&self) -> usize {
         match self.rest.first() {
             Some(0xfd) => 3,

@@ -10,6 +10,7 @@ use crate::crawl::book::BookParams;
 use crate::crawl::outcome::Outcome;
 use crate::crawl::recorder::Recorder;
 use crate::crawl::target::{Peer, VersionInfo};
+use crate::crawl::time::UnixTime;
 
 const START: UnixTime = UnixTime::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -60,6 +61,7 @@ struct Rig {
     dials: Vec<Duration>,
     seeds: Vec<Address>,
     named: Vec<(Address, String)>,
+    is_name_service_down: bool,
     is_writer_stuck: bool,
     stuck: Vec<ToWriter>,
 }
@@ -84,6 +86,7 @@ impl Rig {
             dials: Vec::new(),
             seeds: Vec::new(),
             named: Vec::new(),
+            is_name_service_down: false,
             is_writer_stuck: false,
             stuck: Vec::new(),
         }
@@ -114,8 +117,10 @@ impl Rig {
             self.crawler.handle_writer(FromWriter::Totals(totals), self.now);
             self.crawler.tick(self.now);
             if let Some(seeds) = self.crawler.poll_need() {
-                let seeds = if seeds { self.seeds.clone() } else { Vec::new() };
-                self.crawler.handle_names(self.named.clone(), seeds, self.now.wall);
+                let has_seeds = seeds && !self.is_name_service_down;
+                let seeds = if has_seeds { self.seeds.clone() } else { Vec::new() };
+                let is_partial = std::mem::take(&mut self.is_name_service_down);
+                self.crawler.handle_names(self.named.clone(), seeds, is_partial, self.now);
             }
             while let Some(target) = self.crawler.poll_dial(self.now) {
                 self.dial(target);
@@ -455,4 +460,16 @@ fn the_next_pass_waits_for_its_interval_also_across_a_restart() {
         );
         assert_eq!(rig.probed.keys().copied().collect::<Vec<_>>(), [4]);
     }
+}
+
+#[test]
+fn seeds_without_an_address_are_looked_up_again_before_a_pass_begins() {
+    let mut rig = Rig::new(10, Some(1), &[], LastPass::default()).with_ring(5, 0);
+    rig.is_name_service_down = true;
+    rig.advance(Duration::ZERO);
+    assert_eq!(rig.events, [Event::NoSeeds]);
+    let began = rig.now.mono;
+    rig.pass_ends();
+    assert!(rig.now.mono - began >= Duration::from_secs(60));
+    assert_eq!(rig.probed[&1].len(), 5);
 }

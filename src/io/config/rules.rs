@@ -128,7 +128,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 pub fn duration_text(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    match units.into_iter().find(|(length, _)| ms % length == 0 && ms != 0) {
+    match units.into_iter().find(|(length, _)| ms != 0 && ms.is_multiple_of(*length)) {
         Some((length, unit)) => format!("{}{unit}", ms / length),
         None if ms == 0 => "0s".to_owned(),
         None => format!("{ms}ms"),

@@ -6,18 +6,19 @@
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::config::Host;
 use postgres::{Client, Config, NoTls};
 
 use super::error::StoreError;
+use crate::io::clock::Clock;
 
 /// The longest that opening a socket to the database may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two attempts of somebody who waits.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// What every session of ours starts with. The server gives up on a client that vanished within a minute,
 /// so that a crashed crawler's lock does not outlive it for hours. Flash reads in any order alike.
@@ -47,22 +48,28 @@ pub fn connect(url: &str) -> Result<Client, StoreError> {
 pub fn connect_within(url: &str, patience: Duration) -> Result<Client, StoreError> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let url = url.to_owned();
-    let start = Instant::now();
+    let clock = Clock::new();
     // A server that accepts and then says nothing cannot be timed out otherwise.
     thread::spawn(move || {
         loop {
             let result = connect(&url);
             let is_away = result.as_ref().is_err_and(StoreError::is_transient);
-            if !is_away || start.elapsed() + PAUSE >= patience {
+            if !is_away || clock.now().mono + PAUSE >= patience {
                 let _ = sender.send(result); // nobody may wait for it any more: then it is closed
                 return;
             }
-            thread::sleep(PAUSE);
+            pause();
         }
     });
     receiver.recv_timeout(patience).unwrap_or_else(|_| {
         Err(StoreError::transient(&format!("the database did not answer within {patience:?}")))
     })
+}
+
+/// Waits for [`PAUSE`], in a thread that has nothing else to do.
+#[allow(clippy::disallowed_methods)]
+pub(super) fn pause() {
+    thread::sleep(PAUSE);
 }
 
 /// Reads `database.url` and fills in what it leaves out.

@@ -67,7 +67,7 @@ impl Writer {
         settings: WriterSettings,
         params: &RecorderParams,
         seed: u64,
-        waker: Waker,
+        waker: Arc<Waker>,
         clock: Clock,
     ) -> io::Result<Self> {
         // Every open socket may bring a result while the writer takes none; control messages are few.
@@ -123,7 +123,7 @@ pub struct Gone;
 
 struct Outbox {
     sender: Sender<FromWriter>,
-    waker: Waker,
+    waker: Arc<Waker>,
     shared: Arc<Shared>,
 }
 

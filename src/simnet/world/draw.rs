@@ -19,6 +19,7 @@ struct Claims {
     manner: Manner,
     announces: Announces,
     height: Option<i32>,
+    always_sends: bool,
 }
 
 pub(super) fn nodes(
@@ -63,7 +64,7 @@ fn node(
         let high = (*high).min(params.tip).max(*low);
         rng.i32(*low..=high)
     });
-    let mute = rng.f64() < params.mute_share && claims.manner != Manner::Trb;
+    let mute = rng.f64() < params.mute_share && !claims.always_sends;
     // One in four of those with nothing to tell tells at least of itself.
     let announces = if mute && rng.f64() < 0.75 { Announces::Never } else { claims.announces };
     let relay = claims.relay.map(|relay| relay && rng.f64() >= BLOCKS_ONLY_SHARE);
@@ -94,6 +95,7 @@ fn trb_claims(at: usize) -> Claims {
         manner: Manner::Trb,
         announces: Announces::Never,
         height: None,
+        always_sends: true,
     }
 }
 
@@ -108,6 +110,7 @@ fn rare_claims(at: usize) -> Claims {
         manner,
         announces,
         height,
+        always_sends: true,
     }
 }
 
@@ -131,6 +134,7 @@ fn drawn_claims(distributions: &Distributions, rng: &mut fastrand::Rng) -> Claim
         manner,
         announces,
         height: None,
+        always_sends: false,
     }
 }
 
@@ -169,12 +173,10 @@ pub(super) fn seeds(
         senders.push(0);
     }
     rng.shuffle(&mut senders);
-    let mut trb_left = TRB_SEEDS.min(params.seeds / 2);
-    senders.sort_by_key(|at| {
-        let first = nodes[*at].manner == Manner::Trb && trb_left > 0;
-        trb_left -= usize::from(first);
-        !first
-    });
+    let (trb, others): (Vec<usize>, Vec<usize>) =
+        senders.into_iter().partition(|at| nodes[*at].manner == Manner::Trb);
+    let (first, last) = trb.split_at(trb.len().min(TRB_SEEDS.min(params.seeds / 2)));
+    let mut senders = [first, &others, last].concat();
     senders.truncate(params.seeds);
     senders
 }

@@ -1,0 +1,198 @@
+//! The command line: what can be said, its help, and who does it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::styling::Styles;
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use super::{Failure, Place, config, crawl, migrate, print, status};
+use crate::io::config::ConfigSource;
+
+/// Crawls the Bitcoin network and keeps a complete, true map of it in PostgreSQL.
+#[derive(Parser, Debug)]
+#[command(
+    name = "bitdash",
+    version,
+    styles = Styles::plain(),
+    after_help = "Exit status: 0 done, 1 it failed while running, 2 wrong usage or a wrong configuration.\n\
+        \n\
+        Examples:\n  \
+          bitdash config                    what the crawl would run with\n  \
+          bitdash crawl                     crawl until stopped (Ctrl-C or SIGTERM)\n  \
+          bitdash -c test.toml crawl --passes 1\n  \
+          bitdash status                    what has been found so far\n\
+        \n\
+        While it crawls, `kill -HUP` makes it read its files again: max_sockets and most other keys\n\
+        change without a restart."
+)]
+struct Cli {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true, help = CONFIG_HELP)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const CONFIG_HELP: &str = "The configuration file [default: bitdash.toml in the current folder, \
+    every key has its default if there is none]";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Crawl, pass after pass, until stopped
+    #[command(
+        long_about = "Crawls, pass after pass, until stopped: probes every address that is due, and every \
+            address that this brings to light, once per pass. Creates and upgrades the database's schema by \
+            itself, and goes on with a pass that was cut short.\n\n\
+            SIGTERM and SIGINT end it within 10 s with everything written; SIGHUP makes it read its files again.",
+        after_help = "Examples:\n  \
+            bitdash crawl                     until stopped\n  \
+            bitdash crawl --passes 1          one sweep of the network, for cron"
+    )]
+    Crawl {
+        /// End after N finished passes; crawl.pass_interval is waited out between them
+        #[arg(long, value_name = "N", value_parser = passes)]
+        passes: Option<u64>,
+    },
+    /// Create or upgrade the database's schema (crawl does it by itself)
+    Migrate,
+    /// Show what the database knows: passes, nodes up by species, candidates, the newest nodes
+    #[command(
+        long_about = "Shows what the database knows: the passes, the nodes up by species, the candidates and the \
+            newest nodes. With an address, everything known of it.",
+        after_help = "Examples:\n  \
+            bitdash status\n  \
+            bitdash status 205.134.172.28     one host, on every port that is known of it\n  \
+            bitdash status --json | jq ."
+    )]
+    Status {
+        /// Show everything known of this address (without PORT: of every port), or of the nodes of this name
+        #[arg(value_name = "HOST[:PORT]")]
+        place: Option<Place>,
+        /// Print JSON instead of tables
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the effective configuration, secrets masked; status 2 if it is wrong
+    #[command(
+        long_about = "Checks the configuration with its exclude files and its nodes file, and prints every key as it \
+            takes effect, as a file that can be used again. The database's password is masked. Nothing is connected to.",
+        after_help = "Examples:\n  \
+            bitdash config                    check and show\n  \
+            bitdash config > bitdash.toml.new && grep -n max_sockets bitdash.toml.new"
+    )]
+    Config,
+}
+
+/// Does what the arguments say; the first one is the program's name.
+///
+/// # Errors
+/// Wrong usage, a wrong configuration, or a command that failed.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return answer(&error),
+    };
+    let source = ConfigSource::new(cli.config);
+    match cli.command {
+        Command::Crawl { passes } => crawl::run(&source, passes),
+        Command::Migrate => migrate::run(&source),
+        Command::Status { place, json } => status::run(&source, place.as_ref(), json),
+        Command::Config => config::run(&source),
+    }
+}
+
+/// Help and version go to standard output; what is wrong with the arguments becomes one line.
+fn answer(error: &clap::Error) -> Result<(), Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&error.render().to_string()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::Usage(format!(
+            "no command given\n\n{}",
+            error.render().to_string().trim_end()
+        ))),
+        _ => Err(Failure::Usage(one_line(&error.render().to_string()))),
+    }
+}
+
+/// What clap says of wrong arguments, without the usage and the hint that follow it.
+fn one_line(rendered: &str) -> String {
+    let said = rendered.split("\n\nUsage:").next().unwrap_or(rendered);
+    let said = said.split("\n\nFor more information").next().unwrap_or(said);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let line = words.join(" ");
+    format!("{}; see bitdash --help", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+fn passes(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=MAX_PASSES).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from 1 to {MAX_PASSES}"))
+}
+
+const MAX_PASSES: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn arguments(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn refused(line: &str) -> String {
+        match run(arguments(line)) {
+            Err(Failure::Usage(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_and_options_are_understood_in_any_order() {
+        for line in
+            ["bitdash -c x.toml crawl --passes 3", "bitdash crawl --passes 3 --config x.toml"]
+        {
+            let cli = Cli::try_parse_from(arguments(line)).unwrap();
+            assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
+            assert!(matches!(cli.command, Command::Crawl { passes: Some(3) }), "{line}");
+        }
+        let cli = Cli::try_parse_from(arguments("bitdash status 10.0.0.1:8333 --json")).unwrap();
+        let Command::Status { place: Some(place), json: true } = cli.command else {
+            panic!("{:?}", cli.command)
+        };
+        assert_eq!(place, "10.0.0.1:8333".parse().unwrap());
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line() {
+        let table = [
+            (
+                "bitdash crawl --passes 0",
+                "invalid value '0' for '--passes <N>': must be a whole number from 1 to 1000000000",
+            ),
+            (
+                "bitdash crawl --passes many",
+                "invalid value 'many' for '--passes <N>': must be a whole number from 1 to 1000000000",
+            ),
+            (
+                "bitdash status 10.0.0.1:70000",
+                "invalid value '10.0.0.1:70000' for '[HOST[:PORT]]': its port must be a whole number from 1 to 65535",
+            ),
+            (
+                "bitdash crwal",
+                "unrecognized subcommand 'crwal' tip: a similar subcommand exists: 'crawl'",
+            ),
+            ("bitdash config --json", "unexpected argument '--json' found"),
+        ];
+        for (line, text) in table {
+            assert_eq!(refused(line), format!("{text}; see bitdash --help"), "{line}");
+        }
+        assert!(refused("bitdash").starts_with("no command given\n\nCrawls the Bitcoin network"));
+    }
+}

@@ -1,0 +1,329 @@
+//! `bitdash crawl`: crawls, pass after pass, until stopped.
+//!
+//! Layer 4: the one loop that joins driver, crawler and writer. It decides nothing; each turn it polls, hands
+//! what happened to the crawler, and does what the crawler says: always in the order of [`Crawl::turn`].
+
+mod names;
+mod params;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Interest, Waker};
+
+use self::names::NameBook;
+use self::params::Params;
+use self::report::Reporter;
+use crate::commands::Failure;
+use crate::crawl::crawler::{Crawler, Phase};
+use crate::crawl::target::Target;
+use crate::crawl::time::Now;
+use crate::io::clock::Clock;
+use crate::io::config::{Config, ConfigSource};
+use crate::io::driver::{Driver, Ended, SIGNALS};
+use crate::io::logging::{self, LogHandle};
+use crate::io::process;
+use crate::io::signal::{Signal, Signals};
+use crate::io::writer::thread::{MAX_SOCKETS, Writer};
+
+/// After a stop the process ends within this, whatever the database does.
+const STOP_BOUND: Duration = Duration::from_millis(9_500);
+/// Descriptors for everything that is no probe: database, log, poll, look-ups, files.
+const SPARE_FILES: u64 = 64;
+
+/// Runs the command.
+///
+/// # Errors
+/// A wrong configuration; a database that a person has to see to; a failure of the system.
+pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
+    // First of all: from here on a SIGHUP reloads and no longer kills.
+    let mut signals =
+        Signals::new().map_err(|error| failed("installing signal handlers", &error))?;
+    let config = source.load().map_err(|error| Failure::Usage(error.to_string()))?;
+    let log = logging::start(config.log.file.as_deref(), config.log.level)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let driver = Driver::new().map_err(|error| failed("opening the poll", &error))?;
+    let registered = driver.registry().register(&mut signals, SIGNALS, Interest::READABLE);
+    registered.map_err(|error| failed("listening to signals", &error))?;
+    let mut crawl = Crawl::new(source, config, log, driver, signals, passes)?;
+    while !crawl.crawler.is_over() {
+        crawl.turn()?;
+    }
+    crawl.finish()
+}
+
+struct Crawl<'a> {
+    source: &'a ConfigSource,
+    config: Config,
+    params: Params,
+    log: LogHandle,
+    clock: Clock,
+    driver: Driver,
+    signals: Signals,
+    crawler: Crawler,
+    writer: Writer,
+    names: NameBook,
+    reporter: Reporter,
+    rng: fastrand::Rng,
+    stats_at: Duration,
+    stop_at: Option<Duration>,
+    ended: Vec<Ended>,
+}
+
+impl<'a> Crawl<'a> {
+    fn new(
+        source: &'a ConfigSource,
+        config: Config,
+        log: LogHandle,
+        driver: Driver,
+        signals: Signals,
+        passes: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let clock = Clock::new();
+        let waker = driver.waker().map_err(|error| failed("opening the waker", &error))?;
+        let waker: Arc<Waker> = Arc::new(waker);
+        let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
+        let filter = config.load_filter().map_err(|error| usage(&error))?;
+        let (file, port) = (&config.crawl.nodes_file, config.network.port);
+        let names = NameBook::read(file, port, Arc::clone(&waker)).map_err(|e| usage(&e))?;
+        if let Some(notice) = source.notice() {
+            log::warn!("{notice}");
+        }
+        warn_of_idle_keys(&config);
+        if let Err(error) = process::raise_open_files() {
+            log::warn!("open_files error=\"{error}\"");
+        }
+        let params = Params::new(&config, filter, sockets_that_fit(&config));
+        let mut rng = fastrand::Rng::with_seed(seed().map_err(Failure::Failed)?);
+        let url = config.database.url.expose().to_owned();
+        let (settings, recorder) = (params.writer.clone(), &params.recorder);
+        let writer = Writer::start(url, settings, recorder, rng.u64(..), waker, clock)
+            .map_err(|error| failed("starting the writer", &error))?;
+        let crawler = Crawler::new(params.crawler.clone(), passes, rng.u64(..));
+        let stats_at = config.log.stats_interval;
+        log::info!(
+            "start version={} max_sockets={} nodes_file={} database={}",
+            env!("CARGO_PKG_VERSION"),
+            params.crawler.max_sockets,
+            config.crawl.nodes_file.display(),
+            config.database.url.masked(),
+        );
+        Ok(Self {
+            source,
+            config,
+            params,
+            log,
+            clock,
+            driver,
+            signals,
+            crawler,
+            writer,
+            names,
+            reporter: Reporter::default(),
+            rng,
+            stats_at,
+            stop_at: None,
+            ended: Vec::new(),
+        })
+    }
+
+    /// One turn of the loop.
+    fn turn(&mut self) -> Result<(), Failure> {
+        let timeout = self.timeout(self.clock.now());
+        let turn = self
+            .driver
+            .turn(Some(timeout), &self.clock, &mut self.ended)
+            .map_err(|error| failed("polling", &error))?;
+        let now = self.clock.now();
+        self.reap(now);
+        self.hear_the_writer(now)?;
+        if let Some(names) = self.names.receive() {
+            self.crawler.handle_names(names.named, names.seeds, names.is_partial, now);
+        }
+        if turn.is_signalled {
+            self.heed_signals();
+        }
+        self.crawler.tick(now);
+        self.dial(now);
+        self.tell(now)
+    }
+
+    /// Results of the sessions that ended.
+    fn reap(&mut self, now: Now) {
+        for ended in self.ended.drain(..) {
+            if let Some(result) = &ended.result {
+                self.reporter.count_ended();
+                log::debug!("probe address={} outcome={}", result.target.address(), result.outcome);
+            }
+            self.crawler.handle_ended(ended.result, now);
+        }
+    }
+
+    fn hear_the_writer(&mut self, now: Now) -> Result<(), Failure> {
+        loop {
+            match self.writer.receive() {
+                Ok(Some(message)) => self.crawler.handle_writer(message, now),
+                Ok(None) => return Ok(()),
+                Err(_) if self.crawler.is_over() => return Ok(()),
+                Err(_) => return Err(Failure::Failed("the writer thread broke down".to_owned())),
+            }
+        }
+    }
+
+    fn heed_signals(&mut self) {
+        let signals: Vec<Signal> = self.signals.pending().collect();
+        for signal in signals {
+            match signal {
+                Signal::Reload => self.reload(),
+                Signal::Stop => self.crawler.handle_stop(),
+            }
+        }
+    }
+
+    /// Dials what the crawler grants.
+    fn dial(&mut self, now: Now) {
+        while let Some(target) = self.crawler.poll_dial(now) {
+            self.dial_one(target, now);
+        }
+    }
+
+    fn dial_one(&mut self, target: Target, now: Now) {
+        // Never 0: gocoin bans for it.
+        let nonce = self.rng.u64(1..);
+        match self.driver.dial(target, &self.params.probe, nonce, now) {
+            Ok(None) => {}
+            Ok(Some(ended)) => {
+                self.reporter.count_ended();
+                self.crawler.handle_ended(ended.result, now);
+            }
+            Err(fault) => self.crawler.handle_undialled(target, fault, now),
+        }
+    }
+
+    /// What the crawler has to say: to the writer, to the look-up, to the keeper.
+    fn tell(&mut self, now: Now) -> Result<(), Failure> {
+        while let Some(message) = self.crawler.poll_writer() {
+            if !self.writer.send(message) && !self.crawler.is_over() {
+                // Its last words are in the inbox: they say why.
+                return self.hear_the_writer(now);
+            }
+        }
+        if let Some(wants_seeds) = self.crawler.poll_need() {
+            self.names.look_up(wants_seeds);
+        }
+        let mut wants_stats = false;
+        while let Some(event) = self.crawler.poll_event() {
+            wants_stats |= report::event(&event);
+        }
+        if self.crawler.is_stopping() && self.stop_at.is_none() {
+            self.stop_at = Some(now.mono + STOP_BOUND);
+            self.driver.stop(&mut self.ended);
+            wants_stats = true;
+        }
+        if self.stop_at.is_some_and(|at| now.mono >= at) {
+            let why = "the database did not take what was in hand: those addresses are due again";
+            return Err(Failure::Failed(why.to_owned()));
+        }
+        if wants_stats || now.mono >= self.stats_at {
+            self.reporter.stats(&self.crawler, self.params.crawler.max_sockets, now);
+            self.stats_at = now.mono + self.config.log.stats_interval;
+        }
+        Ok(())
+    }
+
+    /// How long the next turn may wait for something to happen.
+    fn timeout(&mut self, now: Now) -> Duration {
+        if !self.ended.is_empty() {
+            return Duration::ZERO;
+        }
+        let crawler = self.crawler.poll_timeout(now);
+        let next = [crawler, self.stop_at, Some(self.stats_at)].into_iter().flatten().min();
+        // Rounded up to the poll's resolution, or the last millisecond would be spent spinning.
+        next.unwrap_or_default().saturating_sub(now.mono) + Duration::from_micros(999)
+    }
+
+    /// SIGHUP: everything is read and checked before anything changes.
+    fn reload(&mut self) {
+        match self.try_reload() {
+            Ok(changed) => log::info!("reload {changed}"),
+            Err(error) => log::error!("reload error=\"{error}\" state=unchanged"),
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<String, Box<dyn std::error::Error>> {
+        let new = self.source.load()?;
+        let config = self.config.reloaded_with(&new);
+        let filter = config.load_filter()?;
+        let report = self.config.reload_differences(&new);
+        self.names.reread(&config.crawl.nodes_file, config.network.port)?;
+        self.log.reopen(config.log.file.as_deref(), config.log.level)?;
+        for key in &report.needs_restart {
+            log::warn!("reload needs_restart={key}");
+        }
+        self.params = Params::new(&config, filter, sockets_that_fit(&config));
+        self.crawler.handle_params(self.params.crawler.clone(), self.params.recorder.clone());
+        self.writer.reconfigure(self.params.writer.clone());
+        self.stats_at = self.clock.now().mono + config.log.stats_interval;
+        self.config = config;
+        Ok(match report.changed.is_empty() {
+            true => "changed=nothing".to_owned(),
+            false => report.changed.join(" "),
+        })
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self.crawler.phase() {
+            Phase::Failed(why) => Err(Failure::Failed(why.clone())),
+            Phase::Stopped { lost: 0 } => {
+                log::info!("stop lost=0");
+                Ok(())
+            }
+            Phase::Stopped { lost } => {
+                log::warn!("stop lost={lost} error=\"the database was away for too long\"");
+                let why = format!("{lost} rows were not written: those addresses are due again");
+                Err(Failure::Failed(why))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How many probes the system has room for, at most the configured number.
+fn sockets_that_fit(config: &Config) -> usize {
+    let wanted = config.crawl.max_sockets as usize;
+    let Some(files) = process::open_files() else { return wanted.min(MAX_SOCKETS) };
+    let room = usize::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX).max(1);
+    if wanted > room {
+        log::warn!(
+            "max_sockets configured={wanted} open_files={files} uses={room} \
+             error=\"raise the limit of open files (LimitNOFILE, ulimit -n)\""
+        );
+    }
+    wanted.min(room).min(MAX_SOCKETS)
+}
+
+/// Keys whose work comes with a later version are accepted, but not in silence.
+fn warn_of_idle_keys(config: &Config) {
+    let keys = [
+        ("geo.country_db", config.geo.country_db.is_some()),
+        ("geo.asn_db", config.geo.asn_db.is_some()),
+        ("site.dir", config.site.dir.is_some()),
+    ];
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        log::warn!("{key} error=\"this version has no use for it yet\"");
+    }
+}
+
+/// The one seed of the process: every draw comes from it.
+fn seed() -> Result<u64, String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no randomness to be had: {error}"))?;
+    let seed = u64::from_le_bytes(bytes);
+    log::info!("seed value={seed:#018x}");
+    Ok(seed)
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("{what} failed: {error}"))
+}

@@ -1,0 +1,64 @@
+//! `Clock`: the only place where the time is read. Everything else gets [`Now`] as an argument.
+//!
+//! Layer 3. Invariant: 1. `mono` never goes back, whatever the calendar does.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::crawl::time::{Now, UnixTime};
+
+/// Reads both clocks of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+#[allow(clippy::disallowed_methods)] // This is the one file that may.
+impl Clock {
+    /// Makes a clock whose `mono` begins now, at zero. A process has one, and gives copies away.
+    pub fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// Reads both clocks.
+    pub fn now(&self) -> Now {
+        // A board without a battery may believe to live before 1970.
+        let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+            Err(before) => {
+                i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
+            }
+        };
+        Now { mono: self.started.elapsed(), wall: UnixTime::from_micros(micros) }
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mono_starts_near_zero_and_never_goes_back() {
+        let clock = Clock::new();
+        let mut last = clock.now().mono;
+        assert!(last.as_secs() < 60);
+        for _ in 0..1000 {
+            let now = clock.now().mono;
+            assert!(now >= last);
+            last = now;
+        }
+    }
+
+    #[test]
+    fn wall_is_the_calendar() {
+        let written = tempfile::NamedTempFile::new().unwrap();
+        let modified = written.as_file().metadata().unwrap().modified().unwrap();
+        let by_file = modified.duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+        assert!((Clock::new().now().wall.as_secs() - by_file).abs() <= 60);
+    }
+}

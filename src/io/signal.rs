@@ -1,0 +1,65 @@
+//! `Signals`: SIGHUP, SIGTERM and SIGINT as events of the loop's poll.
+//!
+//! Layer 3. The crate signal-hook writes to a pipe in the handler, which keeps this crate free of unsafe
+//! code. A signal also interrupts the poll itself, which is never restarted: the loop treats
+//! `Interrupted` as an empty turn.
+
+use std::io;
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// What a person wants of a running crawl.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// SIGHUP: read the files again.
+    Reload,
+    /// SIGTERM or SIGINT: write what is in hand and end.
+    Stop,
+}
+
+/// The signals that a crawl understands, as a source of events.
+pub struct Signals(signal_hook_mio::v1_0::Signals);
+
+impl Signals {
+    /// Installs the handlers. From here on none of the three ends the process by itself: make this the
+    /// first thing of all, so that a SIGHUP during the start does not.
+    ///
+    /// SIGPIPE needs no handler: Rust's runtime ignores it, and writing to a closed pipe is an error.
+    ///
+    /// # Errors
+    /// The operating system refuses a pipe or a handler.
+    pub fn new() -> io::Result<Self> {
+        signal_hook_mio::v1_0::Signals::new([SIGHUP, SIGTERM, SIGINT]).map(Self)
+    }
+
+    /// The signals that came since the last call, each kind at most twice.
+    pub fn pending(&mut self) -> impl Iterator<Item = Signal> + '_ {
+        self.0.pending().map(|signal| if signal == SIGHUP { Signal::Reload } else { Signal::Stop })
+    }
+}
+
+impl Source for Signals {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.0.register(registry, token, interest)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.0.reregister(registry, token, interest)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.0.deregister(registry)
+    }
+}
