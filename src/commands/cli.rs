@@ -63,11 +63,11 @@ enum Command {
             newest nodes. With an address, everything known of it.",
         after_help = "Examples:\n  \
             bitdash status\n  \
-            bitdash status 205.134.172.28     one node, on the configured port\n  \
+            bitdash status 205.134.172.28     one host, on every port that is known of it\n  \
             bitdash status --json | jq ."
     )]
     Status {
-        /// Show everything known of this address [default port: network.port]
+        /// Show everything known of this address (without PORT: of every port), or of the nodes of this name
         #[arg(value_name = "HOST[:PORT]")]
         place: Option<Place>,
         /// Print JSON instead of tables

@@ -14,6 +14,7 @@ pub mod config;
 pub mod crawl;
 pub mod migrate;
 pub mod status;
+pub mod table;
 
 /// Why a command did not do what it should. Its text is one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
