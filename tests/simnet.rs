@@ -372,7 +372,12 @@ fn the_most_at_once_is_never_overstated() {
             });
         }
     });
-    let held: Vec<TcpStream> = nodes[..3].iter().map(|address| dial(*address)).collect();
+    let mut held: Vec<TcpStream> = nodes[..3].iter().map(|address| dial(*address)).collect();
+    for stream in &mut held {
+        stream.write_all(&version()).unwrap();
+        assert!(listen(stream, |message| matches!(message, Message::Version(_))));
+    }
+    thread::sleep(Duration::from_millis(100));
     drop(held);
     let report = network.report();
     assert_eq!(report["connections_total"], 1003);
