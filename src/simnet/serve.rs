@@ -16,13 +16,14 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
 use crate::crawl::address::Address;
+use crate::io::clock::Clock;
 use crate::simnet::behaviour::{Close, Conversation};
 use crate::simnet::knowledge::mix;
 use crate::simnet::report::Report;
@@ -46,7 +47,7 @@ pub struct Server {
     timers: BinaryHeap<Reverse<(Duration, usize, u64)>>,
     bans: HashSet<(usize, Ipv4Addr)>,
     report: Report,
-    started: Instant,
+    clock: Clock,
     accepted: u64,
     buffer: Vec<u8>,
 }
@@ -185,7 +186,7 @@ impl Server {
             timers: BinaryHeap::new(),
             bans: HashSet::new(),
             report: Report::new(&world),
-            started: Instant::now(),
+            clock: Clock::new(),
             accepted: 0,
             buffer: vec![0; 64 * 1024],
             poll,
@@ -211,7 +212,7 @@ impl Server {
             stopping = self.turn(&mut events, timeout)?;
         }
         // What happened before the end counts, also where it was not looked at yet.
-        let end = self.started.elapsed() + LAST_LOOK;
+        let end = self.clock.now().mono + LAST_LOOK;
         loop {
             for listener in &mut self.listeners {
                 listener.ready = true;
@@ -219,7 +220,7 @@ impl Server {
             let before = self.accepted;
             self.turn(&mut events, Some(Duration::ZERO))?;
             let quiet = events.is_empty() && self.accepted == before;
-            if quiet || self.started.elapsed() > end {
+            if quiet || self.clock.now().mono > end {
                 return Ok(self.finish());
             }
         }
@@ -231,7 +232,7 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
             other => other?,
         }
-        let now = self.started.elapsed();
+        let now = self.clock.now().mono;
         let mut seen = 0;
         let mut stop = false;
         for event in &*events {
@@ -259,7 +260,7 @@ impl Server {
         let timer = self.timers.peek().map(|Reverse((due, ..))| *due);
         let fresh = self.fresh.front().map(|(at, ..)| *at + COUNTS_AFTER);
         let next = [timer, fresh].into_iter().flatten().min();
-        let next = next.map(|due| due.saturating_sub(self.started.elapsed()));
+        let next = next.map(|due| due.saturating_sub(self.clock.now().mono));
         let waiting = self.listeners.iter().any(|listener| listener.ready);
         if waiting { Some(next.unwrap_or(RETRY).min(RETRY)) } else { next }
     }
@@ -302,7 +303,7 @@ impl Server {
             sockets::reset(&stream);
             return;
         };
-        let now = self.started.elapsed();
+        let now = self.clock.now().mono;
         self.report.connected(node);
         self.accepted += 1;
         let banned = self.bans.contains(&(node, from));
