@@ -1,5 +1,7 @@
 //! The store when the database is not as it should be: away, too new, somebody else's, cut off, busy.
 
+#![allow(clippy::disallowed_methods)] // a test waits for a server
+
 mod support;
 
 use std::io::Write;

@@ -63,11 +63,11 @@ enum Command {
             newest nodes. With an address, everything known of it.",
         after_help = "Examples:\n  \
             bitdash status\n  \
-            bitdash status 205.134.172.28     one node, on the configured port\n  \
+            bitdash status 205.134.172.28     one host, on every port that is known of it\n  \
             bitdash status --json | jq ."
     )]
     Status {
-        /// Show everything known of this address [default port: network.port]
+        /// Show everything known of this address (without PORT: of every port), or of the nodes of this name
         #[arg(value_name = "HOST[:PORT]")]
         place: Option<Place>,
         /// Print JSON instead of tables
@@ -119,9 +119,11 @@ fn answer(error: &clap::Error) -> Result<(), Failure> {
 fn one_line(rendered: &str) -> String {
     let said = rendered.split("\n\nUsage:").next().unwrap_or(rendered);
     let said = said.split("\n\nFor more information").next().unwrap_or(said);
-    let words: Vec<&str> = said.split_whitespace().collect();
-    let line = words.join(" ");
-    format!("{}; see bitdash --help", line.strip_prefix("error: ").unwrap_or(&line))
+    let paragraphs = said.split("\n\n").map(|paragraph| {
+        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
+    });
+    format!("{}; see bitdash --help", paragraphs.collect::<Vec<_>>().join("; "))
 }
 
 fn passes(text: &str) -> Result<u64, String> {
@@ -186,7 +188,7 @@ mod tests {
             ),
             (
                 "bitdash crwal",
-                "unrecognized subcommand 'crwal' tip: a similar subcommand exists: 'crawl'",
+                "unrecognized subcommand 'crwal'; a similar subcommand exists: 'crawl'",
             ),
             ("bitdash config --json", "unexpected argument '--json' found"),
         ];

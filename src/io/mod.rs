@@ -8,6 +8,7 @@ pub mod driver;
 pub mod logging;
 pub mod nodes_file;
 pub mod process;
+pub mod query;
 pub mod resolve;
 pub mod signal;
 mod text_file;

@@ -4,7 +4,8 @@
 //! takes its own with `Cluster::start()`. A watcher process removes a cluster once the test process is
 //! gone, however it went: at its end, by a panic, by `kill -9`.
 
-#![allow(dead_code)] // every test program uses another part of it
+// Every test program uses another part of it, and tests wait.
+#![allow(dead_code, clippy::disallowed_methods)]
 
 pub mod crawl;
 pub mod rows;

@@ -12,9 +12,13 @@ use postgres::config::Host;
 use postgres::{Client, Config, NoTls};
 
 use super::error::StoreError;
+use crate::io::clock::Clock;
 
 /// The longest that opening a socket to the database may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two attempts of somebody who waits.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// What every session of ours starts with. The server gives up on a client that vanished within a minute,
 /// so that a crashed crawler's lock does not outlive it for hours. Flash reads in any order alike.
@@ -36,20 +40,36 @@ pub fn connect(url: &str) -> Result<Client, StoreError> {
     Ok(client)
 }
 
-/// The same for a person who waits: gives up after `patience` whatever the server does meanwhile.
+/// The same for a person who waits: tries again for `patience` while the database is away or starts up, and
+/// gives up then, whatever the server does meanwhile.
 ///
 /// # Errors
 /// As [`connect`], and transient where it took too long.
 pub fn connect_within(url: &str, patience: Duration) -> Result<Client, StoreError> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let url = url.to_owned();
+    let clock = Clock::new();
     // A server that accepts and then says nothing cannot be timed out otherwise.
     thread::spawn(move || {
-        let _ = sender.send(connect(&url)); // nobody waits for it any more: then it is closed
+        loop {
+            let result = connect(&url);
+            let is_away = result.as_ref().is_err_and(StoreError::is_transient);
+            if !is_away || clock.now().mono + PAUSE >= patience {
+                let _ = sender.send(result); // nobody may wait for it any more: then it is closed
+                return;
+            }
+            pause();
+        }
     });
     receiver.recv_timeout(patience).unwrap_or_else(|_| {
         Err(StoreError::transient(&format!("the database did not answer within {patience:?}")))
     })
+}
+
+/// Waits for [`PAUSE`], in a thread that has nothing else to do.
+#[allow(clippy::disallowed_methods)]
+pub(super) fn pause() {
+    thread::sleep(PAUSE);
 }
 
 /// Reads `database.url` and fills in what it leaves out.

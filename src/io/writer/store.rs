@@ -5,12 +5,11 @@
 //! holds, makes reading fail: such a row is skipped and counted.
 
 use std::io::{BufRead, Write};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::{Client, IsolationLevel, Transaction};
 
-use super::connect::connect;
+use super::connect::{connect, pause};
 use super::copy::{Fields, Rows, read_time};
 use super::error::StoreError;
 use super::merge;
@@ -29,8 +28,8 @@ pub struct Store {
 /// Held by the one crawler of a database as long as its connection lives. "bitdash" and 2.
 const CRAWLER_LOCK: i64 = 0x6269_7464_6173_6802;
 
-/// How long a crawler waits for a former session to end.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// So often a crawler tries, a fifth of a second apart, while a former session ends.
+const LOCK_ATTEMPTS: u32 = 10;
 
 impl Store {
     /// Connects to the database that `url` names and makes this session's staging tables.
@@ -61,12 +60,11 @@ impl Store {
     /// # Errors
     /// Permanent where another crawler runs.
     pub fn lock_crawler(&mut self) -> Result<(), StoreError> {
-        let start = Instant::now();
-        while start.elapsed() < LOCK_PATIENCE {
+        for _ in 0..LOCK_ATTEMPTS {
             if self.try_lock()? {
                 return Ok(());
             }
-            thread::sleep(Duration::from_millis(100));
+            pause();
         }
         Err(StoreError::permanent(
             "another bitdash crawls into this database already: stop it, or give this one a database of its own",
@@ -79,20 +77,19 @@ impl Store {
     /// # Errors
     /// Permanent where another crawler runs, transient while the former session lingers.
     pub fn relock_crawler(&mut self, former_pid: i32) -> Result<(), StoreError> {
-        let start = Instant::now();
-        while !self.try_lock()? {
+        for _ in 0..LOCK_ATTEMPTS {
+            if self.try_lock()? {
+                return Ok(());
+            }
             if !self.is_locked_by(former_pid)? {
                 // It may have ended between the two questions.
                 return self.lock_crawler();
             }
-            if start.elapsed() > LOCK_PATIENCE {
-                return Err(StoreError::transient("our former session still holds the database"));
-            }
             let ended = self.client.execute("SELECT pg_terminate_backend($1)", &[&former_pid]);
             self.checked(ended)?;
-            thread::sleep(Duration::from_millis(100));
+            pause();
         }
-        Ok(())
+        Err(StoreError::transient("our former session still holds the database"))
     }
 
     /// The number of the server's process behind this connection.
@@ -359,5 +356,14 @@ fn known_of(line: &[u8]) -> Option<Known> {
     let is_trb = fields.value()? == "t";
     let node =
         last_seen.map(|last_seen| KnownNode { last_seen, peers_asked_at, peers_sent, is_trb });
-    Some(Known { address, last_heard, failures, last_probed, last_outcome, next_probe, node })
+    Some(Known {
+        address,
+        last_heard,
+        failures,
+        last_probed,
+        last_outcome,
+        next_probe,
+        source: 0,
+        node,
+    })
 }
