@@ -119,9 +119,11 @@ fn answer(error: &clap::Error) -> Result<(), Failure> {
 fn one_line(rendered: &str) -> String {
     let said = rendered.split("\n\nUsage:").next().unwrap_or(rendered);
     let said = said.split("\n\nFor more information").next().unwrap_or(said);
-    let words: Vec<&str> = said.split_whitespace().collect();
-    let line = words.join(" ");
-    format!("{}; see bitdash --help", line.strip_prefix("error: ").unwrap_or(&line))
+    let paragraphs = said.split("\n\n").map(|paragraph| {
+        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
+    });
+    format!("{}; see bitdash --help", paragraphs.collect::<Vec<_>>().join("; "))
 }
 
 fn passes(text: &str) -> Result<u64, String> {
@@ -186,7 +188,7 @@ mod tests {
             ),
             (
                 "bitdash crwal",
-                "unrecognized subcommand 'crwal' tip: a similar subcommand exists: 'crawl'",
+                "unrecognized subcommand 'crwal'; a similar subcommand exists: 'crawl'",
             ),
             ("bitdash config --json", "unexpected argument '--json' found"),
         ];

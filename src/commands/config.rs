@@ -4,8 +4,8 @@ use super::{Failure, note, print};
 use crate::io::config::{ConfigSource, URL_VARIABLE};
 use crate::io::nodes_file::NodesFile;
 
-/// Checks the configuration with its exclude files, prints it, and notes what is odd but no error: a missing
-/// file, lines of the nodes file that are not used.
+/// Checks the configuration with its exclude files, prints it, and notes what is odd but no error:
+/// a missing file, lines of the nodes file that are not used.
 ///
 /// # Errors
 /// The first thing that is wrong.

@@ -61,8 +61,8 @@ impl From<NodesFileError> for Failure {
     }
 }
 
-/// An error and its causes on one line, parted by colons. A cause that the text before it has quoted
-/// already is left out.
+/// An error and its causes on one line, parted by colons. A cause that the text before it has
+/// quoted already is left out.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -91,7 +91,8 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Says something beside the result, on standard error. Where even that fails, nobody is left to be told.
+/// Says something beside the result, on standard error. Where even that fails, nobody is left to be
+/// told.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "bitdash: {text}");
 }

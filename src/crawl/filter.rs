@@ -1,8 +1,9 @@
-//! `Filter`: which addresses may be connected to and stored, and which of those that a person names.
+//! `Filter`: which addresses may be connected to and stored, and which of those that a person
+//! names.
 //!
-//! Layer 1: pure functions over sorted ranges; no file, no clock. A list may hold a hundred thousand
-//! CIDRs (bogon lists, Spamhaus DROP), and every entry of every `addr` message is asked about, so that
-//! an answer costs one binary search.
+//! Layer 1: pure functions over sorted ranges; no file, no clock. A list may hold a hundred
+//! thousand CIDRs (bogon lists, Spamhaus DROP), and every entry of every `addr` message is asked
+//! about, so that an answer costs one binary search.
 //!
 //! Invariants of a set of ranges:
 //! 1. ranges are sorted by their first address;
@@ -121,10 +122,11 @@ const fn block(
 
 /// The built-in ranges.
 ///
-/// Source: the IANA IPv4 Special-Purpose Address Registry as of 2026-11, every row that is not "globally
-/// reachable" or for which that is not applicable, and the multicast space (its own IANA registry).
-/// Bitcoin Core and TRB pass several of these on when told of them (neither drops 192.0.0.0/24,
-/// 192.88.99.0/24, 224.0.0.0/4 or 240.0.0.0/4), so that they do arrive in `addr` messages.
+/// Source: the IANA IPv4 Special-Purpose Address Registry as of 2026-11, every row that is not
+/// "globally reachable" or for which that is not applicable, and the multicast space (its own IANA
+/// registry). Bitcoin Core and TRB pass several of these on when told of them (neither drops
+/// 192.0.0.0/24, 192.88.99.0/24, 224.0.0.0/4 or 240.0.0.0/4), so that they do arrive in `addr`
+/// messages.
 pub const SPECIAL_PURPOSE: &[SpecialPurpose] = &[
     block([0, 0, 0, 0], 8, "This network", "RFC791 RFC1122"),
     block([10, 0, 0, 0], 8, "Private-Use", "RFC1918"),

@@ -1,9 +1,10 @@
 //! The configuration: `bitdash.toml` and the environment, checked whole before anything uses it.
 //!
-//! Layer 3. Owns the names, defaults and ranges of all keys (`config/keys.rs`) and what SIGHUP may change;
-//! never connects to anything. Invariants:
+//! Layer 3. Owns the names, defaults and ranges of all keys (`config/keys.rs`) and what SIGHUP may
+//! change; never connects to anything. Invariants:
 //! 1. a [`Config`] that exists is valid: every value lies in its range;
-//! 2. what [`Config::to_toml`] prints is read back as the same configuration, but for a masked password;
+//! 2. what [`Config::to_toml`] prints is read back as the same configuration, but for a masked
+//!    password;
 //! 3. no message, `Debug` or printed configuration holds the password of the database.
 
 mod database_url;
@@ -153,15 +154,16 @@ pub struct SiteConfig {
 /// What a newly read configuration means for a running crawl.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ReloadReport {
-    /// What changes, as `max_sockets=50->800`: no spaces inside, names outside `crawl` with their section.
+    /// What changes, as `max_sockets=50->800`: no spaces inside, names outside `crawl` with their
+    /// section.
     pub changed: Vec<String>,
     /// What differs too, but is only read at start.
     pub needs_restart: Vec<String>,
 }
 
 impl Config {
-    /// Reads and checks the text of a configuration file. `file` is its name for messages, `folder` what
-    /// relative paths in it are relative to.
+    /// Reads and checks the text of a configuration file. `file` is its name for messages, `folder`
+    /// what relative paths in it are relative to.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -268,7 +270,8 @@ impl Config {
         report
     }
 
-    /// This configuration with everything of `new` that SIGHUP changes: what a crawl runs with after it.
+    /// This configuration with everything of `new` that SIGHUP changes: what a crawl runs with
+    /// after it.
     pub fn reloaded_with(&self, new: &Self) -> Self {
         let mut config = self.clone();
         for key in KEYS.iter().filter(|key| key.reloaded) {

@@ -2,7 +2,8 @@
 //!
 //! Layer 3. Invariants:
 //! 1. a record is one line, whatever text is in it;
-//! 2. a line that cannot be written (a full disk) stops nothing; it is counted, and the next line that can
+//! 2. a line that cannot be written (a full disk) stops nothing; it is counted, and the next line
+//!    that can
 //!    be written says how many were lost.
 
 use std::fs::{File, OpenOptions};
@@ -59,8 +60,8 @@ impl LogHandle {
         Box::new(Filtered { writer, turn: Mutex::new(()) })
     }
 
-    /// Opens the log file (again) and sets the level: for SIGHUP, after a new configuration or logrotate.
-    /// A file that was moved away is made anew.
+    /// Opens the log file (again) and sets the level: for SIGHUP, after a new configuration or
+    /// logrotate. A file that was moved away is made anew.
     ///
     /// # Errors
     /// The file cannot be opened; the log then goes on where it was.
@@ -145,7 +146,8 @@ fn write_some(output: &mut dyn Write, bytes: &[u8]) -> usize {
     written
 }
 
-/// Replaces every newline but the last by its escape: messages of PostgreSQL may have several lines.
+/// Replaces every newline but the last by its escape: messages of PostgreSQL may have several
+/// lines.
 fn on_one_line(line: &[u8]) -> Vec<u8> {
     let body = line.strip_suffix(b"\n").unwrap_or(line);
     let mut out = Vec::with_capacity(line.len() + 16);

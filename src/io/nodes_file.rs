@@ -1,7 +1,7 @@
 //! The nodes file: seeds and named nodes, one `HOST [PORT] [NAME]` a line.
 //!
-//! Layer 3. A wrong line costs that line alone: it is complained of with its number, and the others are
-//! used. Host names are only read here; `resolve` looks them up.
+//! Layer 3. A wrong line costs that line alone: it is complained of with its number, and the others
+//! are used. Host names are only read here; `resolve` looks them up.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +16,8 @@ use crate::io::text_file::{self, quoted};
 pub struct NodesFile {
     /// The lines that can be used, each host and port once, in the file's order.
     pub lines: Vec<Line>,
-    /// One line of text per line that cannot be used, such as `nodes.txt:12: ...`; shortened if there are many.
+    /// One line of text per line that cannot be used, such as `nodes.txt:12: ...`; shortened if
+    /// there are many.
     pub complaints: Vec<String>,
 }
 

@@ -16,7 +16,8 @@ pub fn cpu_time() -> Option<Duration> {
     cpu_of(&std::fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// Raises the soft limit of open files to the hard one, and returns what holds then; `None` is no limit.
+/// Raises the soft limit of open files to the hard one, and returns what holds then; `None` is no
+/// limit.
 ///
 /// # Errors
 /// The operating system refuses; the soft limit that holds is in [`open_files`].
@@ -33,15 +34,17 @@ pub fn open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// `/proc/self/status` gives kB, whatever the size of a page is; on ARM boards it may be 4, 16 or 64 kB.
+/// `/proc/self/status` gives kB, whatever the size of a page is; on ARM boards it may be 4, 16 or
+/// 64 kB.
 fn resident_of(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
 }
 
-/// Fields 14 and 15 of `/proc/self/stat`, user and system time in ticks. They are counted behind the last
-/// parenthesis, since the second field, the program's name, may hold spaces and parentheses.
+/// Fields 14 and 15 of `/proc/self/stat`, user and system time in ticks. They are counted behind
+/// the last parenthesis, since the second field, the program's name, may hold spaces and
+/// parentheses.
 fn cpu_of(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);

@@ -1,8 +1,8 @@
 //! Looking up the host names of the nodes file, on threads of its own: never on the loop's.
 //!
-//! Layer 3. The system's look-up blocks, for many seconds where the line is down, and cannot be broken off.
-//! So a few threads share the names, a further one waits for them until a deadline, and the caller's
-//! function gets everything at once: nothing else of the program ever waits.
+//! Layer 3. The system's look-up blocks, for many seconds where the line is down, and cannot be
+//! broken off. So a few threads share the names, a further one waits for them until a deadline, and
+//! the caller's function gets everything at once: nothing else of the program ever waits.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,19 +21,20 @@ use crate::io::nodes_file::{Host, Line};
 pub struct Resolved {
     /// The line.
     pub line: Line,
-    /// Its IPv4 addresses (one where it names an address itself, all A records of a name), or one line of
-    /// text that says why there are none.
+    /// Its IPv4 addresses (one where it names an address itself, all A records of a name), or one
+    /// line of text that says why there are none.
     pub addresses: Result<Vec<Address>, String>,
 }
 
-/// How long [`resolve`] should wait at most; the system's own look-up gives up after 10 to 30 seconds.
+/// How long [`resolve`] should wait at most; the system's own look-up gives up after 10 to 30
+/// seconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Looks up all names among `lines` and calls `done` once, with every line in its order, after `patience` at
-/// the latest; names without an answer by then fail.
+/// Looks up all names among `lines` and calls `done` once, with every line in its order, after
+/// `patience` at the latest; names without an answer by then fail.
 ///
-/// If no line holds a name, or no thread can be had, `done` is called before this returns; otherwise from
-/// another thread.
+/// If no line holds a name, or no thread can be had, `done` is called before this returns;
+/// otherwise from another thread.
 pub fn resolve(
     lines: Vec<Line>,
     patience: Duration,
@@ -97,8 +98,8 @@ fn call<F: FnOnce(Vec<Resolved>)>(done: &Mutex<Option<F>>, resolved: Vec<Resolve
     }
 }
 
-/// Starts the threads that look names up, and says how many there are. Each ends with the last name, or when
-/// nobody waits for its answer any more.
+/// Starts the threads that look names up, and says how many there are. Each ends with the last
+/// name, or when nobody waits for its answer any more.
 fn start_workers(
     names: VecDeque<(usize, String, u16)>,
     lookup: Lookup,

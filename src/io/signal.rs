@@ -1,7 +1,7 @@
 //! `Signals`: SIGHUP, SIGTERM and SIGINT as events of the loop's poll.
 //!
-//! Layer 3. The crate signal-hook writes to a pipe in the handler, which keeps this crate free of unsafe
-//! code. A signal also interrupts the poll itself, which is never restarted: the loop treats
+//! Layer 3. The crate signal-hook writes to a pipe in the handler, which keeps this crate free of
+//! unsafe code. A signal also interrupts the poll itself, which is never restarted: the loop treats
 //! `Interrupted` as an empty turn.
 
 use std::io;
@@ -23,10 +23,11 @@ pub enum Signal {
 pub struct Signals(signal_hook_mio::v1_0::Signals);
 
 impl Signals {
-    /// Installs the handlers. From here on none of the three ends the process by itself: make this the
-    /// first thing of all, so that a SIGHUP during the start does not.
+    /// Installs the handlers. From here on none of the three ends the process by itself: make this
+    /// the first thing of all, so that a SIGHUP during the start does not.
     ///
-    /// SIGPIPE needs no handler: Rust's runtime ignores it, and writing to a closed pipe is an error.
+    /// SIGPIPE needs no handler: Rust's runtime ignores it, and writing to a closed pipe is an
+    /// error.
     ///
     /// # Errors
     /// The operating system refuses a pipe or a handler.

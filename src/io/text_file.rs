@@ -1,6 +1,7 @@
 //! Reading a whole file that a person wrote, with a bound on its size.
 //!
-//! Layer 3. Whatever stands in such a file, reading it takes bounded memory and gives one clear line.
+//! Layer 3. Whatever stands in such a file, reading it takes bounded memory and gives one clear
+//! line.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,7 +29,8 @@ pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// A stranger's or a person's text for a message: quoted, on one line, without control characters, bounded.
+/// A stranger's or a person's text for a message: quoted, on one line, without control characters,
+/// bounded.
 pub fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for (index, c) in text.chars().enumerate() {

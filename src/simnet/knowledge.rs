@@ -65,16 +65,24 @@ impl Knowledge {
     ) -> Result<Self, WorldError> {
         let senders: Vec<usize> = (0..nodes.len()).filter(|at| nodes[*at].sends_peers).collect();
         let addresses = nodes.len() + dead;
-        let room: Vec<usize> = nodes.iter().map(|node| usable(wanted(node, addresses))).collect();
+        let room: Vec<usize> =
+            nodes.iter().map(|node| usable(wanted(node, nodes.len(), dead))).collect();
         let mut this = Self { sure: vec![Vec::new(); nodes.len()] };
         let too_few = WorldError::TooFewSenders { senders: senders.len(), addresses };
+        // Where tables are too small for all, the last resort is a reply longer than its table allows.
+        let most = |to: usize| usable(nodes[to].manner.most_peers());
         for at in 0..nodes.len() {
             let others = senders.len() - usize::from(nodes[at].sends_peers);
-            for _ in 0..LIVE_COPIES.min(others) {
-                // Small tables may be full; then the last resort is a longer reply.
+            for copy in 0..LIVE_COPIES.min(others) {
                 let to = this.sender(&senders, at, rng, |to| this.sure[to].len() < room[to]);
-                let to = to.or_else(|| this.sender(&senders, at, rng, |_| true));
-                this.sure[to.ok_or(too_few.clone())?].push(at as u32);
+                let to = to.or_else(|| {
+                    this.sender(&senders, at, rng, |to| this.sure[to].len() < most(to))
+                });
+                match to {
+                    Some(to) => this.sure[to].push(at as u32),
+                    None if copy == 0 => return Err(too_few),
+                    None => break,
+                }
             }
         }
         let told: usize = this.sure.iter().map(Vec::len).sum();
@@ -85,6 +93,11 @@ impl Knowledge {
             for copy in 0..copies.clamp(1, DEAD_COPIES) {
                 let to = this.sender(&senders, at, rng, |to| {
                     tells_of_dead(&nodes[to]) && this.sure[to].len() < room[to]
+                });
+                let to = to.or_else(|| {
+                    this.sender(&senders, at, rng, |to| {
+                        copy == 0 && tells_of_dead(&nodes[to]) && this.sure[to].len() < most(to)
+                    })
                 });
                 match to {
                     Some(to) => this.sure[to].push(at as u32),
@@ -148,8 +161,8 @@ impl Knowledge {
         if !spec.sends_peers {
             return 0;
         }
-        let addresses = world.nodes().len() + world.dead().len();
-        let plain = wanted(spec, addresses).max(self.sure[node].len());
+        let plain = wanted(spec, world.nodes().len(), world.dead().len());
+        let plain = plain.max(self.sure[node].len());
         let own = usize::from(spec.announces == Announces::InReply);
         (plain + own).min(spec.manner.most_peers().max(self.sure[node].len() + own))
     }
@@ -203,7 +216,8 @@ impl Knowledge {
 }
 
 /// How many addresses a node tells of, by the rules of its software.
-fn wanted(node: &NodeSpec, addresses: usize) -> usize {
+fn wanted(node: &NodeSpec, nodes: usize, dead: usize) -> usize {
+    let others = (if tells_of_dead(node) { nodes + dead } else { nodes }).saturating_sub(1);
     if !node.sends_peers {
         return 0;
     }
@@ -218,7 +232,7 @@ fn wanted(node: &NodeSpec, addresses: usize) -> usize {
         Manner::Gocoin => node.table / 5,
     };
     // A reply of one entry could not be told from a self-announcement.
-    share.min(node.manner.most_peers()).max(2).min(addresses.saturating_sub(1))
+    share.min(node.manner.most_peers()).max(2).min(others)
 }
 
 /// How much of a reply may be made up of what is sure: the odd entries and the own address need room.

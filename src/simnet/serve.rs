@@ -202,32 +202,52 @@ impl Server {
     /// If the poll fails.
     pub fn run(mut self) -> io::Result<Report> {
         let mut events = Events::with_capacity(EVENTS);
-        loop {
-            match self.poll.poll(&mut events, self.timeout()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            }
-            let now = self.started.elapsed();
-            let mut seen = 0;
-            for event in &events {
-                seen += 1;
-                match event.token() {
-                    STOP => return Ok(self.finish()),
-                    Token(at) if at >= FIRST_LISTENER => {
-                        if let Some(listener) = self.listeners.get_mut(at - FIRST_LISTENER) {
-                            listener.ready = true;
-                        }
-                    }
-                    Token(key) => self.handle_ready(key, now),
-                }
-            }
-            self.handle_timers(now);
-            // A full batch may hide ends that came before the new connections.
-            if seen < EVENTS {
-                self.admit(now);
-            }
-            self.accept();
+        let mut stopping = false;
+        while !stopping {
+            let timeout = self.timeout();
+            stopping = self.turn(&mut events, timeout)?;
         }
+        // What happened before the end counts, also where it was not looked at yet.
+        let end = self.started.elapsed() + LAST_LOOK;
+        loop {
+            for listener in &mut self.listeners {
+                listener.ready = true;
+            }
+            self.turn(&mut events, Some(Duration::ZERO))?;
+            if self.fresh.is_empty() && events.is_empty() || self.started.elapsed() > end {
+                return Ok(self.finish());
+            }
+        }
+    }
+
+    /// One round of events, timers and new connections; whether it is time to stop.
+    fn turn(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<bool> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            other => other?,
+        }
+        let now = self.started.elapsed();
+        let mut seen = 0;
+        let mut stop = false;
+        for event in &*events {
+            seen += 1;
+            match event.token() {
+                STOP => stop = true,
+                Token(at) if at >= FIRST_LISTENER => {
+                    if let Some(listener) = self.listeners.get_mut(at - FIRST_LISTENER) {
+                        listener.ready = true;
+                    }
+                }
+                Token(key) => self.handle_ready(key, now),
+            }
+        }
+        self.handle_timers(now);
+        // A full batch may hide ends that came before the new connections.
+        if seen < EVENTS {
+            self.admit(now);
+        }
+        self.accept();
+        Ok(stop)
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -478,3 +498,5 @@ const RETRY: Duration = Duration::from_millis(10);
 /// A client that resets sooner after the last byte of a reply has not read it.
 const READ_WITHIN: Duration = Duration::from_millis(20);
 const TOGETHER: usize = 4096;
+/// How long to look, at the end, for what has happened already.
+const LAST_LOOK: Duration = Duration::from_secs(1);

@@ -345,3 +345,6 @@ const SHARED_PORT_NODES: u64 = 14;
 const LOW_PORT: u32 = 1024;
 const PORT_SPAN: u32 = 32_768 - LOW_PORT;
 const TRIES: usize = 10_000;
+
+#[cfg(test)]
+mod tests;

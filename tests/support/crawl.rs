@@ -118,7 +118,7 @@ impl Crawl {
             ("crawl.connects_per_second", "0".into()),
             ("crawl.candidate_connect_timeout", "\"500ms\"".into()),
             ("crawl.connect_timeout", "\"1s\"".into()),
-            ("crawl.addr_timeout", "\"12s\"".into()),
+            ("crawl.addr_timeout", "\"4s\"".into()),
             ("crawl.addr_quiet", "\"400ms\"".into()),
             ("filter.only", "[\"127.0.0.0/8\"]".into()),
             ("database.url", format!("{:?}", database.url)),

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 /// A PostgreSQL connection string, as a URL or as `key=value` pairs.
 ///
-/// `Display` and `Debug` show it with the password masked; only [`DatabaseUrl::expose`] gives it away.
+/// `Display` and `Debug` show it with the password masked; only [`DatabaseUrl::expose`] gives it
+/// away.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
 
@@ -53,7 +54,8 @@ impl fmt::Debug for DatabaseUrl {
 
 const MASK: &str = "***";
 
-/// Masks from the user's colon to the last `@` of all, so that a password with a raw `@`, `/` or `?` goes whole.
+/// Masks from the user's colon to the last `@` of all, so that a password with a raw `@`, `/` or
+/// `?` goes whole.
 fn masked_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let credentials_end = rest.find('@').unwrap_or(0);

@@ -72,8 +72,8 @@ pub const KEYS: &[Key] = &[
     key!(backoff.lost_max, LIVE, Span(SHORTEST, days(365))),
     key!(network.magic, AT_START, MagicBytes),
     key!(network.port, AT_START, Whole(1u16, u16::MAX)),
-    // Bitcoin Core closes the connection below 31800 (`MIN_PEER_PROTO_VERSION`). 70016 and above are allowed,
-    // but make Core send `wtxidrelay` and `sendaddrv2` first, which the crawler skips.
+    // Bitcoin Core closes the connection below 31800 (`MIN_PEER_PROTO_VERSION`). 70016 and above
+    // are allowed, but make Core send `wtxidrelay` and `sendaddrv2` first, which the crawler skips.
     key!(network.protocol_version, AT_START, Whole(31_800i32, i32::MAX)),
     key!(network.user_agent, AT_START, Agent),
     // An integer of TOML ends at 2^63 - 1; nobody has defined bit 63.

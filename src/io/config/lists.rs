@@ -1,6 +1,7 @@
 //! The files of `filter.exclude_files`: one CIDR or address a line.
 //!
-//! Understood as they are published: Spamhaus DROP (`192.0.2.0/24 ; SBL123`), bogon lists, own opt-outs.
+//! Understood as they are published: Spamhaus DROP (`192.0.2.0/24 ; SBL123`), bogon lists, own
+//! opt-outs.
 
 use std::path::Path;
 
@@ -13,8 +14,8 @@ use crate::io::text_file::{self, quoted};
 /// The largest exclude file, in bytes: several million lines.
 const MAX_BYTES: u64 = 64_000_000;
 
-/// Reads one exclude file. `#` and `;` start a comment; lines of IPv6 are skipped, since nothing there is
-/// ever connected to.
+/// Reads one exclude file. `#` and `;` start a comment; lines of IPv6 are skipped, since nothing
+/// there is ever connected to.
 ///
 /// # Errors
 /// The file cannot be read, or the first line that is neither.

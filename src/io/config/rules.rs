@@ -1,4 +1,5 @@
-//! What a value may be: for each kind of key how it is read, written back, and what is said to be allowed.
+//! What a value may be: for each kind of key how it is read, written back, and what is said to be
+//! allowed.
 
 use std::fmt::Display;
 use std::net::Ipv4Addr;
@@ -25,8 +26,8 @@ pub struct Refusal {
 pub trait Rule {
     /// What such a value is inside the program.
     type Kind;
-    /// Reads a value; `folder` is what relative paths are relative to. The error is the wrong part of a
-    /// list, or `None` if the value is wrong as a whole.
+    /// Reads a value; `folder` is what relative paths are relative to. The error is the wrong part
+    /// of a list, or `None` if the value is wrong as a whole.
     fn read(&self, value: &Value, folder: &Path) -> Result<Self::Kind, Option<String>>;
     /// Writes it as TOML.
     fn show(&self, value: &Self::Kind) -> String;
@@ -111,8 +112,8 @@ impl Rule for Span {
     }
 }
 
-/// Reads a duration in the contract's units. Months and years are refused (no two are of the same length),
-/// so are fractions of a millisecond, and a number without a unit.
+/// Reads a duration in the contract's units. Months and years are refused (no two are of the same
+/// length), so are fractions of a millisecond, and a number without a unit.
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut units =
         text.split(|c: char| !c.is_alphabetic()).filter(|unit| !unit.is_empty()).peekable();
@@ -196,7 +197,8 @@ impl Rule for Places {
     }
 }
 
-/// A relative path is relative to the folder of the configuration file, wherever the program is started.
+/// A relative path is relative to the folder of the configuration file, wherever the program is
+/// started.
 fn path_in(folder: &Path, text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| folder.join(text))
 }

@@ -36,8 +36,8 @@ impl std::fmt::Debug for Secret {
 }
 
 impl ConfigSource {
-    /// Makes a source of the file named with `-c`, or [`DEFAULT_FILE`] in the current folder, and of the
-    /// process's environment.
+    /// Makes a source of the file named with `-c`, or [`DEFAULT_FILE`] in the current folder, and
+    /// of the process's environment.
     pub fn new(named: Option<PathBuf>) -> Self {
         Self::with_environment(named, std::env::var_os(URL_VARIABLE))
     }
@@ -50,8 +50,8 @@ impl ConfigSource {
 
     /// Reads and checks the configuration.
     ///
-    /// A file that was named must exist. Without a name, a missing [`DEFAULT_FILE`] stands for an empty one,
-    /// which [`ConfigSource::notice`] then says; once it was there it must stay.
+    /// A file that was named must exist. Without a name, a missing [`DEFAULT_FILE`] stands for an
+    /// empty one, which [`ConfigSource::notice`] then says; once it was there it must stay.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -88,7 +88,8 @@ impl ConfigSource {
         self.named.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
     }
 
-    /// What a keeper should know of the last [`ConfigSource::load`]: that the default file is not there.
+    /// What a keeper should know of the last [`ConfigSource::load`]: that the default file is not
+    /// there.
     pub fn notice(&self) -> Option<String> {
         let missing = self.named.is_none() && !self.found.get();
         missing.then(|| {

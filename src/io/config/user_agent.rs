@@ -11,9 +11,11 @@ pub fn with_version(agent: &str) -> String {
     agent.replace(VERSION_WORD, env!("CARGO_PKG_VERSION"))
 }
 
-/// Adds a contact as a comment of the last part of the user agent: `/bitdash:0.1.0(name@example.org)/`.
+/// Adds a contact as a comment of the last part of the user agent:
+/// `/bitdash:0.1.0(name@example.org)/`.
 ///
-/// A part that has a comment already gets the contact behind a semicolon, as BIP-0014 parts comments.
+/// A part that has a comment already gets the contact behind a semicolon, as BIP-0014 parts
+/// comments.
 pub fn with_contact(agent: &str, contact: &str) -> String {
     let comment = comment(contact);
     if comment.is_empty() {
@@ -31,10 +33,11 @@ pub fn with_contact(agent: &str, contact: &str) -> String {
 
 /// The contact in the characters that a comment may have.
 ///
-/// BIP-0014 reserves `/`, `:`, `(` and `)` for the structure of the user agent, and Bitcoin Core's own
-/// comments hold nothing but letters, digits, spaces and ` .,;-_?@`. So a URL loses its scheme, and every
-/// run of other characters becomes one space: `https://example.org/crawler/` is sent as
-/// `example.org crawler`, which a person still reads as a place to look. Mail addresses stay as they are.
+/// BIP-0014 reserves `/`, `:`, `(` and `)` for the structure of the user agent, and Bitcoin Core's
+/// own comments hold nothing but letters, digits, spaces and ` .,;-_?@`. So a URL loses its scheme,
+/// and every run of other characters becomes one space: `https://example.org/crawler/` is sent as
+/// `example.org crawler`, which a person still reads as a place to look. Mail addresses stay as
+/// they are.
 pub fn comment(contact: &str) -> String {
     let contact = contact.trim();
     let bare = SCHEMES

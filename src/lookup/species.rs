@@ -1,0 +1,634 @@
+//! Species: the lineage of a node's software, told from what its `version` claims.
+//!
+//! Layer 1: rules as data and pure functions. Owns: the words of the column `species`, and how fast
+//! a family answers `getaddr`. Must not touch: anything that is not in the `version` message.
+//!
+//! A species is a lineage, not a product: Knots with BIP 110 is Knots, Omni and Statoshi are Core.
+//! All of it is a claim: user agent and services are what a stranger sends. Where a claim is
+//! impossible (a version that Core never had, or one older than the service that it offers) the
+//! word is [`DISGUISED`].
+//!
+//! TRB is known by more than its name. It writes the number of its `version` field as its dotted
+//! version, `99999` as `0.9.99.99`, and no other family does; so an operator's own name
+//! (`/jwrd.net:0.9.99.99/`) does not hide it.
+//!
+//! Invariants:
+//! 1. [`species`] gives a word of [`ALL`], whatever came.
+//! 2. Comments in parentheses never decide, but for the marks of SegWit2x and of the big-block
+//!    families: operators write what they like there.
+//! 3. The order is: TRB, forgeries, other coins, what is built on Core, all others. Knots comes
+//!    before Core, since its agent begins with Core's.
+//!
+//! Sources: the TRB tree (knobs.h, util.cpp); Bitnodes snapshots of 2022-09-13 and 2026-04-28; the
+//! ban list of a BitCore DNS seeder (2018); Luke-Jr's charts; Bitcoin Core protocol.h.
+
+/// "The Real Bitcoin" and what descends from it.
+pub const TRB: &str = "TRB";
+/// Bitcoin Core and builds of it under its own agent.
+pub const CORE: &str = "Core";
+/// Bitcoin Knots, with or without BIP 110.
+pub const KNOTS: &str = "Knots";
+/// Bitcoin Cash: BCHN, ABC, and others with an excessive-block mark.
+pub const BCH: &str = "BCH";
+/// Bitcoin SV.
+pub const BSV: &str = "BSV";
+/// Bitcoin XT.
+pub const XT: &str = "XT";
+/// Bitcoin Classic.
+pub const CLASSIC: &str = "Classic";
+/// Bitcoin Unlimited, on either chain.
+pub const UNLIMITED: &str = "Unlimited";
+/// btc1, the client of SegWit2x.
+pub const SEGWIT2X: &str = "SegWit2x";
+/// btcd.
+pub const BTCD: &str = "btcd";
+/// bcoin.
+pub const BCOIN: &str = "bcoin";
+/// Gocoin.
+pub const GOCOIN: &str = "Gocoin";
+/// libbitcoin.
+pub const LIBBITCOIN: &str = "libbitcoin";
+/// Nodes on a utreexo accumulator: utreexod, Floresta.
+pub const UTREEXO: &str = "utreexo";
+/// Wallets and other light clients.
+pub const LIGHT: &str = "light";
+/// Servers of wallets and explorers.
+pub const INDEXER: &str = "indexer";
+/// Crawlers, seeders, monitors: we are one.
+pub const CRAWLER: &str = "crawler";
+/// Nodes of another chain with Bitcoin's magic.
+pub const OTHER_COIN: &str = "other_coin";
+/// Says to be Core, which is impossible.
+pub const DISGUISED: &str = "disguised";
+/// Everything else, an empty user agent too.
+pub const OTHER: &str = "other";
+
+/// Every word that [`species`] gives; single tokens, so that they can be values in tables and keys.
+pub const ALL: &[&str] = &[
+    TRB, CORE, KNOTS, BCH, BSV, XT, CLASSIC, UNLIMITED, SEGWIT2X, BTCD, BCOIN, GOCOIN, LIBBITCOIN,
+    UTREEXO, LIGHT, INDEXER, CRAWLER, OTHER_COIN, DISGUISED, OTHER,
+];
+
+/// How a family answers `getaddr`, which decides how long it is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Manner {
+    /// Within moments: Core from 23 on, and what is built on it; bcoin, btcd, Gocoin, utreexo
+    /// nodes.
+    AnswersAtOnce,
+    /// When it is this peer's turn, one random peer each 100 ms, so after some 10 s where many are
+    /// connected: TRB, Core up to 0.11.
+    Trickles,
+    /// When an exponential timer of mean 30 s fires: Core 0.12 to 22.
+    Delayed,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// The lineage of a node's software. The user agent is in its stored text form.
+pub fn species(user_agent: Option<&str>, protocol_version: i32, services: u64) -> &'static str {
+    let text = user_agent.unwrap_or("");
+    let agent = Agent::read(text);
+    if is_trb(&agent, protocol_version) {
+        return TRB;
+    }
+    if is_forged_name(text) {
+        return DISGUISED;
+    }
+    if let Some(word) = find(OTHER_COINS, &agent) {
+        return word;
+    }
+    if CORE_NAMES.contains(&agent.first().name) {
+        return built_on_core(&agent, protocol_version, services);
+    }
+    if agent.is_knots() {
+        return KNOTS;
+    }
+    if let Some(word) = find(FAMILIES, &agent) {
+        return word;
+    }
+    if agent.has_excessive_block_mark() || services & NODE_BITCOIN_CASH != 0 {
+        return BCH;
+    }
+    OTHER
+}
+
+/// How a node with this user agent (in its stored text form) answers `getaddr`.
+pub fn manner(user_agent: Option<&str>, protocol_version: i32) -> Manner {
+    let text = user_agent.unwrap_or("");
+    let agent = Agent::read(text);
+    if is_trb(&agent, protocol_version) {
+        return Manner::Trickles;
+    }
+    if is_forged_name(text) {
+        return Manner::Unknown;
+    }
+    if CORE_NAMES.contains(&agent.first().name) {
+        return match Release::read(agent.first().version) {
+            Some(release) if release.line >= 23 => Manner::AnswersAtOnce,
+            Some(release) if release.line >= 12 => Manner::Delayed,
+            Some(_) => Manner::Trickles,
+            None => Manner::Unknown,
+        };
+    }
+    match find(FAMILIES, &agent) {
+        Some(BCOIN | BTCD | GOCOIN | UTREEXO) => Manner::AnswersAtOnce,
+        _ => Manner::Unknown,
+    }
+}
+
+/// What a rule looks at.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// Some part of the agent has this name.
+    Name(&'static str),
+    /// The name of some part begins so.
+    Begins(&'static str),
+    /// The name of some part contains this, in upper or lower case.
+    Contains(&'static str),
+}
+
+use Rule::{Begins, Contains, Name};
+
+/// Chains that kept Bitcoin's magic; before Core and the families, whose names some of them wear.
+const OTHER_COINS: &[(Rule, &str)] = &[
+    (Begins("CKCoin"), OTHER_COIN),
+    (Begins("BitCore"), OTHER_COIN),
+    (Name("Aurum"), OTHER_COIN),
+    (Name("Ladybug"), OTHER_COIN),
+    (Name("SuperBitcoin"), OTHER_COIN),
+    (Name("SpuerBitcoin"), OTHER_COIN),
+    (Name("WorldBitcoin"), OTHER_COIN),
+    (Name("Bitcoin Gold"), OTHER_COIN),
+    (Name("Bitcoin XBC"), OTHER_COIN),
+    (Name("Bitcoin Core SQ"), OTHER_COIN),
+    (Begins("iriumd"), OTHER_COIN),
+    (Begins("vds_"), OTHER_COIN),
+];
+
+/// The first rule that holds decides.
+const FAMILIES: &[(Rule, &str)] = &[
+    (Begins("Bitcoin Cash"), BCH),
+    (Name("Bitcoin ABC"), BCH),
+    (Name("bchd"), BCH),
+    (Name("Bitcoin SV"), BSV),
+    (Name("Bitcoin XT"), XT),
+    (Name("Classic"), CLASSIC),
+    (Name("BitcoinUnlimited"), UNLIMITED),
+    (Name("BUCash"), UNLIMITED),
+    (Name("BCHUnlimited"), UNLIMITED),
+    (Name("btcd"), BTCD),
+    (Name("bcoin"), BCOIN),
+    (Name("Gocoin"), GOCOIN),
+    (Name("libbitcoin"), LIBBITCOIN),
+    (Name("utreexod"), UTREEXO),
+    (Name("Floresta"), UTREEXO),
+    (Name("neutrino"), LIGHT),
+    (Begins("bitcoinj"), LIGHT),
+    (Name("Bitcoin Wallet"), LIGHT),
+    (Begins("bread"), LIGHT),
+    (Begins("Bither"), LIGHT),
+    (Begins("MultiBit"), LIGHT),
+    (Begins("bitsquare"), LIGHT),
+    (Contains("bip-157"), LIGHT),
+    (Contains("kyoto"), LIGHT),
+    (Name("electrs"), INDEXER),
+    (Contains("electrum"), INDEXER),
+    (Name("esplora"), INDEXER),
+    (Name("mempool"), INDEXER),
+    (Begins("bitnodes"), CRAWLER),
+    (Contains("-bitnodes"), CRAWLER),
+    (Name("KIT-DSN"), CRAWLER),
+    (Begins("dsn.tm.kit.edu"), CRAWLER),
+    (Name("GlobalNodeMap"), CRAWLER),
+    (Begins("nebula"), CRAWLER),
+    (Begins("bitdash"), CRAWLER),
+    (Begins("logosnaut"), CRAWLER),
+    (Contains("crawl"), CRAWLER),
+    (Contains("seeder"), CRAWLER),
+    (Contains("census"), CRAWLER),
+    (Contains("monitor"), CRAWLER),
+    (Contains("observatory"), CRAWLER),
+    (Contains("scan"), CRAWLER),
+    (Contains("sonar"), CRAWLER),
+    (Contains("scout"), CRAWLER),
+];
+
+/// Core's own name, and that of a build of it with statistics.
+const CORE_NAMES: [&str; 2] = ["Satoshi", "Statoshi"];
+
+/// Names of Knots over the years, where they are a part's whole name.
+const KNOTS_NAMES: [&str; 3] = ["ljr", "next", "eligius"];
+
+/// The newest line that a Core may claim. Two lines appear a year; 31 is of 2026.
+const NEWEST_LINE: u32 = 49;
+
+/// Service bits, and the line of Core that was the first to offer each.
+const FIRST_OFFERED: [(u64, u32); 4] = [
+    (1 << 3, 13),  // WITNESS
+    (1 << 6, 21),  // COMPACT_FILTERS
+    (1 << 10, 16), // NETWORK_LIMITED
+    (1 << 11, 26), // P2P_V2
+];
+
+/// From this line on Core always offers something: NETWORK_LIMITED if nothing else. A pruned 0.11
+/// offered nothing.
+const ALWAYS_OFFERS: u32 = 16;
+
+const NODE_BITCOIN_CASH: u64 = 1 << 5;
+
+/// What is built on Core, or says so.
+fn built_on_core(agent: &Agent<'_>, protocol_version: i32, services: u64) -> &'static str {
+    let version = agent.first().version;
+    if matches!(version.split_once('.'), Some(("1", _))) && agent.first().comment.starts_with("2x")
+    {
+        return SEGWIT2X;
+    }
+    // Anarchist Prime: its own genesis block, Bitcoin's magic.
+    if version == "1.1.1" && protocol_version == 70006 {
+        return OTHER_COIN;
+    }
+    match Release::read(version) {
+        Some(release) if release.may_offer(services) => {}
+        _ => return DISGUISED,
+    }
+    if agent.is_knots() {
+        KNOTS
+    } else if agent.has_excessive_block_mark() {
+        BCH
+    } else {
+        CORE
+    }
+}
+
+/// Whether the agent is TRB's: by its name, or by the arithmetic of its version.
+///
+/// Core 0.6.0 is the one Core for which the arithmetic holds (60000). An empty agent counts with
+/// TRB's own number only.
+fn is_trb(agent: &Agent<'_>, protocol_version: i32) -> bool {
+    match agent.parts.as_slice() {
+        [] => agent.is_empty && protocol_version == 99999,
+        [part] if part.comment.is_empty() && !part.name.is_empty() => {
+            part.name == "therealbitcoin.org"
+                || (agent.is_enclosed
+                    && is_dotted(protocol_version, part.version)
+                    && !(part.name == "Satoshi" && protocol_version == 60000))
+        }
+        parts => parts.iter().any(|part| part.name == "therealbitcoin.org"),
+    }
+}
+
+/// Whether this is the number as TRB and the first Bitcoin write it: by twos, the last left out
+/// when 0.
+fn is_dotted(number: i32, text: &str) -> bool {
+    if number <= 0 {
+        return false;
+    }
+    let (a, b, c, d) =
+        (number / 1_000_000, number / 10_000 % 100, number / 100 % 100, number % 100);
+    match d {
+        0 => text == format!("{a}.{b}.{c}"),
+        _ => text == format!("{a}.{b}.{c}.{d}"),
+    }
+}
+
+/// Names that scanners wear to pass for Core: `/Sat0shi:`, `/Satoshi2:`, `/SatoshiX:`, `Satoshi:`
+/// without slash.
+fn is_forged_name(text: &str) -> bool {
+    let Some(behind) = text.strip_prefix('/') else {
+        return text.starts_with("Satoshi:");
+    };
+    let name = behind.split(':').next().unwrap_or("");
+    let added = name.strip_prefix("Satoshi").unwrap_or("");
+    name == "Sat0shi"
+        || !added.is_empty() && added.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'X'))
+}
+
+fn find(rules: &[(Rule, &'static str)], agent: &Agent<'_>) -> Option<&'static str> {
+    let holds = |rule: &Rule| {
+        agent.parts.iter().any(|part| match *rule {
+            Name(name) => part.name == name,
+            Begins(name) => part.name.starts_with(name),
+            Contains(word) => part.name.to_ascii_lowercase().contains(word),
+        })
+    };
+    rules.iter().find(|(rule, _)| holds(rule)).map(|(_, word)| *word)
+}
+
+/// A user agent taken apart (BIP 14): `/name:version(comment)/name:version(comment)/`.
+struct Agent<'a> {
+    parts: Vec<Part<'a>>,
+    is_empty: bool,
+    /// Whether it begins and ends with a slash, as it should.
+    is_enclosed: bool,
+}
+
+/// One part of it; what is missing is empty.
+#[derive(Clone, Copy, Default)]
+struct Part<'a> {
+    name: &'a str,
+    version: &'a str,
+    /// Without its first parenthesis, up to the part's end.
+    comment: &'a str,
+}
+
+impl<'a> Agent<'a> {
+    fn read(text: &'a str) -> Self {
+        let mut parts = Vec::new();
+        let mut depth = 0_u32;
+        // A slash within a comment ends nothing.
+        let segments = text.split(|character| {
+            match character {
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            character == '/' && depth == 0
+        });
+        for segment in segments.filter(|segment| !segment.is_empty()) {
+            let (bare, comment) = segment.split_once('(').unwrap_or((segment, ""));
+            let (name, version) = bare.split_once(':').unwrap_or((bare, ""));
+            parts.push(Part { name, version, comment });
+        }
+        let is_enclosed = text.len() > 1 && text.starts_with('/') && text.ends_with('/');
+        Self { parts, is_empty: text.is_empty(), is_enclosed }
+    }
+
+    fn first(&self) -> Part<'a> {
+        self.parts.first().copied().unwrap_or_default()
+    }
+
+    fn is_knots(&self) -> bool {
+        self.parts.iter().any(|part| {
+            let marked = |text: &str| {
+                let text = text.to_ascii_lowercase();
+                text.contains("knots") || text.contains("bip110")
+            };
+            marked(part.name) || marked(part.version) || KNOTS_NAMES.contains(&part.name)
+        })
+    }
+
+    /// `(EB32.0)`: the largest block that a big-block node takes.
+    fn has_excessive_block_mark(&self) -> bool {
+        let is_mark = |part: &Part<'_>| {
+            let size = part.comment.strip_prefix("EB").and_then(|rest| rest.bytes().next());
+            size.is_some_and(|byte| byte.is_ascii_digit())
+        };
+        self.parts.iter().any(is_mark)
+    }
+}
+
+/// A version that a Core could have had.
+#[derive(Clone, Copy)]
+struct Release {
+    /// 21 for 0.21 and 21.99 (its development version), 22 for 22: the numbers went on without the
+    /// 0.
+    line: u32,
+    /// 99 for a development version, which has already what the next line brings.
+    minor: u32,
+}
+
+impl Release {
+    /// Reads `0.6.0` to `0.21.2` with a fourth number or without, and `21.99.0`, `22.0.0` and so
+    /// on.
+    fn read(text: &str) -> Option<Self> {
+        let numbers = text.split('.').map(number).collect::<Option<Vec<u32>>>()?;
+        let (line, minor) = match *numbers.as_slice() {
+            [0, line @ 6..=21, minor] | [0, line @ 6..=21, minor, _] => (line, minor),
+            [line @ 21..=NEWEST_LINE, minor, _] => (line, minor),
+            _ => return None,
+        };
+        matches!(minor, 0..=19 | 99).then_some(Self { line, minor })
+    }
+
+    /// Whether no service is older than the claim, and none is missing that every Core of the line
+    /// has.
+    fn may_offer(self, services: u64) -> bool {
+        let newest = if self.minor == 99 { self.line + 1 } else { self.line };
+        let is_too_old = |(bit, line): &(u64, u32)| services & bit != 0 && newest < *line;
+        !FIRST_OFFERED.iter().any(is_too_old) && (services != 0 || self.line < ALWAYS_OFFERS)
+    }
+}
+
+/// One or two digits without a leading zero.
+fn number(text: &str) -> Option<u32> {
+    let is_plain = matches!(text.as_bytes(), [b'0'..=b'9'] | [b'1'..=b'9', b'0'..=b'9']);
+    if is_plain { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// WITNESS, NETWORK_LIMITED and P2P_V2 beside NETWORK: what most nodes offer.
+    const USUAL: u64 = 3081;
+
+    #[test]
+    fn trb_is_known_by_the_arithmetic_of_its_version() {
+        let table = [
+            (99999, "/therealbitcoin.org:0.9.99.99/"),
+            (70001, "/therealbitcoin.org:0.7.0.1/"),
+            (50302, "/therealbitcoin.org:0.5.3.2/"),
+            (50400, "/therealbitcoin.org:0.5.4/"),
+            (99999, "/jwrd.net:0.9.99.99/"),
+            (50402, "/anything at all:0.5.4.2/"),
+            (1_020_304, "/a:1.2.3.4/"),
+            // A renamed node that wears Core's name.
+            (99999, "/Satoshi:0.9.99.99/"),
+            (99999, ""),
+        ];
+        for (protocol_version, agent) in table {
+            assert_eq!(species(Some(agent), protocol_version, 1), TRB, "{agent}");
+            assert_eq!(manner(Some(agent), protocol_version), Manner::Trickles, "{agent}");
+        }
+        assert_eq!(species(None, 99999, 1), TRB);
+    }
+
+    #[test]
+    fn trb_by_name_needs_no_arithmetic() {
+        assert_eq!(species(Some("/therealbitcoin.org:0.5.4/"), 70001, 1), TRB);
+        assert_eq!(species(Some("/therealbitcoin.org:0.5.4(a comment)/"), 50000, 1), TRB);
+    }
+
+    #[test]
+    fn digits_that_are_not_the_version_are_no_trb() {
+        let table = [
+            (70016, "/jwrd.net:0.9.99.99/", OTHER),
+            (99999, "/jwrd.net:0.9.99.99/other:1/", OTHER),
+            (99999, "/jwrd.net:0.9.99.9/", OTHER),
+            (99999, "jwrd.net:0.9.99.99", OTHER),
+            (50400, "/a:0.5.4.0/", OTHER),
+            (99999, "/:0.9.99.99/", OTHER),
+            (0, "/a:0.0.0/", OTHER),
+            (-1, "/a:0.0.0.-1/", OTHER),
+            (i32::MIN, "/a:-2147.-48.-36.-48/", OTHER),
+            // The first Core whose agent had a version: its number is its protocol version.
+            (60000, "/Satoshi:0.6.0/", CORE),
+            (70001, "/Satoshi:0.8.6/", CORE),
+            (99998, "", OTHER),
+        ];
+        for (protocol_version, agent, word) in table {
+            assert_eq!(species(Some(agent), protocol_version, 1), word, "{agent}");
+        }
+    }
+
+    #[test]
+    fn core_is_what_could_be_a_core() {
+        let good = [
+            "0.6.0",
+            "0.8.6",
+            "0.14.1.6",
+            "0.19.0.1",
+            "0.20.99",
+            "0.21.2",
+            "21.99.0",
+            "22.0.0",
+            "27.99.21",
+            "31.99.0",
+            "32.0.0",
+            "49.0.0",
+            "30.2.0(needs-coffee)",
+            "22.0.0()",
+            "30.0.0(Wanton; Jezebel; ver. 3.0)",
+            "29.1.0(a/b:1/c)",
+            "30.2.0(SegWit2x-RIP)",
+            "0.20.1(Omni:0.11.0)",
+            "0.12.1(bitcore)",
+            "30.0.0(BIP-110)",
+            "30.0.0(my seeder)",
+        ];
+        for version in good {
+            let agent = format!("/Satoshi:{version}/");
+            assert_eq!(species(Some(&agent), 70016, 1), CORE, "{agent}");
+        }
+        let bad = [
+            "",
+            "23",
+            "0.42.0",
+            "0.5.4",
+            "1.0.0",
+            "1.1.1",
+            "10.0.1",
+            "20.0.0",
+            "50.0.0",
+            "22.69.0",
+            "22.0",
+            "22.0.0.0",
+            "22.00.0",
+            "022.0.0",
+            "22.0.0-rc1",
+            "22.0.x",
+            "+22.0.0",
+            "22..0",
+            "4294967318.0.0",
+            "0.21",
+            "0.21.1.1.1",
+        ];
+        for version in bad {
+            let agent = format!("/Satoshi:{version}/");
+            assert_eq!(species(Some(&agent), 70016, 1), DISGUISED, "{agent}");
+            assert_eq!(manner(Some(&agent), 70016), Manner::Unknown, "{agent}");
+        }
+    }
+
+    #[test]
+    fn claims_older_than_their_services_are_disguised() {
+        let table = [
+            ("/Satoshi:25.1.0/", 1033, CORE),
+            ("/Satoshi:25.1.0/", USUAL, DISGUISED),
+            ("/Satoshi:25.99.0/", USUAL, CORE),
+            ("/Satoshi:26.0.0/", USUAL, CORE),
+            ("/Satoshi:0.20.1/", 1097, DISGUISED),
+            ("/Satoshi:0.20.99/", 1097, CORE),
+            ("/Satoshi:0.21.0/", 1097, CORE),
+            ("/Satoshi:0.15.1/", 1037, DISGUISED),
+            ("/Satoshi:0.16.0/", 1037, CORE),
+            ("/Satoshi:0.12.1/", 13, DISGUISED),
+            ("/Satoshi:0.13.0/", 13, CORE),
+            ("/Satoshi:31.0.0/", 0, DISGUISED),
+            ("/Satoshi:29.3.0/Knots:20260210/", 0, DISGUISED),
+            ("/Satoshi:0.11.2/", 0, CORE),
+        ];
+        for (agent, services, word) in table {
+            assert_eq!(species(Some(agent), 70016, services), word, "{agent} {services}");
+        }
+    }
+
+    #[test]
+    fn knots_is_told_before_core() {
+        let table = [
+            ("/Satoshi:29.3.0/Knots:20260210/", KNOTS),
+            ("/Satoshi:29.3.0/Knots:20260210+bip110-v0.4.1/UASF-BIP110:0.4/", KNOTS),
+            ("/Satoshi:29.1.0(X)/Knots:20250903/https://pyblock.xyz:8443/", KNOTS),
+            ("/GrayersDad:knots+bip110-v0.4.1(Mainnet Node-1)/", KNOTS),
+            ("/Satoshi:0.9.3/ljr:20141127/", KNOTS),
+            ("/Satoshi:28.1.0(knots)/", CORE),
+            ("/Satoshi:29.2.0/Corea:20251101/", CORE),
+        ];
+        for (agent, word) in table {
+            assert_eq!(species(Some(agent), 70016, 1), word, "{agent}");
+        }
+    }
+
+    #[test]
+    fn services_of_bitcoin_cash_tell_an_unknown_agent() {
+        assert_eq!(species(Some("/New Node:1.0/"), 70015, 1061), BCH);
+        assert_eq!(species(Some("/New Node:1.0(EB32.0)/"), 70015, 1), BCH);
+        assert_eq!(species(Some("/New Node:1.0(EBay)/"), 70015, 1), OTHER);
+    }
+
+    #[test]
+    fn manner_follows_the_version_of_core() {
+        let table = [
+            ("/Satoshi:0.8.6/", Manner::Trickles),
+            ("/Satoshi:0.11.2/", Manner::Trickles),
+            ("/Satoshi:0.12.0/", Manner::Delayed),
+            ("/Satoshi:0.21.1/", Manner::Delayed),
+            ("/Satoshi:22.0.0/", Manner::Delayed),
+            ("/Satoshi:22.0.0/Knots:20211108/", Manner::Delayed),
+            ("/Satoshi:22.99.0/", Manner::Delayed),
+            ("/Satoshi:23.0.0/", Manner::AnswersAtOnce),
+            ("/Satoshi:31.1.0/", Manner::AnswersAtOnce),
+            ("/Satoshi:23.0.0/Knots:20220529/", Manner::AnswersAtOnce),
+            ("/bcoin:v1.0.2/", Manner::AnswersAtOnce),
+            ("/btcwire:0.5.0/btcd:0.24.2/", Manner::AnswersAtOnce),
+            ("/Gocoin:1.11.1pre/", Manner::AnswersAtOnce),
+            ("/btcwire:0.5.0/utreexod:0.5.1/", Manner::AnswersAtOnce),
+            ("/btcwire:0.5.0/neutrino:0.17.1/", Manner::Unknown),
+            ("/CKCoinD:29.3.0/", Manner::Unknown),
+            ("Satoshi:31.0.0", Manner::Unknown),
+            ("/Sat0shi:31.0.0/", Manner::Unknown),
+            ("", Manner::Unknown),
+        ];
+        for (agent, expected) in table {
+            assert_eq!(manner(Some(agent), 70016), expected, "{agent}");
+        }
+        assert_eq!(manner(None, 70016), Manner::Unknown);
+    }
+
+    #[test]
+    fn strange_agents_do_no_harm() {
+        let long = "(".repeat(1024);
+        let escaped = "\\x00\\xff".repeat(100);
+        for agent in
+            ["/", "//", ":", "/:", "(", ")/(", "/)Satoshi:1(/", "/Satoshi/", &long, &escaped]
+        {
+            for protocol_version in [i32::MIN, -1, 0, 70016, i32::MAX] {
+                for services in [0, u64::MAX] {
+                    assert!(ALL.contains(&species(Some(agent), protocol_version, services)));
+                }
+                manner(Some(agent), protocol_version);
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_single_tokens_and_differ() {
+        for (number, word) in ALL.iter().enumerate() {
+            let is_token = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            assert!(is_token, "{word}");
+            assert!(!ALL[..number].contains(word), "{word}");
+        }
+        let rules = OTHER_COINS.iter().chain(FAMILIES);
+        assert!(rules.into_iter().all(|(_, word)| ALL.contains(word)));
+    }
+}

@@ -1,0 +1,352 @@
+//! The real binary against the simulated network and a real PostgreSQL: what the network serves is the oracle.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use support::crawl::{Account, Crawl, Simnet, is_stats, value};
+use support::{Cluster, Database};
+
+/// Every node of the network stands in the database as it is served, and no other row does.
+fn check_map(database: &Database, simnet: &Simnet) {
+    let sql = "SELECT host(host), port, protocol_version, user_agent, services, start_height, relay, species,
+        status, last_outcome, failures, name IS NULL FROM nodes ORDER BY host, port";
+    let mut found: Vec<String> = database.rows(sql);
+    let served = simnet.table("nodes.tsv");
+    let or_null = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let mut expected: Vec<String> = served
+        .iter()
+        .map(|node| {
+            let relay = match node["relay"].as_str() {
+                "t" => "true",
+                "f" => "false",
+                _ => "-",
+            };
+            [
+                node["host"].clone(),
+                node["port"].clone(),
+                node["protocol_version"].clone(),
+                node["user_agent"].clone(),
+                node["services"].clone(),
+                or_null(&node["start_height"]),
+                relay.to_owned(),
+                node["species"].clone(),
+                "up|responded|0".to_owned(),
+            ]
+            .join("|")
+        })
+        .collect();
+    for row in &mut found {
+        // Whether it has a name is the seed list's business.
+        *row = row.rsplit_once('|').unwrap().0.replace("|t|", "|true|").replace("|f|", "|false|");
+    }
+    found.sort();
+    expected.sort();
+    let missing: Vec<&String> = expected.iter().filter(|row| !found.contains(row)).collect();
+    let extra: Vec<&String> = found.iter().filter(|row| !expected.contains(row)).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}, extra {extra:#?}");
+}
+
+/// The network has nothing to complain of, and met the crawler at most `each` times at each address.
+fn check_manners(account: &Account, each: u64, max_sockets: u64) {
+    assert_eq!(account.number("protocol_faults"), 0);
+    assert_eq!(account.number("bans"), 0);
+    assert_eq!(account.number("stray"), 0);
+    assert!(account.number("most_connections_per_address") <= each);
+    assert!(account.number("most_at_once") <= max_sockets);
+    let commands: BTreeSet<&str> =
+        account.figures.keys().filter_map(|key| key.strip_prefix("command.")).collect();
+    assert_eq!(commands, BTreeSet::from(["getaddr", "verack", "version"]));
+}
+
+#[test]
+fn one_pass_maps_the_network_row_by_row() {
+    let simnet = Simnet::start(&["--nodes", "400", "--dead", "900", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    check_map(&database, &simnet);
+
+    let dead: BTreeMap<String, String> = simnet
+        .table("dead.tsv")
+        .into_iter()
+        .map(|row| (format!("{}:{}", row["host"], row["port"]), row["kind"].clone()))
+        .collect();
+    let sql = "SELECT host(host) || ':' || port, last_outcome, failures FROM candidates";
+    for row in database.rows(sql) {
+        let fields: Vec<&str> = row.split('|').collect();
+        let outcome = match dead.get(fields[0]).map(String::as_str) {
+            Some("silent") => "connect_timeout",
+            Some("refusing") => "refused",
+            other => panic!("{row} is {other:?} in the network"),
+        };
+        assert_eq!((fields[1], fields[2]), (outcome, "1"), "{row}");
+    }
+    assert_eq!(
+        database.value("SELECT count(*) FROM addresses"),
+        database.value("SELECT (SELECT count(*) FROM nodes) + (SELECT count(*) FROM candidates)")
+    );
+    let pass = database.rows(
+        "SELECT pass, finished_at IS NOT NULL, responded, new_nodes,
+        probed = responded + failed, new_addresses = (SELECT count(*) FROM addresses) FROM passes",
+    );
+    assert_eq!(pass, ["1|t|400|400|t|t"].map(|row| row.replace('t', database_true())));
+    let up = "SELECT sum(nodes) FROM history WHERE pass = 1 AND dimension = 'species'";
+    assert_eq!(database.value(up), "400");
+    assert_eq!(database.value("SELECT count(*) FROM probes WHERE outcome = 'responded'"), "400");
+
+    // Whole replies: what was recorded is what the node has to give.
+    let sent: BTreeMap<String, u64> = database
+        .rows("SELECT host(host) || ':' || port, peers_sent FROM nodes")
+        .iter()
+        .filter_map(|row| row.split_once('|'))
+        .map(|(address, sent)| (address.to_owned(), sent.parse().unwrap()))
+        .collect();
+    let (mut whole, mut all) = (0, 0);
+    for node in simnet.table("nodes.tsv") {
+        let peers: u64 = node["peers"].parse().unwrap();
+        if peers >= 2 && node["manner"] != "old_core" {
+            all += 1;
+            whole += u64::from(sent[&format!("{}:{}", node["host"], node["port"])] >= peers);
+        }
+    }
+    assert!(all > 200 && whole * 100 >= all * 99, "{whole} of {all} whole replies");
+    check_manners(&simnet.stop(), 1, 200);
+}
+
+/// How the support prints `true`.
+fn database_true() -> &'static str {
+    "true"
+}
+
+#[test]
+fn a_stop_and_a_new_start_go_on_with_the_pass_and_repeat_nothing() {
+    let simnet = Simnet::start(&["--nodes", "300", "--dead", "600", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let slow = ["crawl.connects_per_second = 150"];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
+    crawl.start(&[]);
+    crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") > "3");
+    sleep(Duration::from_millis(500));
+    crawl.signal("-TERM");
+    let begin = Instant::now();
+    assert!(crawl.wait().success());
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(crawl.log().contains("stop lost=0"));
+    let sql = "SELECT probed, (SELECT count(*) FROM nodes) + (SELECT count(*) FROM candidates WHERE
+        last_probed IS NOT NULL), finished_at IS NULL FROM passes";
+    let row = database.rows(sql).remove(0);
+    let fields: Vec<&str> = row.split('|').collect();
+    assert_eq!(fields[0], fields[1], "what was counted is what was written");
+    assert!(fields[0].parse::<u64>().unwrap() < 800, "the pass was cut short: {row}");
+
+    assert!(crawl.run(&["--passes", "1"]).success());
+    assert!(crawl.log().contains("pass pass=1 state=resumed"));
+    assert_eq!(database.value("SELECT count(*) FROM passes"), "1");
+    check_map(&database, &simnet);
+    let again = "SELECT count(*) FROM probes";
+    assert_eq!(database.value(again), "300", "one result of each node in the pass");
+    let account = simnet.stop();
+    // A session that was cut off while it was connecting may have been met twice, a node never.
+    check_manners(&account, 2, 200);
+}
+
+#[test]
+fn sighup_changes_max_sockets_as_the_stats_line_shows() {
+    let simnet = Simnet::start(&["--nodes", "200", "--dead", "500", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let few = ["crawl.max_sockets = 10"];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &few);
+    crawl.start(&["--passes", "1"]);
+    let line = crawl.wait_for_log(is_stats);
+    assert_eq!((value(&line, "max_sockets"), value(&line, "limit")), ("10", "sockets"));
+
+    crawl.reconfigure(&database, &simnet.seeds(), &["crawl.max_sockets = \"many\""]);
+    crawl.signal("-HUP");
+    let line = crawl.wait_for_log(|line| line.contains("reload error="));
+    assert!(line.contains("[ERROR]") && line.contains("crawl.max_sockets"), "{line}");
+
+    crawl.reconfigure(&database, &simnet.seeds(), &["crawl.max_sockets = 100"]);
+    crawl.signal("-HUP");
+    crawl.wait_for_log(|line| line.contains("reload max_sockets=10->100"));
+    crawl.wait_for_log(|line| is_stats(line) && value(line, "max_sockets") == "100");
+    assert!(crawl.wait().success());
+    check_map(&database, &simnet);
+    let sockets = |line: &str| value(line, "sockets").parse::<u64>().unwrap();
+    let log = crawl.log();
+    let before = log.lines().filter(|l| is_stats(l) && value(l, "max_sockets") == "10");
+    assert!(before.map(sockets).all(|sockets| sockets <= 10));
+    check_manners(&simnet.stop(), 1, 100);
+}
+
+#[test]
+fn a_database_that_is_away_for_a_while_costs_nothing() {
+    let simnet = Simnet::start(&["--nodes", "300", "--dead", "900", "--time-scale", "0.05"]);
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let slow = ["crawl.connects_per_second = 150"];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
+    crawl.start(&["--passes", "1"]);
+    crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
+    cluster.stop_server();
+    crawl.wait_for_log(|line| line.contains("database state=down error="));
+    let away = crawl.wait_for_log(|line| is_stats(line) && line.contains(" db=down "));
+    sleep(Duration::from_secs(4));
+    cluster.start_server();
+    crawl.wait_for_log(|line| line.contains("database state=up"));
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    check_map(&database, &simnet);
+    // The crawl went on meanwhile.
+    let log = crawl.log();
+    let last_away = log.lines().rfind(|line| is_stats(line) && line.contains(" db=down "));
+    let probed = |line: &str| value(line, "probed").parse::<u64>().unwrap();
+    assert!(probed(last_away.unwrap()) > probed(&away) + 100, "{away} {last_away:?}");
+    let sql = "SELECT probed = (SELECT count(*) FROM nodes) + (SELECT count(*) FROM candidates) FROM passes";
+    assert_eq!(database.value(sql), "true");
+    check_manners(&simnet.stop(), 1, 200);
+}
+
+#[test]
+fn a_database_that_is_not_there_at_start_is_waited_for() {
+    let simnet = Simnet::start(&["--nodes", "60", "--dead", "40", "--time-scale", "0.05"]);
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    cluster.stop_server();
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
+    crawl.start(&["--passes", "1"]);
+    let line = crawl.wait_for_log(|line| line.contains("database state=down"));
+    assert!(line.contains("cannot reach the database"), "{line}");
+    cluster.start_server();
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    check_map(&database, &simnet);
+
+    // And a stop while it waits is heeded at once.
+    cluster.stop_server();
+    crawl.start(&[]);
+    crawl.wait_for_log(|line| line.contains("database state=up"));
+    sleep(Duration::from_millis(1_500));
+    crawl.signal("-INT");
+    let begin = Instant::now();
+    assert!(crawl.wait().success());
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_stop_while_the_database_is_away_says_what_was_lost() {
+    let simnet = Simnet::start(&["--nodes", "100", "--dead", "300", "--time-scale", "0.05"]);
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut crawl =
+        Crawl::configure(&database, &simnet.seeds(), &["crawl.connects_per_second = 60"]);
+    crawl.start(&[]);
+    crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
+    cluster.kill_server();
+    crawl.wait_for_log(|line| line.contains("database state=down"));
+    crawl.signal("-TERM");
+    let begin = Instant::now();
+    assert_eq!(crawl.wait().code(), Some(1));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    let log = crawl.log();
+    let lost = log.lines().find(|line| line.contains("stop lost=")).unwrap();
+    assert!(lost.contains("[WARN]") && value(lost, "lost") != "0", "{lost}");
+
+    // Those addresses are due again: the next start completes the map.
+    cluster.start_server();
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    check_map(&database, &simnet);
+}
+
+#[test]
+fn a_crawler_that_is_killed_goes_on_where_the_database_stands() {
+    let simnet = Simnet::start(&["--nodes", "200", "--dead", "400", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let slow = ["crawl.connects_per_second = 150", "database.flush_interval = \"200ms\""];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
+    for _ in 0..3 {
+        crawl.start(&[]);
+        sleep(Duration::from_millis(1_300));
+        crawl.signal("-KILL");
+        crawl.wait();
+    }
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    check_map(&database, &simnet);
+    assert_eq!(database.value("SELECT max(pass) FROM passes"), "1");
+    assert_eq!(database.value("SELECT count(*) FROM probes"), "200");
+}
+
+#[test]
+fn running_out_of_descriptors_costs_pace_and_no_node() {
+    let simnet = Simnet::start(&["--nodes", "200", "--dead", "300", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
+    let program = crawl.command(&["crawl", "--passes", "1"]);
+    let args: Vec<&str> = program.get_args().map(|arg| arg.to_str().unwrap()).collect();
+    // The hard limit, which the program cannot raise; 64 of it are kept for other things.
+    let script = format!("ulimit -n 90; exec {:?} \"$@\"", program.get_program());
+    let mut shell = Command::new("bash");
+    let log = std::fs::File::create(crawl.log_path()).unwrap();
+    crawl.child =
+        Some(shell.args(["-c", &script, "crawl"]).args(args).stderr(log).spawn().unwrap());
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    let log = crawl.log();
+    assert!(log.contains("max_sockets configured=200 open_files=90 uses=26"), "{log}");
+    check_map(&database, &simnet);
+    check_manners(&simnet.stop(), 1, 26);
+}
+
+#[test]
+fn what_is_wrong_with_the_input_is_said_in_one_line() {
+    let database = Cluster::shared().database();
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = dir.path().join("nodes.txt");
+    std::fs::write(&nodes, "127.9.9.9 65536\n127.9.9.9 1 gone\nno host at all here!\n").unwrap();
+    let crawl = Crawl::configure(&database, &nodes, &[]);
+    let run = |args: &[&str]| {
+        let output = crawl.command(args).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), error)
+    };
+    // Wrong lines are named, and the good one is used.
+    let (code, log) = run(&["crawl", "--passes", "1"]);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("nodes.txt:1: ") && log.contains("nodes.txt:3: "), "{log}");
+    assert_eq!(
+        database.rows("SELECT host(host), port, last_outcome FROM addresses"),
+        ["127.9.9.9|1|refused"]
+    );
+
+    let wrong = |lines: &[&str], code: i32, says: &str| {
+        crawl.reconfigure(&database, &nodes, lines);
+        let (got, log) = run(&["crawl", "--passes", "1"]);
+        assert_eq!(got, Some(code), "{log}");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.contains(says), "{says:?} is not in {log}");
+    };
+    wrong(&["crawl.max_sockets = 0"], 2, "crawl.max_sockets");
+    wrong(&["crawl.max_socket = 9"], 2, "max_sockets");
+    wrong(&["crawl.nodes_file = \"/nowhere/nodes.txt\""], 2, "/nowhere/nodes.txt");
+    let url =
+        |name: &str| format!("database.url = {:?}", database.url.replace(&database.name, name));
+    wrong(&[&url("no_such_database")], 1, "createdb");
+
+    let mut client = database.client();
+    client.batch_execute("UPDATE schema_migrations SET version = version + 99").unwrap();
+    wrong(&[], 1, "schema");
+}
+
+#[test]
+fn only_one_crawler_writes_into_a_database() {
+    let simnet = Simnet::start(&["--nodes", "60", "--dead", "100", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let mut first = Crawl::configure(&database, &simnet.seeds(), &[]);
+    first.start(&[]);
+    first.wait_for_log(|line| line.contains("state=started"));
+    let mut second = Crawl::configure(&database, &simnet.seeds(), &[]);
+    assert_eq!(second.run(&[]).code(), Some(1));
+    assert!(second.log().contains("another bitdash"), "{}", second.log());
+    first.signal("-TERM");
+    assert!(first.wait().success());
+}
