@@ -61,7 +61,6 @@ fn all_three_bcoin_nodes_are_found_from_one_seed() {
     let [first, second, third] = &addresses;
     let nodes = [
         Bcoin::start(first, &[second, &dead]),
-        // What leads out is neither probed nor stored.
         Bcoin::start(second, &[third, first]),
         Bcoin::start(third, &[]),
     ];
@@ -84,22 +83,26 @@ fn all_three_bcoin_nodes_are_found_from_one_seed() {
         .collect();
     expected.sort();
     let mut rows = database.rows(
-        "SELECT host || ':' || port, name, status, protocol_version, user_agent, services, start_height, relay,
+        "SELECT host(host) || ':' || port, name, status, protocol_version, user_agent, services, start_height, relay,
             coalesce(peers_sent, 0), last_outcome, failures FROM nodes ORDER BY 1",
     );
     rows.sort();
     assert_eq!(rows, expected);
     assert_eq!(
-        database.rows("SELECT host || ':' || port, last_outcome FROM candidates"),
+        database.rows("SELECT host(host) || ':' || port, last_outcome FROM candidates"),
         [format!("{dead}|refused")]
     );
     assert_eq!(
-        database.rows("SELECT probed, responded, failed, new_nodes, finished_at IS NOT NULL FROM passes"),
+        database.rows(
+            "SELECT probed, responded, failed, new_nodes, finished_at IS NOT NULL FROM passes"
+        ),
         ["4|3|1|3|t"]
     );
     assert_eq!(database.value("SELECT count(*) FROM probes WHERE outcome = 'responded'"), "3");
     assert_eq!(
-        database.value("SELECT nodes FROM history WHERE dimension = 'user_agent' AND value = '/bcoin:v1.0.2/'"),
+        database.value(
+            "SELECT nodes FROM history WHERE dimension = 'user_agent' AND value = '/bcoin:v1.0.2/'"
+        ),
         "3"
     );
     let species = "SELECT DISTINCT species FROM nodes";

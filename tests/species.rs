@@ -91,7 +91,11 @@ fn few_nodes_are_left_unnamed() {
     let unnamed_words = ["other", "disguised"];
     let agents = |file| -> BTreeSet<&str> {
         let unnamed = lines(file).into_iter().filter(|[_, protocol_version, user_agent]| {
-            unnamed_words.contains(&species(Some(user_agent), protocol_version.parse().unwrap(), SERVICES))
+            unnamed_words.contains(&species(
+                Some(user_agent),
+                protocol_version.parse().unwrap(),
+                SERVICES,
+            ))
         });
         unnamed.map(|[_, _, user_agent]| user_agent).collect()
     };

@@ -202,7 +202,9 @@ fn old_core_announces_itself_and_answers_half_a_minute_later() {
 
 #[test]
 fn ancient_core_answers_on_its_trickle_turn_in_several_messages() {
-    let at = node(|node| node.manner == Manner::AncientCore && node.sends_peers && node.table * 23 / 100 > 1100);
+    let at = node(|node| {
+        node.manner == Manner::AncientCore && node.sends_peers && node.table * 23 / 100 > 1100
+    });
     let talk = Talk::with(at).greet().wait(ms(100_000));
     let n = WORLD.reply_length(at);
     assert!(n > 1000);
