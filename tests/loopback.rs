@@ -1,5 +1,7 @@
 //! The real binary against the simulated network and a real PostgreSQL: what the network serves is the oracle.
 
+#![allow(clippy::disallowed_methods)] // tests watch real programs and wait for them
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitdash::lookup::species::{ALL, Manner, manner, species};
 
-const AGENTS_2026: &str = include_str!("data/user_agents.tsv");
+const AGENTS_2026: &str = include_str!("../src/simnet/data/user_agents.tsv");
 const AGENTS_2022: &str = include_str!("data/user_agents_2022.tsv");
-const AGENT_SERVICES_2026: &str = include_str!("data/agent_services_2026.tsv");
+const AGENT_SERVICES_2026: &str =
+    include_str!("../src/simnet/data/snapshot_agent_services_2026.tsv");
 const RARE: &str = include_str!("data/user_agents_rare.tsv");
 
 /// NETWORK: the one service that every family and year has.
@@ -88,15 +89,12 @@ fn network_of_2022_is_classified() {
 
 #[test]
 fn few_nodes_are_left_unnamed() {
-    let unnamed_words = ["other", "disguised"];
     let agents = |file| -> BTreeSet<&str> {
-        let unnamed = lines(file).into_iter().filter(|[_, protocol_version, user_agent]| {
-            unnamed_words.contains(&species(
-                Some(user_agent),
-                protocol_version.parse().unwrap(),
-                SERVICES,
-            ))
-        });
+        let is_unnamed = |[_, protocol_version, user_agent]: &[&str; 3]| {
+            let protocol_version = protocol_version.parse().unwrap();
+            ["other", "disguised"].contains(&species(Some(user_agent), protocol_version, SERVICES))
+        };
+        let unnamed = lines(file).into_iter().filter(is_unnamed);
         unnamed.map(|[_, _, user_agent]| user_agent).collect()
     };
     let of_2026 = [

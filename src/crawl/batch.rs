@@ -3,7 +3,7 @@
 //! Layer 1: plain data. A batch that is written twice changes nothing the second time. Several results of
 //! one address in one batch fold into its newest state; its rows of `probes` stay apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crawl::address::Address;
 use crate::crawl::outcome::Outcome;
@@ -17,6 +17,8 @@ pub struct HeardRow {
     pub at: UnixTime,
     /// When a new address is due; has no effect on one that the database holds already.
     pub next_probe: UnixTime,
+    /// The /16 of the source that named a new address first; 0 for none, such as the nodes file.
+    pub source: u16,
 }
 
 /// A candidate that failed: all that changes of it.
@@ -109,6 +111,15 @@ pub struct ProbeRow {
     pub peers_sent: Option<u32>,
 }
 
+/// What became of the addresses that a source (a /16) was the first to name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SourceRow {
+    /// How many of them were probed; halved from time to time together with `answered`.
+    pub tried: u32,
+    /// How many of these responded.
+    pub answered: u32,
+}
+
 /// A row of `passes`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PassRow {
@@ -141,6 +152,10 @@ pub struct Batch {
     pub probes: Vec<ProbeRow>,
     /// Passes; one that carries `finished_at` gets its rows of `history` in the same transaction.
     pub passes: BTreeMap<u64, PassRow>,
+    /// Sources whose figures changed, by the upper 16 bits of their addresses.
+    pub sources: BTreeMap<u16, SourceRow>,
+    /// Candidates that are no longer remembered.
+    pub forgotten: BTreeSet<Address>,
     /// If present, all named nodes: every other node loses its name.
     pub names: Option<BTreeMap<Address, String>>,
 }
@@ -148,7 +163,8 @@ pub struct Batch {
 impl Batch {
     /// How many rows it holds.
     pub fn rows(&self) -> usize {
-        self.heard.len() + self.failed.len() + self.nodes.len() + self.probes.len()
+        let probed = self.failed.len() + self.nodes.len() + self.probes.len();
+        self.heard.len() + probed + self.sources.len() + self.forgotten.len()
     }
 
     /// Whether there is nothing to write.
@@ -172,6 +188,8 @@ pub struct Known {
     pub last_outcome: Option<Outcome>,
     /// When it is due.
     pub next_probe: UnixTime,
+    /// The /16 of the source that named it first; 0 for none.
+    pub source: u16,
     /// Present if it is a node.
     pub node: Option<KnownNode>,
 }

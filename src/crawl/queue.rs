@@ -108,7 +108,7 @@ mod tests {
         let mut queue = Queue::default();
         // 40 /16s with 50 addresses each, pushed in order.
         for number in 0..2_000_u32 {
-            queue.push(Target::candidate(address((number / 50) << 16 | number % 50)));
+            queue.push(Target::candidate(address(((number / 50) << 16) | (number % 50))));
         }
         let mut rng = fastrand::Rng::with_seed(3);
         let order: Vec<Target> = std::iter::from_fn(|| queue.pop(&mut rng)).collect();

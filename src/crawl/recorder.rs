@@ -201,7 +201,8 @@ impl Recorder {
     fn hear(&mut self, address: Address, source: Option<u16>, now: UnixTime) -> bool {
         let heard = self.book.hear(address, source, now);
         if matches!(heard, Heard::New | Heard::Again) {
-            let row = HeardRow { at: now, next_probe: self.book.due_when_heard() };
+            let next_probe = self.book.due_when_heard();
+            let row = HeardRow { at: now, next_probe, source: source.unwrap_or(0) };
             self.batch.heard.entry(address).and_modify(|old| old.at = now).or_insert(row);
         }
         if heard == Heard::New

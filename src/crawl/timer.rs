@@ -47,7 +47,7 @@ impl Timers {
     }
 
     /// The earliest deadline.
-    pub fn next(&mut self) -> Option<Duration> {
+    pub fn earliest(&mut self) -> Option<Duration> {
         while let Some(&Reverse((deadline, key))) = self.heap.peek() {
             if self.is_armed(key, deadline) {
                 return Some(deadline);
@@ -59,7 +59,7 @@ impl Timers {
 
     /// A key whose deadline has passed; its timer is cleared.
     pub fn pop_due(&mut self, now: Duration) -> Option<usize> {
-        let deadline = self.next()?;
+        let deadline = self.earliest()?;
         if deadline > now {
             return None;
         }
@@ -110,7 +110,7 @@ mod tests {
         timers.set(1, Some(secs(7)));
         timers.set(2, Some(secs(6)));
         timers.set(2, None);
-        assert_eq!(timers.next(), Some(secs(7)));
+        assert_eq!(timers.earliest(), Some(secs(7)));
         assert_eq!(timers.pop_due(secs(6)), None);
         assert_eq!(timers.pop_due(secs(20)), Some(1));
         assert_eq!(timers.pop_due(secs(20)), Some(3));
@@ -143,7 +143,7 @@ mod tests {
                     model.insert(key, deadline);
                 }
             }
-            assert_eq!(timers.next(), model.values().min().copied());
+            assert_eq!(timers.earliest(), model.values().min().copied());
             assert_eq!(timers.len(), model.len());
             assert!(timers.heap.len() <= 2 * 200 + 1_025);
         }

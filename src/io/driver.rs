@@ -148,7 +148,7 @@ impl Driver {
         ended: &mut Vec<Ended>,
     ) -> io::Result<Turn> {
         let mut wait = timeout;
-        if let Some(deadline) = self.timers.next() {
+        if let Some(deadline) = self.timers.earliest() {
             // Rounded up to the poll's resolution: a turn a moment too soon would only spin.
             let left = deadline.saturating_sub(clock.now().mono) + Duration::from_micros(999);
             wait = Some(wait.map_or(left, |wait| wait.min(left)));

@@ -22,6 +22,10 @@
 //! Sources: the TRB tree (knobs.h, util.cpp); Bitnodes snapshots of 2022-09-13 and 2026-04-28; the
 //! ban list of a BitCore DNS seeder (2018); Luke-Jr's charts; Bitcoin Core protocol.h.
 
+mod agent;
+
+use agent::{Agent, Release};
+
 /// "The Real Bitcoin" and what descends from it.
 pub const TRB: &str = "TRB";
 /// Bitcoin Core and builds of it under its own agent.
@@ -216,24 +220,6 @@ const FAMILIES: &[(Rule, &str)] = &[
 /// Core's own name, and that of a build of it with statistics.
 const CORE_NAMES: [&str; 2] = ["Satoshi", "Statoshi"];
 
-/// Names of Knots over the years, where they are a part's whole name.
-const KNOTS_NAMES: [&str; 3] = ["ljr", "next", "eligius"];
-
-/// The newest line that a Core may claim. Two lines appear a year; 31 is of 2026.
-const NEWEST_LINE: u32 = 49;
-
-/// Service bits, and the line of Core that was the first to offer each.
-const FIRST_OFFERED: [(u64, u32); 4] = [
-    (1 << 3, 13),  // WITNESS
-    (1 << 6, 21),  // COMPACT_FILTERS
-    (1 << 10, 16), // NETWORK_LIMITED
-    (1 << 11, 26), // P2P_V2
-];
-
-/// From this line on Core always offers something: NETWORK_LIMITED if nothing else. A pruned 0.11
-/// offered nothing.
-const ALWAYS_OFFERS: u32 = 16;
-
 const NODE_BITCOIN_CASH: u64 = 1 << 5;
 
 /// What is built on Core, or says so.
@@ -312,107 +298,6 @@ fn find(rules: &[(Rule, &'static str)], agent: &Agent<'_>) -> Option<&'static st
         })
     };
     rules.iter().find(|(rule, _)| holds(rule)).map(|(_, word)| *word)
-}
-
-/// A user agent taken apart (BIP 14): `/name:version(comment)/name:version(comment)/`.
-struct Agent<'a> {
-    parts: Vec<Part<'a>>,
-    is_empty: bool,
-    /// Whether it begins and ends with a slash, as it should.
-    is_enclosed: bool,
-}
-
-/// One part of it; what is missing is empty.
-#[derive(Clone, Copy, Default)]
-struct Part<'a> {
-    name: &'a str,
-    version: &'a str,
-    /// Without its first parenthesis, up to the part's end.
-    comment: &'a str,
-}
-
-impl<'a> Agent<'a> {
-    fn read(text: &'a str) -> Self {
-        let mut parts = Vec::new();
-        let mut depth = 0_u32;
-        // A slash within a comment ends nothing.
-        let segments = text.split(|character| {
-            match character {
-                '(' => depth += 1,
-                ')' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            character == '/' && depth == 0
-        });
-        for segment in segments.filter(|segment| !segment.is_empty()) {
-            let (bare, comment) = segment.split_once('(').unwrap_or((segment, ""));
-            let (name, version) = bare.split_once(':').unwrap_or((bare, ""));
-            parts.push(Part { name, version, comment });
-        }
-        let is_enclosed = text.len() > 1 && text.starts_with('/') && text.ends_with('/');
-        Self { parts, is_empty: text.is_empty(), is_enclosed }
-    }
-
-    fn first(&self) -> Part<'a> {
-        self.parts.first().copied().unwrap_or_default()
-    }
-
-    fn is_knots(&self) -> bool {
-        self.parts.iter().any(|part| {
-            let marked = |text: &str| {
-                let text = text.to_ascii_lowercase();
-                text.contains("knots") || text.contains("bip110")
-            };
-            marked(part.name) || marked(part.version) || KNOTS_NAMES.contains(&part.name)
-        })
-    }
-
-    /// `(EB32.0)`: the largest block that a big-block node takes.
-    fn has_excessive_block_mark(&self) -> bool {
-        let is_mark = |part: &Part<'_>| {
-            let size = part.comment.strip_prefix("EB").and_then(|rest| rest.bytes().next());
-            size.is_some_and(|byte| byte.is_ascii_digit())
-        };
-        self.parts.iter().any(is_mark)
-    }
-}
-
-/// A version that a Core could have had.
-#[derive(Clone, Copy)]
-struct Release {
-    /// 21 for 0.21 and 21.99 (its development version), 22 for 22: the numbers went on without the
-    /// 0.
-    line: u32,
-    /// 99 for a development version, which has already what the next line brings.
-    minor: u32,
-}
-
-impl Release {
-    /// Reads `0.6.0` to `0.21.2` with a fourth number or without, and `21.99.0`, `22.0.0` and so
-    /// on.
-    fn read(text: &str) -> Option<Self> {
-        let numbers = text.split('.').map(number).collect::<Option<Vec<u32>>>()?;
-        let (line, minor) = match *numbers.as_slice() {
-            [0, line @ 6..=21, minor] | [0, line @ 6..=21, minor, _] => (line, minor),
-            [line @ 21..=NEWEST_LINE, minor, _] => (line, minor),
-            _ => return None,
-        };
-        matches!(minor, 0..=19 | 99).then_some(Self { line, minor })
-    }
-
-    /// Whether no service is older than the claim, and none is missing that every Core of the line
-    /// has.
-    fn may_offer(self, services: u64) -> bool {
-        let newest = if self.minor == 99 { self.line + 1 } else { self.line };
-        let is_too_old = |(bit, line): &(u64, u32)| services & bit != 0 && newest < *line;
-        !FIRST_OFFERED.iter().any(is_too_old) && (services != 0 || self.line < ALWAYS_OFFERS)
-    }
-}
-
-/// One or two digits without a leading zero.
-fn number(text: &str) -> Option<u32> {
-    let is_plain = matches!(text.as_bytes(), [b'0'..=b'9'] | [b'1'..=b'9', b'0'..=b'9']);
-    if is_plain { text.parse().ok() } else { None }
 }
 
 #[cfg(test)]

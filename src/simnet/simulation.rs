@@ -172,7 +172,8 @@ impl Simulation {
     fn step(&mut self) {
         self.settle();
         let crawler = self.crawler.poll_timeout(self.now);
-        let next = [self.timers.next(), crawler, Some(self.flush_at)].into_iter().flatten().min();
+        let next =
+            [self.timers.earliest(), crawler, Some(self.flush_at)].into_iter().flatten().min();
         let step = next.unwrap_or_default().saturating_sub(self.now.mono);
         self.now = Now { mono: self.now.mono + step, wall: self.now.wall.plus(step) };
         if self.now.mono >= self.flush_at {

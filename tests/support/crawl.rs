@@ -2,6 +2,8 @@
 //!
 //! Every configuration made here has `filter.only = ["127.0.0.0/8"]`: a simulated peer may name any address.
 
+#![allow(clippy::disallowed_methods)] // tests watch real programs and wait for them
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

@@ -26,7 +26,7 @@ pub fn address(last: u8) -> Address {
 }
 
 pub fn heard(seconds: i64) -> HeardRow {
-    HeardRow { at: at(seconds), next_probe: at(seconds) }
+    HeardRow { at: at(seconds), next_probe: at(seconds), source: 0 }
 }
 
 pub fn failed(failures: u32, seconds: i64) -> FailedRow {

@@ -113,6 +113,7 @@ impl AddressBook {
         entry.last_heard = secs(known.last_heard);
         entry.last_probed = known.last_probed.map_or(0, secs);
         entry.failures = u8::try_from(known.failures).unwrap_or(u8::MAX);
+        entry.source = known.source;
         if let Some(outcome) = known.last_outcome {
             entry.set_last_outcome(outcome);
         }

@@ -299,6 +299,7 @@ fn known(number: u32, next_probe: UnixTime, node: Option<KnownNode>) -> Known {
             None => Outcome::ConnectTimeout,
         }),
         next_probe,
+        source: 0,
         node,
     }
 }

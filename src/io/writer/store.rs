@@ -356,5 +356,14 @@ fn known_of(line: &[u8]) -> Option<Known> {
     let is_trb = fields.value()? == "t";
     let node =
         last_seen.map(|last_seen| KnownNode { last_seen, peers_asked_at, peers_sent, is_trb });
-    Some(Known { address, last_heard, failures, last_probed, last_outcome, next_probe, node })
+    Some(Known {
+        address,
+        last_heard,
+        failures,
+        last_probed,
+        last_outcome,
+        next_probe,
+        source: 0,
+        node,
+    })
 }
