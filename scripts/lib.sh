@@ -193,7 +193,7 @@ start_postgres() {
 run_psql() {
     local database=$1
     shift
-    "$pg_bin/psql" -X -q -v ON_ERROR_STOP=1 "host=$pg_socket user=postgres dbname=$database" "$@"
+    PGOPTIONS="-c client_min_messages=warning" "$pg_bin/psql" -X -q -v ON_ERROR_STOP=1 "host=$pg_socket user=postgres dbname=$database" "$@"
 }
 
 # make_database NAME: unless it is there.
