@@ -160,11 +160,11 @@ place_postgres() {
     [ "$(id -u)" != 0 ] || chown postgres: "$pg_dir"
     chmod 700 "$pg_dir"
     pg_socket=$pg_dir
-    # A socket's path holds at most 107 bytes.
-    if [ $((${#pg_dir} + ${#pg_socket_file})) -gt 107 ]; then
+    # A socket's path holds at most 107 bytes, and PostgreSQL's list of folders knows no odd characters.
+    if [ $((${#pg_dir} + ${#pg_socket_file})) -gt 107 ] || [[ $pg_dir == *[!A-Za-z0-9/._-]* ]]; then
         pg_socket=/tmp/bitdash-$(id -u)-$(printf '%s' "$root" | cksum | cut -d ' ' -f 1)
         as_postgres mkdir -p -m 700 "$pg_socket"
-        [ -O "$pg_socket" ] || [ "$(id -u)" = 0 ] || fail "$pg_socket belongs to somebody else"
+        [ "$(stat -c %u "$pg_socket")" = "$(as_postgres id -u)" ] || fail "$pg_socket belongs to somebody else"
     fi
 }
 pg_socket_file=/.s.PGSQL.5432
@@ -213,5 +213,5 @@ database_url() {
 stop_command() {
     local start=
     [ "$(id -u)" != 0 ] || start="runuser -u postgres -- "
-    printf '%s%s/pg_ctl -D %s/data stop' "$start" "$pg_bin" "$pg_dir"
+    printf '%s%s/pg_ctl -D %q stop' "$start" "$pg_bin" "$pg_dir/data"
 }
