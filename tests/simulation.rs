@@ -31,6 +31,7 @@ fn crawler_params(max_sockets: usize) -> CrawlerParams {
         max_sockets,
         connects_per_second: config.connects_per_second,
         pass_interval: config.pass_interval,
+        spam_share: config.spam_share,
         filter: filter(),
     }
 }
