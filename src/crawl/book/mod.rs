@@ -502,3 +502,6 @@ fn secs(time: UnixTime) -> u32 {
 fn ceil_secs(time: UnixTime) -> u32 {
     secs(UnixTime::from_micros(time.as_micros().saturating_add(999_999)))
 }
+
+#[cfg(test)]
+mod tests;
