@@ -92,7 +92,7 @@ COMMENT ON COLUMN candidates.last_probed IS 'Null if it was never probed yet.';
 COMMENT ON COLUMN candidates.failures IS 'Failures in a row: the wait until next_probe grows with them.';
 COMMENT ON COLUMN candidates.next_probe IS 'A pass that starts at this time or later probes it.';
 COMMENT ON COLUMN candidates.source IS
-    'The upper 16 bits of the address of the node that named it first; 0 for none, such as the nodes file.';
+    'The upper 16 bits of the addresses of those who named it, if they have these in common; 0 once several unrelated ones or a person named it.';
 
 CREATE VIEW addresses AS
     SELECT host, port, first_heard, last_heard, failures, last_probed, last_outcome, next_probe FROM candidates

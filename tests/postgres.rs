@@ -297,7 +297,7 @@ fn what_was_written_is_loaded_again() {
 }
 
 #[test]
-fn sources_are_kept_and_a_candidate_keeps_the_one_that_named_it_first() {
+fn sources_are_kept_with_what_stands_behind_a_candidate() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -307,13 +307,18 @@ fn sources_are_kept_and_a_candidate_keeps_the_one_that_named_it_first() {
     batch.sources.insert(7, SourceRow { tried: 1, answered: 0 });
     store.write(&batch, 25).unwrap();
     let mut batch = Batch::default();
-    batch.heard.insert(address(1), HeardRow { source: 9, ..heard(5) });
+    batch.heard.insert(address(3), HeardRow { source: 9, ..heard(0) });
+    store.write(&batch, 25).unwrap();
+    let mut batch = Batch::default();
+    batch.heard.insert(address(3), HeardRow { source: 0, ..heard(-5) }); // named by another one too
     batch.sources.insert(7, SourceRow { tried: 2, answered: 1 });
     store.write(&batch, 25).unwrap();
     store.write(&batch, 25).unwrap();
 
     let (known, _) = load(&mut store);
-    assert_eq!((known[&address(1)].source, known[&address(2)].source), (65_535, 0));
+    let source = |last| known[&address(last)].source;
+    assert_eq!((source(1), source(2), source(3)), (65_535, 0, 0));
+    assert_eq!(known[&address(3)].last_heard, at(0));
     let mut sources = BTreeMap::new();
     store.load_sources(&mut |source, row| assert!(sources.insert(source, row).is_none())).unwrap();
     let expected = [(7, (2, 1)), (65_535, (1999, 60))]

@@ -29,15 +29,17 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_passes (
     pass bigint, started_at timestamptz, finished_at timestamptz, probed bigint, responded bigint,
     failed bigint, new_nodes bigint, new_addresses bigint) ON COMMIT DELETE ROWS;";
 
-/// Addresses heard of: new ones become candidates, of the others only the time moves, and never back.
+/// Addresses heard of: new ones become candidates, of the others only the time moves, and never back, and
+/// whether a single source stands behind them.
 pub(super) const HEARD: &str = "
 UPDATE nodes n SET last_heard = s.at
 FROM stage_heard s WHERE n.host = s.host AND n.port = s.port AND n.last_heard < s.at;
 INSERT INTO candidates AS c (host, port, first_heard, last_heard, failures, next_probe, source)
 SELECT s.host, s.port, s.at, s.at, 0, s.next_probe, s.source FROM stage_heard s
 WHERE NOT EXISTS (SELECT FROM nodes n WHERE n.host = s.host AND n.port = s.port)
-ON CONFLICT (host, port) DO UPDATE SET last_heard = excluded.last_heard
-WHERE c.last_heard < excluded.last_heard;";
+ON CONFLICT (host, port) DO UPDATE
+SET last_heard = greatest(c.last_heard, excluded.last_heard), source = excluded.source
+WHERE c.last_heard < excluded.last_heard OR c.source <> excluded.source;";
 
 /// Candidates that failed.
 pub(super) const FAILED: &str = "
