@@ -142,13 +142,7 @@ enum Outgoing {
 
 impl<H: Home> Conversation<H> {
     /// A connection that a node has just accepted; `banned`: from someone that it has banned.
-    pub fn new(
-        home: Arc<H>,
-        node: usize,
-        banned: bool,
-        now: Duration,
-        rng: fastrand::Rng,
-    ) -> Self {
+    pub fn new(home: Arc<H>, node: usize, banned: bool, now: Duration, rng: fastrand::Rng) -> Self {
         let mut this = Self {
             home,
             node,

@@ -5,6 +5,8 @@
 //! behind listeners (layer 3), and [`report`] is what the network saw of the crawler.
 
 pub mod behaviour;
+pub mod census;
+pub mod churn;
 pub mod distribution;
 pub mod knowledge;
 pub mod manner;

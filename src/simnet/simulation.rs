@@ -15,7 +15,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::crawl::address::Address;
-use crate::crawl::batch::{Batch, Known, LastPass};
+use crate::crawl::batch::{Batch, LastPass};
 use crate::crawl::crawler::{Crawler, CrawlerParams, Event};
 use crate::crawl::exchange::FromWriter;
 use crate::crawl::probe::{Probe, ProbeParams};
@@ -106,20 +106,20 @@ pub struct Simulation<N: Network = World> {
 impl<N: Network> Simulation<N> {
     /// Makes a crawl that begins with an empty book and the world's seeds.
     pub fn new(network: Arc<N>, params: SimulationParams) -> Self {
-        Self::resumed(network, params, std::iter::empty(), LastPass::default())
+        Self::resumed(network, params, |_| {}, LastPass::default())
     }
 
-    /// Makes a crawl that begins with what a database knows.
+    /// Makes a crawl that begins with what a database knows: `load` hands it to the recorder.
     pub fn resumed(
         network: Arc<N>,
         params: SimulationParams,
-        known: impl Iterator<Item = Known>,
+        load: impl FnOnce(&mut Recorder),
         last_pass: LastPass,
     ) -> Self {
         let mut rng = fastrand::Rng::with_seed(params.seed);
         let wall = UnixTime::from_secs(i64::from(network.wall(Duration::ZERO)));
         let mut recorder = Recorder::new(&params.recorder, rng.u64(..));
-        known.for_each(|known| recorder.load(&known));
+        load(&mut recorder);
         recorder.handle_loaded(last_pass);
         Self {
             network,
@@ -246,8 +246,7 @@ impl<N: Network> Simulation<N> {
             self.hear_writer();
             self.crawler.tick(self.now);
             if let Some(wants_seeds) = self.crawler.poll_need() {
-                let seeds =
-                    if wants_seeds { self.network.seed_addresses() } else { Vec::new() };
+                let seeds = if wants_seeds { self.network.seed_addresses() } else { Vec::new() };
                 self.crawler.handle_names(Vec::new(), seeds, false, self.now);
             }
             let mut is_settled = true;

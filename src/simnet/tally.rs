@@ -70,13 +70,23 @@ impl Tally {
     /// What does not fit, in one line.
     pub fn check(&self) -> Result<(), String> {
         let pairs = [
-            ("nodes that responded and far ends that met a verack", self.responded, self.veracks_met),
-            ("nodes asked for peers and far ends that met a getaddr", self.asked, self.getaddrs_met),
+            (
+                "nodes that responded and far ends that met a verack",
+                self.responded,
+                self.veracks_met,
+            ),
+            (
+                "nodes asked for peers and far ends that met a getaddr",
+                self.asked,
+                self.getaddrs_met,
+            ),
             ("entries in results and entries told", self.entries_heard, self.entries_told),
         ];
         for (what, ours, theirs) in pairs {
             if ours != theirs {
-                return Err(format!("the probe was passed over: {what} differ: {ours} and {theirs}"));
+                return Err(format!(
+                    "the probe was passed over: {what} differ: {ours} and {theirs}"
+                ));
             }
         }
         // The shortest version is 24 + 46 bytes long, an entry 26, its message 25.

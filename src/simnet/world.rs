@@ -340,13 +340,13 @@ impl Places {
     }
 }
 
-mod draw;
+pub(super) mod draw;
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 /// The tip of the snapshot from which the heights' lags are taken.
 const TIP: i32 = 946_947;
 /// 2026-04-28, the day of that snapshot.
-const WALL: u32 = 1_777_339_673;
+pub(super) const WALL: u32 = 1_777_339_673;
 /// A port that this many of the real network's nodes use is served by one listener for all.
 const SHARED_PORT_NODES: u64 = 14;
 const LOW_PORT: u32 = 1024;
