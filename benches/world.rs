@@ -3,6 +3,7 @@
 //! The very machines of the crawl run against a living simulated network; the run fails if the two ends' accounts
 //! of what was said differ, that is, if the probe is bypassed.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,6 +49,12 @@ struct Options {
     /// So many more dead addresses come into gossip each day.
     #[arg(long, default_value_t = 0)]
     flood_per_day: usize,
+    /// How many of the nodes are TRB: they tell what they saw within three hours.
+    #[arg(long, default_value_t = 2)]
+    trb: usize,
+    /// A key of the configuration with its value, such as `crawl.pass_interval=10m`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// A network so many times as large.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
@@ -91,7 +98,9 @@ fn run(options: &Options) -> Result<(), String> {
     #[allow(clippy::disallowed_methods)] // How long the run takes for the person who waits.
     let begun = Instant::now();
     let churn = Arc::new(Churn::generate(&world(options)));
-    let params = params(options);
+    let config = configuration(options)?;
+    let batch_rows = config.database.batch_rows as usize;
+    let params = params(options, &config);
     let backoff = params.recorder.book.backoff;
     let world_memory = memory("VmRSS");
     let load = |recorder: &mut bitdash::crawl::recorder::Recorder| {
@@ -106,8 +115,7 @@ fn run(options: &Options) -> Result<(), String> {
     let rate = params.crawler.connects_per_second;
     let simulation = Simulation::resumed(Arc::clone(&churn), params, load, last_pass);
     let mut run = Run {
-        simulation: simulation
-            .with_writer(WRITER_DELAY, Config::default().database.batch_rows as usize),
+        simulation: simulation.with_writer(WRITER_DELAY, batch_rows),
         census: Census::new(&churn, options.from == From::Full),
         churn,
         passes: Vec::new(),
@@ -295,6 +303,7 @@ fn world(options: &Options) -> ChurnParams {
         days: options.days + 0.5,
         history_days: options.history,
         flood_share: options.flood,
+        trb: options.trb,
         ..ChurnParams::default()
     }
     .scaled(options.scale);
@@ -304,8 +313,19 @@ fn world(options: &Options) -> ChurnParams {
 }
 
 /// The default configuration, but for what the options say.
-fn params(options: &Options) -> SimulationParams {
-    let config = Config::default();
+fn configuration(options: &Options) -> Result<Config, String> {
+    let line = |setting: &String| {
+        let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+        match value.parse::<f64>() {
+            Ok(_) => format!("{key} = {value}\n"),
+            Err(_) => format!("{key} = \"{value}\"\n"),
+        }
+    };
+    let text: String = options.settings.iter().map(line).collect();
+    Config::parse(&text, "--set", Path::new(".")).map_err(|error| error.to_string())
+}
+
+fn params(options: &Options, config: &Config) -> SimulationParams {
     let filter = Arc::new(Filter::new(&[], &[]));
     SimulationParams {
         seed: options.seed,

@@ -68,7 +68,7 @@ impl Default for ChurnParams {
             births_per_day: 100.0,
             stable_share: 0.85,
             mute_share: 0.28,
-            trb: 10,
+            trb: 2,
             seeds: 50,
             dead: 500_000,
             dead_per_day: 250_000,
@@ -233,9 +233,9 @@ impl Network for Churn {
     }
 
     fn place(&self, address: Address) -> Option<usize> {
-        let dead = || self.places.dead_index(address).map(|index| index + self.nodes.len());
-        // Beyond the largest world an address can only be a stranger's.
-        self.find(address).or_else(dead).filter(|place| *place < MOST_PLACES)
+        let most = self.dead_until(self.params.days * DAY) + 1 + self.invented();
+        let dead = || self.places.dead_index(address).filter(|index| *index < most);
+        self.find(address).or_else(|| dead().map(|index| index + self.nodes.len()))
     }
 
     fn seed_addresses(&self) -> Vec<Address> {
@@ -244,7 +244,6 @@ impl Network for Churn {
 }
 
 const DAY: f64 = 86_400.0;
-const MOST_PLACES: usize = 100_000_000;
 // What numbers are drawn for.
 const FLOOD: u64 = 1;
 const SILENCE: u64 = 2;

@@ -91,7 +91,7 @@ fn cached(churn: &Churn, node: usize, now: f64) -> (f64, u64) {
 fn invented(churn: &Churn, wall: u32) -> Vec<Entry> {
     let all = churn.dead_until(churn.params.days * DAY) + 1;
     let first = all + churn.invented.fetch_add(1_000, Ordering::Relaxed);
-    let fresh = (first..first + 1_000).filter_map(|index| churn.places.dead(index));
+    let fresh = (first..first + 1_000).map(|index| churn.places.dead(index));
     fresh.map(|address| Entry::ipv4(address, 1033, wall.saturating_sub(600))).collect()
 }
 
@@ -131,6 +131,7 @@ impl<'a> Table<'a> {
         // A node that is picked may not be in the table, a dead address always is.
         let dead_weight = self.dead.len() as f64 * self.dead_reach * self.fullness;
         let knows_dead = self.churn.nodes[self.teller].manner != Manner::Gocoin;
+        let knows_dead = knows_dead && !self.dead.is_empty();
         let dead_share = if knows_dead { dead_weight / (dead_weight + nodes as f64) } else { 0.0 };
         let mut met: HashSet<usize, foldhash::fast::FixedState> = HashSet::default();
         met.insert(self.teller);
@@ -148,7 +149,7 @@ impl<'a> Table<'a> {
                 },
             };
             if met.insert(at) {
-                entries.extend(self.entry(at, rng));
+                entries.push(self.entry(at, rng));
             }
         }
     }
@@ -188,7 +189,7 @@ impl<'a> Table<'a> {
         self.churn.draw((self.teller as u64) << 32 | at as u64, purpose)
     }
 
-    fn entry(&self, at: usize, rng: &mut fastrand::Rng) -> Option<Entry> {
+    fn entry(&self, at: usize, rng: &mut fastrand::Rng) -> Entry {
         let churn = self.churn;
         let wall = (f64::from(WALL) + self.at) as u32;
         let time = seen(churn.nodes[self.teller].manner, wall, rng);
@@ -197,11 +198,11 @@ impl<'a> Table<'a> {
             let born = i64::from(WALL) + life.born;
             let gone = i64::from(WALL) + life.gone;
             let time = i64::from(time).clamp(born.min(gone), gone).try_into().unwrap_or(time);
-            return Some(Entry::ipv4(node.address, node.services, time));
+            return Entry::ipv4(node.address, node.services, time);
         }
-        let address = churn.places.dead(at - churn.nodes.len())?;
+        let address = churn.places.dead(at - churn.nodes.len());
         let services = [1033, 3081, 3081, 3145, 1, 0][rng.usize(0..6)];
-        Some(Entry::ipv4(address, services, time))
+        Entry::ipv4(address, services, time)
     }
 }
 

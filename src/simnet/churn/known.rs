@@ -45,9 +45,7 @@ impl Churn {
         }
         for index in 0..self.dead_until(0.0) {
             let group = source(false, &mut rng);
-            if let Some(known) = self.known_dead(index, group, backoff, &mut rng) {
-                recorder.load(&known);
-            }
+            recorder.load(&self.known_dead(index, group, backoff, &mut rng));
         }
         sources.into_iter().for_each(|(group, row)| recorder.load_source(group, row));
     }
@@ -105,8 +103,8 @@ impl Churn {
         source: u16,
         backoff: &BackoffParams,
         rng: &mut fastrand::Rng,
-    ) -> Option<Known> {
-        let address = self.places.dead(index)?;
+    ) -> Known {
+        let address = self.places.dead(index);
         let since = self.dead_since(index);
         let (mut probed, mut next, mut failures) = (since, since + 1_800.0 * rng.f64(), 0);
         while next < 0.0 {
@@ -119,7 +117,7 @@ impl Churn {
             Answer::Silence => Outcome::ConnectTimeout,
             _ => Outcome::Refused,
         };
-        Some(Known {
+        Known {
             address,
             last_heard: wall((since + in_gossip).min(0.0)),
             failures,
@@ -128,7 +126,7 @@ impl Churn {
             next_probe: wall(next),
             source,
             node: None,
-        })
+        }
     }
 }
 
