@@ -251,7 +251,9 @@ const CACHE_PERIOD: u64 = 3;
 const CACHE_PHASE: u64 = 4;
 const MEMBER: u64 = 5;
 const MEMORY: u64 = 6;
-const RECENT: u64 = 7;
+const COMING: u64 = 7;
+/// And from here on one for every three hours.
+const RECENT: u64 = 8;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use super::{CACHE_PERIOD, CACHE_PHASE, Churn, DAY, MEMBER, MEMORY, RECENT};
+use super::{CACHE_PERIOD, CACHE_PHASE, COMING, Churn, DAY, MEMBER, MEMORY, RECENT};
 use crate::simnet::knowledge::{Entry, mix, seen};
 use crate::simnet::manner::{Announces, Manner};
 use crate::simnet::world::WALL;
@@ -128,7 +128,7 @@ impl<'a> Table<'a> {
     /// Draws different addresses of the table. May give fewer, where the table is small.
     fn draw(&self, count: usize, rng: &mut fastrand::Rng, entries: &mut Vec<Entry>) {
         let nodes = self.churn.nodes.len();
-        // A node that is picked may not be in the table, a dead address always is.
+        // A node that is picked may not be in the table, a dead address is.
         let dead_weight = self.dead.len() as f64 * self.dead_reach * self.fullness;
         let knows_dead = self.churn.nodes[self.teller].manner != Manner::Gocoin;
         let knows_dead = knows_dead && !self.dead.is_empty();
@@ -142,7 +142,10 @@ impl<'a> Table<'a> {
             }
             // A coin for each class, weighted so that every member of the table is as likely as any other.
             let at = match rng.f64() < dead_share {
-                true => nodes + self.dead_member(rng),
+                true => match self.dead_member(rng) {
+                    Some(index) => nodes + index,
+                    None => continue,
+                },
                 false => match rng.usize(..nodes) {
                     at if self.has_node(at) => at,
                     _ => continue,
@@ -154,18 +157,17 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A dead address of the table: looked for until there is one, since few are in it.
-    fn dead_member(&self, rng: &mut fastrand::Rng) -> usize {
-        let mut index = rng.usize(self.dead.clone());
-        for _ in 0..MOST_TRIES {
-            let age = self.at.max(0.0) - self.churn.dead_since(index);
-            let share = self.fullness * self.dead_reach * spread(age, DEAD_SPREAD);
-            if self.pair(index + self.churn.nodes.len(), MEMBER) < share {
-                break;
-            }
-            index = rng.usize(self.dead.clone());
-        }
-        index
+    /// A dead address of the table. Of each run of so many numbers that one of them is in the table, the teller
+    /// and the run say which: nothing has to be searched for, however small the share.
+    fn dead_member(&self, rng: &mut fastrand::Rng) -> Option<usize> {
+        let run = (1.0 / (self.fullness * self.dead_reach)).round().max(1.0) as usize;
+        let number = rng.usize(self.dead.start / run..self.dead.end.div_ceil(run));
+        let pair = (self.teller as u64) << 32 | number as u64;
+        let index = number * run + mix(self.churn.params.seed, pair, MEMBER) as usize % run;
+        let age = self.at.max(0.0) - self.churn.dead_since(index);
+        let has_come = || self.pair(index, COMING) < spread(age, DEAD_SPREAD);
+        // What is old has come everywhere that it will ever come to.
+        (self.dead.contains(&index) && (age > 12.0 * DEAD_SPREAD || has_come())).then_some(index)
     }
 
     fn has_node(&self, at: usize) -> bool {
