@@ -304,7 +304,7 @@ fn what_is_wrong_with_the_input_is_said_in_one_line() {
     let database = Cluster::shared().database();
     let dir = tempfile::tempdir().unwrap();
     let nodes = dir.path().join("nodes.txt");
-    std::fs::write(&nodes, "127.9.9.9 65536\n127.9.9.9 1 gone\nno host at all here!\n").unwrap();
+    std::fs::write(&nodes, "127.9.9.9 65536\n127.9.9.9 1 gone\nno!host 8333\n").unwrap();
     let crawl = Crawl::configure(&database, &nodes, &[]);
     let run = |args: &[&str]| {
         let output = crawl.command(args).output().unwrap();
