@@ -31,7 +31,7 @@ COMMENT ON FUNCTION outcome_word IS 'The outcome''s word: 0 is responded, 1 refu
 
 CREATE SEQUENCE batch_number INCREMENT BY 2;
 COMMENT ON SEQUENCE batch_number IS
-    'Orders the journals. A batch has two numbers: the first for what it forgets, the second for all else.';
+    'Orders the journals. A batch has two numbers: the second one is for what it forgets, the first for all else.';
 
 CREATE TABLE store_state (
     only_row            boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -124,7 +124,7 @@ CREATE FUNCTION address_state(low bigint, high bigint) RETURNS TABLE (
             (max(j.batch::bigint << 32 | j.probed_at) & 4294967295)::integer AS last_probed,
             (max(j.batch::bigint << 32 | j.next_probe) FILTER (WHERE j.probed_at IS NOT NULL)
                 & 4294967295)::integer AS next_probe,
-            (max(j.batch::bigint << 20 | j.failures::integer << 3 | j.outcome) & 1048575)::integer AS probe
+            (max(j.batch::bigint << 18 | j.failures::integer << 3 | j.outcome) & 262143)::integer AS probe
         FROM address_journal j LEFT JOIN forgotten f ON f.key = j.key
         WHERE j.key BETWEEN low AND high AND j.next_probe IS NOT NULL
             AND (f.batch IS NULL OR j.batch > f.batch)
@@ -251,7 +251,11 @@ CREATE FUNCTION node_state(low bigint, high bigint) RETURNS TABLE (
             min(j.batch) FILTER (WHERE j.protocol_version IS NOT NULL) AS first_version,
             max(j.batch) FILTER (WHERE j.protocol_version IS NOT NULL) AS version,
             max(j.batch) FILTER (WHERE j.peers_sent IS NOT NULL) AS peers
-        FROM result_journal j WHERE j.status IS NOT NULL AND j.key BETWEEN low AND high GROUP BY j.key)
+        FROM result_journal j WHERE j.status IS NOT NULL AND j.key BETWEEN low AND high GROUP BY j.key),
+    -- Once through the journal for all four of them.
+    picked AS MATERIALIZED (
+        SELECT j.* FROM newest n JOIN result_journal j ON j.key = n.key
+        WHERE j.status IS NOT NULL AND j.batch IN (n.batch, n.first_version, n.version, n.peers))
     SELECT coalesce(b.key, c.key),
         CASE WHEN v.key IS NULL THEN b.services ELSE v.services END,
         coalesce(b.first_seen, f.seen_at, f.at), coalesce(v.seen_at, v.at, b.last_seen),
@@ -268,11 +272,10 @@ CREATE FUNCTION node_state(low bigint, high bigint) RETURNS TABLE (
         CASE WHEN v.key IS NULL THEN b.user_agent ELSE v.user_agent END
     FROM (
         newest n
-        JOIN result_journal c ON c.key = n.key AND c.batch = n.batch AND c.status IS NOT NULL
-        LEFT JOIN result_journal f
-            ON f.key = n.key AND f.batch = n.first_version AND f.status IS NOT NULL
-        LEFT JOIN result_journal v ON v.key = n.key AND v.batch = n.version AND v.status IS NOT NULL
-        LEFT JOIN result_journal p ON p.key = n.key AND p.batch = n.peers AND p.status IS NOT NULL
+        JOIN picked c ON c.key = n.key AND c.batch = n.batch
+        LEFT JOIN picked f ON f.key = n.key AND f.batch = n.first_version
+        LEFT JOIN picked v ON v.key = n.key AND v.batch = n.version
+        LEFT JOIN picked p ON p.key = n.key AND p.batch = n.peers
     )
     FULL JOIN (SELECT * FROM node_rows r WHERE r.key BETWEEN low AND high) b ON b.key = n.key
     WHERE b.key IS NOT NULL OR v.key IS NOT NULL
@@ -343,13 +346,24 @@ COMMENT ON VIEW source_state IS 'The newest figures of each source; a source is 
 
 -- What people and scripts read.
 
-CREATE VIEW nodes AS
+CREATE FUNCTION nodes_between(low bigint, high bigint) RETURNS TABLE (
+    host inet, port integer, name text, status text, species text, protocol_version integer, user_agent text,
+    services bigint, start_height integer, relay boolean, connect_ms integer, version_ms integer, country text,
+    asn bigint, as_name text, first_seen timestamptz, last_seen timestamptz, last_probed timestamptz,
+    last_outcome text, failures integer, next_probe timestamptz, peers_asked_at timestamptz, peers_sent integer)
+    STABLE LANGUAGE sql AS $$
     SELECT key_host(n.key) AS host, key_port(n.key) AS port, m.name, n.status, n.species, n.protocol_version,
         n.user_agent, n.services, n.start_height, n.relay, n.connect_ms, n.version_ms, p.country, p.asn,
         p.as_name, n.first_seen, n.last_seen, n.last_probed, outcome_word(n.outcome) AS last_outcome,
         n.failures, n.next_probe, n.peers_asked_at, n.peers_sent
-    FROM node_state(0, 281474976710655) n
-    LEFT JOIN node_names m ON m.key = n.key LEFT JOIN node_places p ON p.key = n.key;
+    FROM node_state(low, high) n
+    LEFT JOIN node_names m ON m.key = n.key LEFT JOIN node_places p ON p.key = n.key
+$$;
+
+COMMENT ON FUNCTION nodes_between IS
+    'The rows of the view nodes between two keys: quicker than the view where few are asked for.';
+
+CREATE VIEW nodes AS SELECT * FROM nodes_between(0, 281474976710655);
 
 COMMENT ON VIEW nodes IS 'Addresses that have answered with a version message at least once.';
 COMMENT ON COLUMN nodes.name IS 'The name from the nodes file, for named nodes only.';
@@ -375,11 +389,20 @@ COMMENT ON COLUMN nodes.next_probe IS 'A pass that starts at this time or later 
 COMMENT ON COLUMN nodes.peers_asked_at IS 'When it was last asked for its peers. Null if never.';
 COMMENT ON COLUMN nodes.peers_sent IS 'How many entries it sent when last asked. Null if never asked.';
 
-CREATE VIEW probes AS
+CREATE FUNCTION probes_between(low bigint, high bigint) RETURNS TABLE (
+    host inet, port integer, pass bigint, probed_at timestamptz, outcome text, protocol_version integer,
+    user_agent text, services bigint, start_height integer, connect_ms integer, version_ms integer,
+    peers_sent integer) STABLE LANGUAGE sql AS $$
     SELECT key_host(p.key) AS host, key_port(p.key) AS port, p.pass, p.at AS probed_at,
         outcome_word(p.outcome) AS outcome, p.protocol_version, p.user_agent, p.services, p.start_height,
         p.connect_ms, p.version_ms, p.peers_sent
-    FROM probe_state(0, 281474976710655) p;
+    FROM probe_state(low, high) p
+$$;
+
+COMMENT ON FUNCTION probes_between IS
+    'The rows of the view probes between two keys: much quicker than the view where few are asked for.';
+
+CREATE VIEW probes AS SELECT * FROM probes_between(0, 281474976710655);
 
 COMMENT ON VIEW probes IS
     'Results of nodes, the newest crawl.results_per_node of each. Candidates leave no row here.';
