@@ -6,6 +6,7 @@
 //! only while tables are emptied, and a reader who does not end makes it fail before anything was written;
 //! 3. nothing that is newer than the newest word heard is ever too old: a clock that jumped forgets nobody.
 
+use std::fmt;
 use std::time::Duration;
 
 use postgres::{Client, Transaction};
@@ -41,6 +42,17 @@ pub struct FoldReport {
     pub addresses: Option<u64>,
     /// Nodes, if they were folded.
     pub nodes: Option<u64>,
+}
+
+impl fmt::Display for FoldReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [("addresses", self.addresses), ("nodes", self.nodes)];
+        let mut written = counts.iter().filter_map(|(name, count)| Some((name, (*count)?)));
+        if let Some((name, count)) = written.next() {
+            write!(f, "{name}={count}")?;
+        }
+        written.try_for_each(|(name, count)| write!(f, " {name}={count}"))
+    }
 }
 
 /// Tables that are folded together.
