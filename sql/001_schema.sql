@@ -92,6 +92,8 @@ CREATE VIEW address_blocks AS SELECT * FROM address_blocks_a UNION ALL SELECT * 
 COMMENT ON TABLE address_blocks_a IS
     'Addresses as of the last fold, many to a row: a row''s own overhead is larger than what is known of an address.';
 COMMENT ON TABLE address_blocks_b IS 'The other half of address_blocks_a: one of the two is empty.';
+COMMENT ON COLUMN address_journal.source IS
+    'The upper 16 bits, as a signed number, of the addresses of those who named it, if they have these in common; 0 once several unrelated ones or a person named it.';
 COMMENT ON VIEW address_blocks IS 'The one of the two base tables of addresses that is in use.';
 
 -- In the journal the later word is found by the greatest number of batch and value packed together.
@@ -102,7 +104,7 @@ CREATE FUNCTION address_state(low bigint, high bigint) RETURNS TABLE (
         SELECT j.key, max(j.batch) AS batch FROM address_journal j
         WHERE j.next_probe IS NULL AND j.key BETWEEN low AND high GROUP BY j.key)
     SELECT coalesce(b.key, c.key), coalesce(b.first_heard, c.first_heard),
-        greatest(b.last_heard, c.last_heard), coalesce(b.source, c.source),
+        greatest(b.last_heard, c.last_heard), coalesce(c.source, b.source),
         coalesce((c.probe >> 3)::smallint, b.failures, 0::smallint),
         coalesce(c.last_probed, b.last_probed),
         coalesce((c.probe & 7)::smallint, b.outcome),
@@ -118,7 +120,7 @@ CREATE FUNCTION address_state(low bigint, high bigint) RETURNS TABLE (
         SELECT j.key,
             (min(j.batch::bigint << 32 | j.heard_at) & 4294967295)::integer AS first_heard,
             max(j.heard_at) AS last_heard,
-            ((min(j.batch::bigint << 16 | (j.source + 32768)) & 65535) - 32768)::smallint AS source,
+            ((max(j.batch::bigint << 16 | (j.source + 32768)) & 65535) - 32768)::smallint AS source,
             (min(j.batch::bigint << 32 | j.next_probe) FILTER (WHERE j.heard_at IS NOT NULL)
                 & 4294967295)::integer AS first_probe,
             (max(j.batch::bigint << 32 | j.probed_at) & 4294967295)::integer AS last_probed,
@@ -324,7 +326,8 @@ CREATE TABLE source_journal (
     batch    integer  NOT NULL,
     tried    integer  NOT NULL,
     answered integer  NOT NULL,
-    source   smallint NOT NULL
+    source   smallint NOT NULL,
+    CONSTRAINT sources_answered_were_tried CHECK (answered BETWEEN 0 AND tried)
 ) WITH (autovacuum_vacuum_insert_threshold = -1);
 CREATE TABLE source_rows_a (
     source   smallint NOT NULL,
@@ -441,11 +444,11 @@ CREATE VIEW candidates AS
 
 COMMENT ON VIEW candidates IS 'Addresses heard of that have never answered.';
 
-CREATE VIEW sources AS
-    SELECT '0.0.0.0'::inet + ((source::bigint & 65535) << 16) AS network, tried, answered FROM source_state;
+CREATE VIEW sources AS SELECT source::integer & 65535 AS source, tried, answered FROM source_state;
 
-COMMENT ON VIEW sources IS 'What became of the addresses that each /16 was the first to name.';
-COMMENT ON COLUMN sources.network IS 'The lowest address of the /16.';
+COMMENT ON VIEW sources IS
+    'What became of the addresses that nodes of each /16 were the first to name: those who name dead ones get a smaller quota.';
+COMMENT ON COLUMN sources.source IS 'The upper 16 bits of the nodes'' addresses.';
 COMMENT ON COLUMN sources.tried IS 'How many of them were probed; halved from time to time together with answered.';
 COMMENT ON COLUMN sources.answered IS 'How many of these responded.';
 

@@ -217,13 +217,14 @@ impl Recorder {
     fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> Option<Target> {
         let heard = self.book.hear(address, source, now);
         if heard.wants_row {
-            let group = match source {
-                Source::Person => 0,
-                Source::Node { group, .. } => group,
+            let source = match source {
+                Source::Node { group, .. } if !heard.is_confirmed => group,
+                _ => 0,
             };
             let next_probe = self.book.due_when_heard();
-            let row = HeardRow { at: now, next_probe, source: group };
-            self.batch.heard.entry(address).and_modify(|old| old.at = now).or_insert(row);
+            let row = HeardRow { at: now, next_probe, source };
+            let merged = |old: &mut HeardRow| (old.at, old.source) = (now, source);
+            self.batch.heard.entry(address).and_modify(merged).or_insert(row);
             self.batch.forgotten.remove(&address);
         }
         if heard.is_new

@@ -63,8 +63,10 @@ const FORGET_EVERY: u32 = 86_400;
 pub struct Heard {
     /// It was not known before.
     pub is_new: bool,
-    /// The database should hear of it: it is new, or its `last_heard` is more than a day old.
+    /// The database should hear of it: it is new or newly confirmed, or its `last_heard` is a day old.
     pub wants_row: bool,
+    /// Several unrelated sources have named it, or a person.
+    pub is_confirmed: bool,
     /// To be probed in this pass.
     pub target: Option<Target>,
 }
@@ -158,6 +160,9 @@ impl AddressBook {
         entry.last_probed = known.last_probed.map_or(0, secs);
         entry.failures = u8::try_from(known.failures).unwrap_or(u8::MAX);
         entry.source = known.source;
+        if known.source == 0 {
+            entry.set_confirmed();
+        }
         if let Some(outcome) = known.last_outcome {
             entry.set_last_outcome(outcome);
         }
@@ -289,28 +294,33 @@ impl AddressBook {
         let epoch = self.epoch;
         if let Some(entry) = self.table.get_mut(address) {
             // A clock that jumped back must not silence the entry for years.
-            let wants_row = !is_stale && wall.abs_diff(entry.last_heard) >= HEARD_AGAIN_AFTER;
-            if wants_row {
-                entry.last_heard = wall;
-            }
+            let mut wants_row = !is_stale && wall.abs_diff(entry.last_heard) >= HEARD_AGAIN_AFTER;
             let is_unproven = !entry.is_node() && !entry.is_probed() && !entry.is_confirmed();
             let mut target = None;
             if is_unproven && entry.source != group && !is_stale && !self.sources.is_poor(group) {
                 entry.set_confirmed();
+                wants_row = true;
                 if entry.met != epoch && entry.next_probe <= self.pass_started {
                     entry.met = epoch;
                     target = Some(candidate(entry));
                 }
             }
-            return Heard { is_new: false, wants_row, target };
+            if wants_row {
+                entry.last_heard = wall;
+            }
+            let is_confirmed = entry.is_confirmed();
+            return Heard { is_new: false, wants_row, is_confirmed, target };
         }
         if source != Source::Person && self.table.ports(address) >= MOST_PORTS {
-            return Heard { is_new: false, wants_row: false, target: None };
+            return Heard { is_new: false, wants_row: false, is_confirmed: false, target: None };
         }
         let mut entry = Entry::new(address);
         entry.last_heard = wall;
         entry.next_probe = self.pass_started;
         entry.source = group;
+        if source == Source::Person {
+            entry.set_confirmed();
+        }
         let is_believed = source == Source::Person || self.nodes.len() < FEW_NODES;
         let target = if !is_stale && (is_believed || self.sources.let_in(group, epoch)) {
             entry.met = epoch;
@@ -320,7 +330,8 @@ impl AddressBook {
             None
         };
         self.table.insert(entry);
-        Heard { is_new: true, wants_row: true, target }
+        let is_confirmed = entry.is_confirmed();
+        Heard { is_new: true, wants_row: true, is_confirmed, target }
     }
 
     /// Makes room where more is remembered than `max_addresses`: the worst candidates go, and are given back.
@@ -491,3 +502,6 @@ fn secs(time: UnixTime) -> u32 {
 fn ceil_secs(time: UnixTime) -> u32 {
     secs(UnixTime::from_micros(time.as_micros().saturating_add(999_999)))
 }
+
+#[cfg(test)]
+mod tests;

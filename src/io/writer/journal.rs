@@ -43,7 +43,7 @@ pub(super) fn append(
     copy(t, rows, ADDRESSES, address_rows(batch), |rows, row| row.write(rows, numbers))?;
     copy(t, rows, SOURCES, &batch.sources, |rows, (source, row)| {
         rows.int(source.cast_signed()).int(numbers.batch);
-        rows.small(row.tried).small(row.answered);
+        rows.small(row.tried).small(row.answered.min(row.tried));
     })?;
     copy(t, rows, RESULTS, result_rows(batch), |rows, row| row.write(rows, numbers.batch))
 }

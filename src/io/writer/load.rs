@@ -130,7 +130,7 @@ fn known_of(line: &[u8]) -> Option<Known> {
         last_probed: Some(fields.time()?),
         last_outcome: Some(read_outcome(fields.value()?)?),
         next_probe: fields.time()?,
-        source,
+        source: 0,
         node: Some(KnownNode {
             last_seen: fields.time()?,
             peers_asked_at: fields.opt(read_time)?,

@@ -262,6 +262,7 @@ impl Worker {
         }
         fold(&mut store, &self.outbox.shared, self.clock.now().wall);
         let recorder = &mut self.recorder;
+        store.load_sources(&mut |group, row| recorder.load_source(group, row))?;
         let last_pass = store.load(&mut |known| recorder.load(&known))?;
         recorder.handle_loaded(last_pass);
         self.former_pid = store.backend_pid();
