@@ -316,20 +316,19 @@ fn journal_and_base_are_what_a_naive_model_holds() {
 fn a_fold_changes_nothing_that_a_reader_sees() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
-    assert_eq!(fold(&mut store), None, "there is nothing to fold");
+    assert_eq!(fold(&mut store), [], "there is nothing to fold");
     store.write(&rich_batch(), 25).unwrap();
     let before = snapshot(&database);
-    let report = fold(&mut store).unwrap();
-    assert_eq!((report.addresses, report.nodes), (Some(6), Some(2)));
-    assert_eq!(report.to_string(), "addresses=6 nodes=2");
+    let reports: Vec<String> = fold(&mut store).iter().map(ToString::to_string).collect();
+    assert_eq!(reports, ["relation=addresses rows=6", "relation=nodes rows=2"]);
     assert_eq!(snapshot(&database), before);
     for journal in ["address_journal", "result_journal", "source_journal"] {
         assert_eq!(database.value(&format!("SELECT count(*) FROM {journal}")), "0");
     }
-    assert_eq!(fold(&mut store), None, "nothing came since");
+    assert_eq!(fold(&mut store), [], "nothing came since");
     store.write(&rich_batch(), 25).unwrap();
     assert_eq!(snapshot(&database), before, "the same batch once more");
-    fold(&mut store).unwrap();
+    assert_ne!(fold(&mut store), []);
     assert_eq!(snapshot(&database), before);
 }
 
@@ -339,7 +338,8 @@ fn a_fold_is_due_after_a_day_or_when_the_clock_went_back() {
     let mut store = ready(&database);
     let mut fold_at = |seconds: i64| {
         store.write(&rich_batch(), 25).unwrap();
-        store.fold_if_due(at(seconds), &FoldParams::default()).unwrap().is_some()
+        let mut fold = || store.fold_if_due(at(seconds), &FoldParams::default()).unwrap();
+        std::iter::from_fn(|| fold()).count() == 2
     };
     const DAY: i64 = 86_400;
     assert!(fold_at(0), "the first one");
@@ -488,6 +488,6 @@ fn a_reader_that_does_not_end_delays_a_fold_and_a_stop_ends_it() {
         assert!(start.elapsed() < Duration::from_secs(2));
     }
     assert_eq!(digest(&database), before);
-    fold(&mut store).unwrap();
+    assert_ne!(fold(&mut store), []);
     assert_eq!(digest(&database), before);
 }

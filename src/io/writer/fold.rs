@@ -36,27 +36,23 @@ impl Default for FoldParams {
 }
 
 /// What a fold wrote.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoldReport {
-    /// Addresses, if they were folded.
-    pub addresses: Option<u64>,
-    /// Nodes, if they were folded.
-    pub nodes: Option<u64>,
+    /// The relation: addresses (and with them the sources), or nodes (and with them their results).
+    pub relation: &'static str,
+    /// How many rows it has now.
+    pub rows: u64,
 }
 
 impl fmt::Display for FoldReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = [("addresses", self.addresses), ("nodes", self.nodes)];
-        let mut written = counts.iter().filter_map(|(name, count)| Some((name, (*count)?)));
-        if let Some((name, count)) = written.next() {
-            write!(f, "{name}={count}")?;
-        }
-        written.try_for_each(|(name, count)| write!(f, " {name}={count}"))
+        write!(f, "relation={} rows={}", self.relation, self.rows)
     }
 }
 
 /// Tables that are folded together.
 struct Group {
+    relation: &'static str,
     base_column: &'static str,
     folded_at_column: &'static str,
     journals: &'static [&'static str],
@@ -67,6 +63,7 @@ struct Group {
 
 /// Fifty-eight addresses are as many as fit into a row that is not moved out of line, four rows to a page.
 const ADDRESSES: Group = Group {
+    relation: "addresses",
     base_column: "addresses_base",
     folded_at_column: "addresses_folded_at",
     journals: &["address_journal", "source_journal"],
@@ -92,6 +89,7 @@ const ADDRESSES: Group = Group {
 };
 
 const NODES: Group = Group {
+    relation: "nodes",
     base_column: "nodes_base",
     folded_at_column: "nodes_folded_at",
     journals: &["result_journal"],
@@ -121,20 +119,20 @@ const READERS_WAIT: &str = "SET LOCAL lock_timeout = '2s'";
 /// Journals this much larger than their bases are folded whatever the clock says.
 const LARGE: i64 = 64 * 1024 * 1024;
 
-/// Folds what is due; `None` if nothing was.
+/// Folds the first relation that is due; `None` if none is.
 pub(super) fn if_due(
     client: &mut Client,
     now: UnixTime,
     params: &FoldParams,
 ) -> Result<Option<FoldReport>, Failure> {
-    let mut report = FoldReport::default();
-    // Whether an address is a node is asked of both groups: neither order loses anything.
-    for (group, written) in [(&ADDRESSES, &mut report.addresses), (&NODES, &mut report.nodes)] {
+    // Whether an address is a node is asked of both: neither order loses anything.
+    for group in [&ADDRESSES, &NODES] {
         if is_due(client, group, now, params)? {
-            *written = Some(fold(client, group, now, params)?);
+            let rows = fold(client, group, now, params)?;
+            return Ok(Some(FoldReport { relation: group.relation, rows }));
         }
     }
-    Ok((report != FoldReport::default()).then_some(report))
+    Ok(None)
 }
 
 fn is_due(

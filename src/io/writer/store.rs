@@ -144,8 +144,8 @@ impl Store {
         Ok(())
     }
 
-    /// Folds the journals into their bases if that is due: at start and at the ends of passes. It takes a few
-    /// seconds per million addresses on a PC. `None` if nothing was due.
+    /// Folds the journal of one relation into its base, if that is due: to be called at start and at the ends of
+    /// passes until it gives `None`. It takes a few seconds per million addresses on a PC.
     ///
     /// # Errors
     /// Transient where a reader is in the way or the connection broke; then nothing has changed, and the next

@@ -144,11 +144,14 @@ fn fold(store: &mut Store, shared: &Shared, now: UnixTime) {
     };
     set(Some(store.cancel_token()));
     // A stop that came before the token was there has cancelled nothing.
-    if !shared.is_stopping.load(Ordering::Acquire) {
+    while !shared.is_stopping.load(Ordering::Acquire) {
         match store.fold_if_due(now, &FoldParams::default()) {
-            Ok(None) => {}
+            Ok(None) => break,
             Ok(Some(report)) => log::info!("fold {report}"),
-            Err(error) => log::warn!("fold error=\"{error}\""),
+            Err(error) => {
+                log::warn!("fold error=\"{error}\"");
+                break;
+            }
         }
     }
     set(None);
