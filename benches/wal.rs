@@ -35,6 +35,8 @@ const ROWS_PER_BATCH: usize = 5_000;
 const PEERS_ASKED_EVERY: u64 = 48;
 /// Nodes that are down: each is probed about once a day.
 const DOWN: u64 = 10_000;
+/// Nine thousand nodes lie in so many /16s; most of them change in a pass.
+const SOURCES: u16 = 5_000;
 const RESULTS_PER_NODE: u32 = 25;
 
 struct Size {
@@ -64,7 +66,9 @@ fn main() {
     let database = cluster.database();
     let mut store = ready(&database);
     let mut admin = cluster.admin();
-    for name in ["full_page_writes", "wal_level", "checkpoint_timeout", "max_wal_size", "server_version"] {
+    for name in
+        ["full_page_writes", "wal_level", "checkpoint_timeout", "max_wal_size", "server_version"]
+    {
         let value: String = admin.query_one(&format!("SHOW {name}"), &[]).unwrap().get(0);
         println!("{name} = {value}");
         assert!(name != "full_page_writes" || value == "on");
@@ -135,7 +139,7 @@ impl World {
 
     fn heard_row(&mut self, at: i64) -> HeardRow {
         let at = UnixTime::from_secs(at);
-        HeardRow { at, next_probe: at, source: self.rng.u16(..) }
+        HeardRow { at, next_probe: at, source: self.rng.u16(..SOURCES) }
     }
 
     fn failed_row(&mut self, at: i64) -> FailedRow {
@@ -155,7 +159,11 @@ impl World {
             protocol_version: 70_016,
             services: 0x409 | (number % 8) << 1,
             timestamp: 0,
-            user_agent: Some(format!("/Satoshi:{}.{}.0/Knots:20250903/", 20 + number % 9, number % 5)),
+            user_agent: Some(format!(
+                "/Satoshi:{}.{}.0/Knots:20250903/",
+                20 + number % 9,
+                number % 5
+            )),
             start_height: Some(860_000 + pass as i32 * 3),
             relay: Some(true),
         };
@@ -208,15 +216,16 @@ impl World {
         row.finished_at = Some(UnixTime::from_secs(start + PASS - 1));
         batch.passes.insert(pass, row);
         meter.measure("passes, history", || self.write(store, &batch));
-        for _ in 0..4_000 {
-            batch.sources.insert(self.rng.u16(..), SourceRow { tried: 50, answered: 2 });
+        for _ in 0..SOURCES {
+            batch.sources.insert(self.rng.u16(..SOURCES), SourceRow { tried: 50, answered: 2 });
         }
         batch.passes.clear();
         meter.measure("sources", || self.write(store, &batch));
         loop {
             let begin = (meter.lsn(), Instant::now());
             let Some(report) = fold(store, pass) else { break };
-            let cause = if report.relation == "nodes" { "fold of nodes" } else { "fold of addresses" };
+            let cause =
+                if report.relation == "nodes" { "fold of nodes" } else { "fold of addresses" };
             *meter.causes.entry(cause).or_default() += meter.lsn() - begin.0;
             self.fold_time = self.fold_time.max(begin.1.elapsed());
             println!("pass {pass}: fold {report} in {:.1?}", begin.1.elapsed());
@@ -224,7 +233,14 @@ impl World {
         meter.checkpoint();
     }
 
-    fn write_addresses(&mut self, store: &mut Store, meter: &mut Meter, at: i64, failed: u64, heard: u64) {
+    fn write_addresses(
+        &mut self,
+        store: &mut Store,
+        meter: &mut Meter,
+        at: i64,
+        failed: u64,
+        heard: u64,
+    ) {
         let mut batch = Batch::default();
         for number in self.known..self.known + heard {
             let row = self.heard_row(at);
@@ -239,7 +255,14 @@ impl World {
         meter.measure("candidates", || self.write(store, &batch));
     }
 
-    fn write_results(&mut self, store: &mut Store, meter: &mut Meter, pass: u64, at: i64, numbers: &[u64]) {
+    fn write_results(
+        &mut self,
+        store: &mut Store,
+        meter: &mut Meter,
+        pass: u64,
+        at: i64,
+        numbers: &[u64],
+    ) {
         for numbers in numbers.chunks(ROWS_PER_BATCH / 2) {
             let mut batch = Batch::default();
             for number in numbers {
@@ -295,7 +318,10 @@ fn report(
     let size = &world.size;
     let mb = |bytes: i64| bytes as f64 / 1e6;
     let failed = (size.passes * size.failed) as f64;
-    println!("\n{} passes, {} nodes up, {} candidates at start", size.passes, size.nodes, size.candidates);
+    println!(
+        "\n{} passes, {} nodes up, {} candidates at start",
+        size.passes, size.nodes, size.candidates
+    );
     println!("{:<24}{:>10}{:>14}", "log by cause", "MB", "MB a pass");
     for (cause, bytes) in &meter.causes {
         println!("{cause:<24}{:>10.1}{:>14.3}", mb(*bytes), mb(*bytes) / size.passes as f64);
@@ -311,8 +337,12 @@ fn report(
         of("candidates") / failed,
         (of("candidates") + of("sources") + of("fold of addresses")) / failed
     );
-    println!("rows written: {} in {:.1?}: {:.0} a second", world.rows, world.write_time,
-        world.rows as f64 / world.write_time.as_secs_f64());
+    println!(
+        "rows written: {} in {:.1?}: {:.0} a second",
+        world.rows,
+        world.write_time,
+        world.rows as f64 / world.write_time.as_secs_f64()
+    );
     println!("longest fold: {:.1?}; all of it took {elapsed:.1?}", world.fold_time);
     let begin = Instant::now();
     let mut count = 0_u64;
@@ -322,6 +352,8 @@ fn report(
         "SELECT count(*) FROM nodes",
         "SELECT count(user_agent) FROM (SELECT * FROM nodes OFFSET 0) n",
         "SELECT count(*) FROM addresses",
+        "SELECT count(*) FROM addresses WHERE host = (SELECT host FROM nodes LIMIT 1)",
+        "SELECT count(*) FROM addresses_between(lowest_key('1.2.3.4'), lowest_key('1.2.3.4') + 65535)",
         "SELECT count(*) FROM probes",
         "SELECT count(*) FROM (SELECT DISTINCT host FROM probes) h",
         "SELECT pg_size_pretty(pg_database_size(current_database()))",

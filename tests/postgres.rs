@@ -90,7 +90,8 @@ fn a_candidate_that_responds_moves_over_with_its_past() {
     store.write(&batch, 25).unwrap();
 
     assert_eq!(database.value("SELECT count(*) FROM candidates"), "0");
-    let past = "SELECT extract(epoch FROM first_heard)::bigint, extract(epoch FROM last_heard)::bigint,
+    let past =
+        "SELECT extract(epoch FROM first_heard)::bigint, extract(epoch FROM last_heard)::bigint,
         extract(epoch FROM first_seen)::bigint, extract(epoch FROM last_seen)::bigint
         FROM nodes JOIN addresses USING (host, port) ORDER BY host";
     let row = |heard: i64, seen: i64| format!("{0}|{0}|{1}|{1}", T0 + heard, T0 + seen);

@@ -53,8 +53,10 @@ impl Model {
         }
         for (address, row) in &batch.nodes {
             let old = self.nodes.remove(address);
-            let Some(first_seen) =
-                old.as_ref().map(|old| old.first_seen).or(row.seen.as_ref().map(|s| s.at.as_micros()))
+            let Some(first_seen) = old
+                .as_ref()
+                .map(|old| old.first_seen)
+                .or(row.seen.as_ref().map(|s| s.at.as_micros()))
             else {
                 continue;
             };
@@ -140,7 +142,13 @@ impl Model {
             .map(|p| {
                 let height = p.version.as_ref().and_then(|v| v.start_height);
                 let height = height.map_or("-".to_owned(), |v| v.to_string());
-                format!("{}|{}|{}|{}|{height}", p.address, p.pass, p.probed_at.as_micros(), p.outcome)
+                format!(
+                    "{}|{}|{}|{}|{height}",
+                    p.address,
+                    p.pass,
+                    p.probed_at.as_micros(),
+                    p.outcome
+                )
             })
             .collect()
     }
@@ -166,7 +174,11 @@ fn random_probe(rng: &mut fastrand::Rng, address: Address, pass: u64, second: i6
         address,
         pass,
         probed_at: at(second),
-        outcome: if responded { Outcome::Responded } else { rng.choice(&Outcome::ALL[1..]).copied().unwrap() },
+        outcome: if responded {
+            Outcome::Responded
+        } else {
+            rng.choice(&Outcome::ALL[1..]).copied().unwrap()
+        },
         version: responded.then(|| VersionInfo {
             protocol_version: rng.i32(..),
             user_agent: rng.bool().then(|| format!("/x:{}/", rng.u8(..))),
@@ -211,7 +223,10 @@ fn random_batch(rng: &mut fastrand::Rng, model: &Model, pass: &mut u64, second: 
         }
     }
     for _ in 0..rng.usize(0..5) {
-        batch.sources.insert(rng.u16(..8) * 8191, SourceRow { tried: rng.u32(10..20), answered: rng.u32(..10) });
+        batch.sources.insert(
+            rng.u16(..8) * 8191,
+            SourceRow { tried: rng.u32(10..20), answered: rng.u32(..10) },
+        );
     }
     if rng.u8(..) < 60 {
         let nodes = model.nodes.keys().filter(|_| rng.u8(..) < 20);
@@ -245,10 +260,17 @@ fn push_results(
             None => down(0, rng.u32(1..9)),
         };
         (row.last_probed, row.last_outcome) = (probe.probed_at, probe.outcome);
-        row.status = if is_up { Status::Up } else if full { Status::Full } else { Status::Down };
+        row.status = if is_up {
+            Status::Up
+        } else if full {
+            Status::Full
+        } else {
+            Status::Down
+        };
         row.peers = probe.peers_sent.map(|sent| (probe.probed_at, sent));
         if let Some(seen) = &mut row.seen {
-            (seen.at, seen.connect_ms, seen.version_ms) = (probe.probed_at, probe.connect_ms, probe.version_ms);
+            (seen.at, seen.connect_ms, seen.version_ms) =
+                (probe.probed_at, probe.connect_ms, probe.version_ms);
         }
         let (seen, peers) = node.take().map_or((None, None), |old| (old.seen, old.peers));
         node = Some(NodeRow { seen: row.seen.or(seen), peers: row.peers.or(peers), ..row });
@@ -280,7 +302,10 @@ fn check(database: &Database, store: &mut Store, model: &Model, kept: usize, wha
     assert_eq!(loaded, database.rows(seconds), "loaded {what}");
     for (address, known) in known {
         let node = model.nodes.get(&address);
-        assert_eq!(known.node.map(|node| node.last_seen), node.map(|n| n.row.seen.as_ref().unwrap().at));
+        assert_eq!(
+            known.node.map(|node| node.last_seen),
+            node.map(|n| n.row.seen.as_ref().unwrap().at)
+        );
         if node.is_none() {
             assert_eq!(known.source, model.addresses[&address].2);
         }
@@ -306,7 +331,13 @@ fn journal_and_base_are_what_a_naive_model_holds() {
             fold(&mut store);
         }
         if folds || step % 8 == 0 {
-            check(&database, &mut store, &model, 5, &format!("seed={seed} step={step} folds={folds}"));
+            check(
+                &database,
+                &mut store,
+                &model,
+                5,
+                &format!("seed={seed} step={step} folds={folds}"),
+            );
         }
     }
     assert!(model.nodes.len() > 50 && model.addresses.len() > 500);
@@ -351,6 +382,21 @@ fn a_fold_is_due_after_a_day_or_when_the_clock_went_back() {
 }
 
 #[test]
+fn a_large_base_is_not_written_anew_for_a_small_journal() {
+    let database = Cluster::shared().database();
+    let mut store = filled(&database);
+    fold(&mut store);
+    store.write(&rich_batch(), 25).unwrap();
+    let mut fold = |percent| {
+        let params = FoldParams { least_percent: percent, ..FoldParams::default() };
+        store.fold_if_due(at(2 * 86_400), &params).unwrap().map(|report| report.relation)
+    };
+    // A base of 2 MB; the journals hold a page each.
+    assert_eq!(fold(75), None);
+    assert_eq!(fold(1), Some("addresses"));
+}
+
+#[test]
 fn a_candidate_that_nobody_names_for_thirty_days_is_dropped_and_a_node_never() {
     const DAY: i64 = 86_400;
     let database = Cluster::shared().database();
@@ -358,7 +404,8 @@ fn a_candidate_that_nobody_names_for_thirty_days_is_dropped_and_a_node_never() {
     let mut batch = rich_batch();
     batch.nodes.insert(address(6), up(0, version()));
     store.write(&batch, 25).unwrap();
-    let hosts = "SELECT string_agg(split_part(host(host), '.', 4), ' ' ORDER BY host) FROM addresses";
+    let hosts =
+        "SELECT string_agg(split_part(host(host), '.', 4), ' ' ORDER BY host) FROM addresses";
     let mut fold_at = |hears: Option<(u8, i64)>, now: i64| {
         let mut batch = Batch::default();
         batch.failed.insert(address(1), failed(2, now));
@@ -372,7 +419,11 @@ fn a_candidate_that_nobody_names_for_thirty_days_is_dropped_and_a_node_never() {
     assert_eq!(fold_at(Some((4, 29 * DAY)), 29 * DAY), "1 2 3 4 5 6");
     assert_eq!(fold_at(None, 400 * DAY), "1 2 3 4 5 6", "nobody was listened to");
     assert_eq!(fold_at(Some((5, 10 * DAY)), 4000 * DAY), "1 2 3 4 5 6", "the clock jumped");
-    assert_eq!(fold_at(Some((5, 5000 * DAY)), 31 * DAY), "2 3 4 5 6", "what was heard is of the future");
+    assert_eq!(
+        fold_at(Some((5, 5000 * DAY)), 31 * DAY),
+        "2 3 4 5 6",
+        "what was heard is of the future"
+    );
     let node = "SELECT first_heard < now() FROM addresses WHERE host = '127.0.0.6'";
     assert_eq!(database.value(node), "t");
 }
@@ -393,6 +444,13 @@ fn filled(database: &Database) -> Store {
     store
 }
 
+/// Whatever the clock says.
+const EAGER: FoldParams = FoldParams {
+    interval: Duration::ZERO,
+    least_percent: 0,
+    forget_after: Duration::from_secs(30 * 86_400),
+};
+
 /// A short text that changes with every row of the relations.
 fn digest(database: &Database) -> String {
     let relations = ["addresses", "nodes", "probes"].map(|name| {
@@ -409,7 +467,7 @@ fn a_fold_that_is_ended_at_any_moment_has_happened_or_not() {
     let (mut broken, mut admin) = (0, Cluster::shared().admin());
     for wait_ms in [1, 5, 20, 50, 100, 200, 400, 800] {
         let pid = store.backend_pid();
-        let params = FoldParams { interval: Duration::ZERO, ..FoldParams::default() };
+        let params = EAGER;
         let result = thread::scope(|scope| {
             let folding = scope.spawn(|| store.fold_if_due(at(0), &params));
             thread::sleep(Duration::from_millis(wait_ms));
@@ -440,7 +498,7 @@ fn a_server_that_is_killed_in_a_fold_loses_nothing() {
     let before = digest(&database);
     // What was committed is on the disk even without fsync: the machine goes on.
     for wait_ms in [30, 300] {
-        let params = FoldParams { interval: Duration::ZERO, ..FoldParams::default() };
+        let params = EAGER;
         thread::scope(|scope| {
             let folding = scope.spawn(|| store.fold_if_due(at(0), &params));
             thread::sleep(Duration::from_millis(wait_ms));
@@ -464,7 +522,7 @@ fn a_reader_that_does_not_end_delays_a_fold_and_a_stop_ends_it() {
     let mut reader = database.client();
     let mut transaction = reader.transaction().unwrap();
     transaction.execute("SELECT FROM address_journal LIMIT 1", &[]).unwrap();
-    let params = FoldParams { interval: Duration::ZERO, ..FoldParams::default() };
+    let params = EAGER;
     let error = store.fold_if_due(at(0), &params).unwrap_err();
     assert!(error.is_transient() && !store.is_closed(), "{error}");
     let mut batch = Batch::default();

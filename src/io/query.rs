@@ -208,7 +208,8 @@ const LINES: i64 = 10;
 /// A host may be known with thousands of made-up ports.
 const MAX_ADDRESSES: i64 = 100;
 
-const LOCK: &str = "LOCK TABLE address_journal, address_blocks_a, address_blocks_b, result_journal, node_rows_a,
+const LOCK: &str =
+    "LOCK TABLE address_journal, address_blocks_a, address_blocks_b, result_journal, node_rows_a,
     node_rows_b, probe_rows_a, probe_rows_b IN ACCESS SHARE MODE;
     SET LOCAL work_mem = '32MB'; SET LOCAL jit = off";
 

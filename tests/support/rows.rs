@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bitdash::crawl::address::Address;
 use bitdash::crawl::batch::{
-    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, SourceRow, Status,
+    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, SourceRow,
+    Status,
 };
 use bitdash::crawl::outcome::Outcome;
 use bitdash::crawl::target::VersionInfo;
@@ -127,7 +128,7 @@ pub fn snapshot(database: &Database) -> Vec<String> {
 
 /// Folds everything that there is to fold, whatever the clock says, and forgets nobody.
 pub fn fold(store: &mut Store) -> Vec<FoldReport> {
-    let params = FoldParams { interval: Duration::ZERO, ..FoldParams::default() };
+    let params = FoldParams { interval: Duration::ZERO, least_percent: 0, ..FoldParams::default() };
     std::iter::from_fn(|| store.fold_if_due(at(0), &params).unwrap()).collect()
 }
 

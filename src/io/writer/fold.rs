@@ -18,8 +18,11 @@ use crate::crawl::time::UnixTime;
 /// When to fold, and what is dropped by it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoldParams {
-    /// So long after the former fold the next one is due.
+    /// So long after the former fold the next one is due,
     pub interval: Duration,
+    /// if the journal has grown to so many percent of its base: a fold writes the whole base anew, and the
+    /// more there is of it, the more must have come together to be worth that.
+    pub least_percent: u32,
     /// A candidate that nobody has named for so long is dropped.
     pub forget_after: Duration,
 }
@@ -30,6 +33,7 @@ impl Default for FoldParams {
         Self {
             // A little less than a day, so that it happens in the same pass of every day.
             interval: Duration::from_secs(DAY - 1_800),
+            least_percent: 75,
             forget_after: Duration::from_secs(30 * DAY),
         }
     }
@@ -116,8 +120,10 @@ const NODES: Group = Group {
 /// A fold waits so long for readers before it gives up.
 const READERS_WAIT: &str = "SET LOCAL lock_timeout = '2s'";
 
-/// Journals this much larger than their bases are folded whatever the clock says.
+/// Journals this much larger than twice their bases are folded whatever the clock says.
 const LARGE: i64 = 64 * 1024 * 1024;
+/// Bases up to this size are folded however small the journal is.
+const SMALL: i64 = 1024 * 1024;
 
 /// Folds the first relation that is due; `None` if none is.
 pub(super) fn if_due(
@@ -160,7 +166,9 @@ fn is_due(
     // "-infinity" before the first one. A time in the future is that of a clock that had jumped.
     let folded_at = read_time(row.try_get(2)?).filter(|at| *at <= now);
     let is_old = folded_at.is_none_or(|at| now.since(at) >= params.interval);
-    Ok(journal > 0 && (is_old || journal > base.saturating_mul(2).saturating_add(LARGE)))
+    let least = (base.saturating_sub(SMALL)).saturating_mul(params.least_percent.into()) / 100;
+    let is_large = journal > base.saturating_mul(2).saturating_add(LARGE);
+    Ok(journal > 0 && ((is_old && journal >= least) || is_large))
 }
 
 fn fold(
@@ -219,18 +227,13 @@ fn clear_the_way(
 /// The statement that empties the journals and the bases of a letter.
 fn empty(group: &Group, base: Option<&str>) -> String {
     let bases = group.bases.iter().flat_map(|name| base.map(|base| format!("{name}_{base}")));
-    let tables: Vec<String> =
-        group.journals.iter().map(ToString::to_string).chain(bases).collect();
+    let tables: Vec<String> = group.journals.iter().map(ToString::to_string).chain(bases).collect();
     format!("TRUNCATE {}", tables.join(", "))
 }
 
 /// The oldest `last_heard` that is kept, in seconds since 2000: counted from the newest word heard, since nobody
 /// names anything while we do not listen, and a clock may have jumped.
-fn oldest(
-    t: &mut Transaction,
-    now: UnixTime,
-    params: &FoldParams,
-) -> Result<i64, Failure> {
+fn oldest(t: &mut Transaction, now: UnixTime, params: &FoldParams) -> Result<i64, Failure> {
     let newest: Option<i32> =
         t.query_one("SELECT max(heard_at) FROM address_journal", &[])?.try_get(0)?;
     let newest = newest.map_or(0, i64::from).min(now.as_secs() - 946_684_800);

@@ -17,7 +17,8 @@ use crate::crawl::outcome::Outcome;
 use crate::crawl::target::VersionInfo;
 use crate::crawl::time::UnixTime;
 
-const ADDRESSES: &str = "COPY address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
+const ADDRESSES: &str =
+    "COPY address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
     FROM STDIN";
 const SOURCES: &str = "COPY source_journal (source, batch, tried, answered) FROM STDIN";
 const RESULTS: &str = "COPY result_journal (key, batch, pass, at, outcome, protocol_version, user_agent, services,
@@ -174,10 +175,7 @@ impl ResultRow<'_> {
     }
 }
 
-fn version_of<'a>(
-    probe: Option<&'a ProbeRow>,
-    seen: Option<&'a Seen>,
-) -> Option<&'a VersionInfo> {
+fn version_of<'a>(probe: Option<&'a ProbeRow>, seen: Option<&'a Seen>) -> Option<&'a VersionInfo> {
     match probe {
         Some(probe) => probe.version.as_ref(),
         None => seen.map(|seen| &seen.version),

@@ -179,7 +179,9 @@ mod tests {
         assert_eq!((known.failures, known.source), (2, 65535));
         assert_eq!(known.last_outcome, Some(Outcome::ConnectTimeout));
         assert_eq!(known.next_probe, whole_time(9));
-        for (old, new) in [("\t5\t", "\t\\N\t"), ("\t2\t", "\t-2\t"), ("\t3\t", "\t8\t"), ("\t9\t", "\t\\N\t")] {
+        for (old, new) in
+            [("\t5\t", "\t\\N\t"), ("\t2\t", "\t-2\t"), ("\t3\t", "\t8\t"), ("\t9\t", "\t\\N\t")]
+        {
             assert_eq!(known_of(candidate.replacen(old, new, 1).as_bytes()), None, "{new}");
         }
         for key in ["\\N", "-1", "65536", "281474976710656", "x"] {

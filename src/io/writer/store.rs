@@ -199,7 +199,9 @@ impl Store {
 }
 
 /// Room for the hash tables and sorts over a day's journal: with the stock 4 MB they go to the disk.
-pub(super) const ROOM: &str = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_nestloop = off; SET LOCAL jit = off";
+/// The planner does not know how much there is in a journal: hash joins suit any size.
+pub(super) const ROOM: &str = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_nestloop = off;
+    SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
 
 /// An error inside a transaction, where the connection cannot be asked whether it lives.
 pub(super) enum Failure {
@@ -228,7 +230,8 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-const JOURNALS: &str = "LOCK TABLE address_journal, source_journal, result_journal IN ROW EXCLUSIVE MODE";
+const JOURNALS: &str =
+    "LOCK TABLE address_journal, source_journal, result_journal IN ROW EXCLUSIVE MODE";
 
 fn write(
     client: &mut Client,
