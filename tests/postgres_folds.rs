@@ -17,12 +17,13 @@ use bitdash::io::writer::{FoldParams, Store};
 use support::rows::*;
 use support::{Cluster, Database};
 
+/// first_heard, last_heard, source, failures, last_probed, outcome, next_probe
+type ModelAddress = (i64, i64, u16, u32, Option<i64>, Option<Outcome>, i64);
+
 /// What the contract's relations should show, kept the naive way.
 #[derive(Default)]
 struct Model {
-    /// first_heard, last_heard, source, failures, last_probed, outcome, next_probe
-    addresses: BTreeMap<Address, (i64, i64, u16, u32, Option<i64>, Option<Outcome>, i64)>,
-    /// first_seen, last_seen, state, what it said, connect_ms, peers
+    addresses: BTreeMap<Address, ModelAddress>,
     nodes: BTreeMap<Address, ModelNode>,
     probes: BTreeMap<(Address, u64), ProbeRow>,
     sources: BTreeMap<u16, SourceRow>,
@@ -369,8 +370,8 @@ fn a_fold_is_due_after_a_day_or_when_the_clock_went_back() {
     let mut store = ready(&database);
     let mut fold_at = |seconds: i64| {
         store.write(&rich_batch(), 25).unwrap();
-        let mut fold = || store.fold_if_due(at(seconds), &FoldParams::default()).unwrap();
-        std::iter::from_fn(|| fold()).count() == 2
+        let fold = || store.fold_if_due(at(seconds), &FoldParams::default()).unwrap();
+        std::iter::from_fn(fold).count() == 2
     };
     const DAY: i64 = 86_400;
     assert!(fold_at(0), "the first one");
