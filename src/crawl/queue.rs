@@ -1,8 +1,8 @@
 //! `Queue`: the targets of this pass that wait for a socket.
 //!
-//! Layer 2: a pure machine. Named nodes go first, then nodes, candidates that several sources named, the others,
-//! and last what is over its source's quota; within such a tier the order is random, and of a few random picks
-//! the one goes whose /16 was not dialled lately.
+//! Layer 2: a pure machine. Named nodes go first, then nodes, new candidates that several sources named, other new
+//! ones, those that failed before, and last what is over its source's quota; within such a tier the order is
+//! random, and of a few random picks the one goes whose /16 was not dialled lately.
 //! Invariant: 1. what goes in comes out exactly once.
 
 use crate::crawl::target::Target;
@@ -113,7 +113,7 @@ mod tests {
         assert!(order[..100].iter().all(|t| t.is_named()));
         assert!(order[100..200].iter().all(|t| t.is_node() && !t.is_named()));
         let tiers: Vec<usize> = order.iter().map(|target| target.tier()).collect();
-        assert!(tiers.is_sorted() && tiers.last() == Some(&4));
+        assert!(tiers.is_sorted() && tiers.last() == Some(&5));
         let mut numbers: Vec<u64> = order.iter().map(|t| t.address().to_bits()).collect();
         numbers.sort_unstable();
         numbers.dedup();
