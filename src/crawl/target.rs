@@ -13,6 +13,12 @@ pub struct Target(u64);
 impl Target {
     /// How many values [`Target::tier`] has.
     pub const TIERS: usize = 6;
+    /// The tier of nodes.
+    pub const NODES_TIER: usize = 1;
+    /// The first of the tiers of candidates.
+    pub const FIRST_CANDIDATES: usize = 2;
+    /// The last tier.
+    pub const OVER_QUOTA_TIER: usize = 5;
     const NODE: u64 = 1 << 48;
     const WANT_PEERS: u64 = 1 << 49;
     const NAMED: u64 = 1 << 50;
