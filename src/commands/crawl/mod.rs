@@ -4,7 +4,7 @@
 //! what happened to the crawler, and does what the crawler says: always in the order of [`Crawl::turn`].
 
 mod names;
-mod params;
+pub(super) mod params;
 mod report;
 
 use std::sync::Arc;
