@@ -137,12 +137,12 @@ impl Visitor {
         let (all, mut done) = (queue.len(), 0);
         let mut ended = Vec::new();
         while !queue.is_empty() || self.driver.open() > 0 {
-            show(&format!("{what}: {done} of {all} done, {} open", self.driver.open()));
             let wait = self.dial(&mut queue, &mut ended, &mut |address, fault| {
                 if let Some(row) = places.get(&address).and_then(|index| rows.get_mut(*index)) {
                     row.found = Err(fault_text(fault).to_owned());
                 }
             });
+            show(&format!("{what}: {done} of {all} done, {} open", self.driver.open()));
             // What failed at once is looked at without waiting.
             let wait = if ended.is_empty() { wait } else { Some(Duration::ZERO) };
             self.driver
