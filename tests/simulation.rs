@@ -31,6 +31,7 @@ fn crawler_params(max_sockets: usize) -> CrawlerParams {
         max_sockets,
         connects_per_second: config.connects_per_second,
         pass_interval: config.pass_interval,
+        spam_share: config.spam_share,
         filter: filter(),
     }
 }
@@ -134,28 +135,31 @@ fn one_pass_finds_every_node_as_it_is_under_every_seed() {
 
 #[test]
 fn whole_replies_come_from_nearly_every_node_at_the_default_time_outs() {
-    let world = world(77, 2_000, 4_980, 1_020);
-    let mut simulation = Simulation::new(Arc::clone(&world), params(78, 800));
-    assert!(simulation.run_passes(1, Duration::from_secs(7_200)));
-    let nodes = nodes_after(&simulation.take_batches());
-    check_map(&world, &nodes, 77);
+    // Old Core's timer is memoryless: only many nodes tell a share. 1 - e^(-75/30) are 91.8 %.
     let mut shares: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (index, node) in world.nodes().iter().enumerate() {
-        let length = world.reply_length(index);
-        if length < 2 {
-            continue;
+    for seed in 70..82 {
+        let world = world(seed, 2_000, 500, 100);
+        let mut simulation = Simulation::new(Arc::clone(&world), params(seed, 800));
+        assert!(simulation.run_passes(1, Duration::from_secs(7_200)));
+        let nodes = nodes_after(&simulation.take_batches());
+        check_map(&world, &nodes, seed);
+        for (index, node) in world.nodes().iter().enumerate() {
+            let length = world.reply_length(index);
+            if length < 2 {
+                continue;
+            }
+            let kind = match node.manner {
+                Manner::OldCore => "old Core",
+                Manner::Trb => "TRB",
+                Manner::NewCore => "new Core",
+                _ => continue,
+            };
+            let sent = nodes[&node.address].peers.map_or(0, |(_, sent)| sent as usize);
+            let share = shares.entry(kind).or_default();
+            share.1 += 1;
+            // The self-announcement may ride in the same message.
+            share.0 += usize::from(sent >= length);
         }
-        let kind = match node.manner {
-            Manner::OldCore => "old Core",
-            Manner::Trb => "TRB",
-            Manner::NewCore => "new Core",
-            _ => continue,
-        };
-        let sent = nodes[&node.address].peers.map_or(0, |(_, sent)| sent as usize);
-        let share = shares.entry(kind).or_default();
-        share.1 += 1;
-        // The self-announcement may ride in the same message, or replace an entry.
-        share.0 += usize::from(sent >= length);
     }
     for (kind, least) in [("new Core", 0.99), ("TRB", 0.99), ("old Core", 0.90)] {
         let (whole, all) = shares[kind];

@@ -6,8 +6,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use bitdash::io::clock::Clock;
 use bitdash::simnet::report;
 use bitdash::simnet::serve::{STOP, Server};
 use bitdash::simnet::world::{DeadKind, World, WorldParams};
@@ -142,7 +142,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 fn params(arguments: &Arguments) -> WorldParams {
     let silent = (arguments.dead as f64 * arguments.silent).round() as usize;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WorldParams {
         seed: arguments.seed,
         nodes: arguments.nodes,
@@ -157,7 +156,7 @@ fn params(arguments: &Arguments) -> WorldParams {
         odd_share: arguments.odd,
         net: arguments.net,
         port_offset: arguments.port_offset,
-        wall: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+        wall: u32::try_from(Clock::new().now().wall.as_secs()).unwrap_or(u32::MAX),
         time_scale: arguments.time_scale,
         latency: arguments.latency,
         ..WorldParams::default()

@@ -17,7 +17,7 @@ pub struct HeardRow {
     pub at: UnixTime,
     /// When a new address is due; has no effect on one that the database holds already.
     pub next_probe: UnixTime,
-    /// The /16 of the source that named a new address first; 0 for none, such as the nodes file.
+    /// The /16 of the only source that has named it; 0 once several unrelated ones or a person have.
     pub source: u16,
 }
 
@@ -188,7 +188,7 @@ pub struct Known {
     pub last_outcome: Option<Outcome>,
     /// When it is due.
     pub next_probe: UnixTime,
-    /// The /16 of the source that named it first; 0 for none.
+    /// The /16 of the only source that has named it; 0 for several, or unknown.
     pub source: u16,
     /// Present if it is a node.
     pub node: Option<KnownNode>,

@@ -38,6 +38,8 @@ pub struct CrawlerParams {
     pub connects_per_second: u32,
     /// The least time from one pass's start to the next one's.
     pub pass_interval: Duration,
+    /// The share of a pass's time for addresses over their source's quota.
+    pub spam_share: f64,
     /// What is never dialled.
     pub filter: Arc<Filter>,
 }
@@ -155,6 +157,10 @@ pub struct Crawler {
     is_writer_full: bool,
     is_last_due_here: bool,
     is_due_asked: bool,
+    /// How many wait at the writer because their source has named too many.
+    held_back: u64,
+    /// When the time for those began: everything else of the pass had been dialled.
+    overtime: Option<Duration>,
     /// No more sockets than this, for want of descriptors or ports.
     allowance: usize,
     allowance_grows_at: Duration,
@@ -189,6 +195,8 @@ impl Crawler {
             is_writer_full: false,
             is_last_due_here: false,
             is_due_asked: false,
+            held_back: 0,
+            overtime: None,
             allowance: usize::MAX,
             allowance_grows_at: Duration::ZERO,
             paused_until: Duration::ZERO,
@@ -222,12 +230,14 @@ impl Crawler {
                 self.pass_age = if resumed { age } else { Duration::ZERO };
                 self.events.push_back(Event::PassStarted { pass, resumed, due });
             }
-            FromWriter::Due { targets, last } => {
+            FromWriter::Due { targets, last, held_back } => {
                 self.is_due_asked = false;
+                self.held_back = held_back;
                 self.is_last_due_here |= last;
                 self.queue_all(targets);
             }
-            FromWriter::Heard { targets, acked, acked_peers } => {
+            FromWriter::Heard { targets, acked, acked_peers, held_back } => {
+                self.held_back = held_back;
                 self.unacked = self.unacked.saturating_sub(acked);
                 self.unacked_peers = self.unacked_peers.saturating_sub(acked_peers);
                 self.queue_all(targets);
@@ -264,6 +274,8 @@ impl Crawler {
             self.phase = Phase::Starting;
             self.is_last_due_here = false;
             self.is_due_asked = true;
+            self.held_back = 0;
+            self.overtime = None;
             self.to_writer.push_back(ToWriter::StartPass { at, named, seeds });
         }
     }
@@ -499,15 +511,37 @@ impl Crawler {
             false => self.unacked >= most.0 || self.unacked_peers >= most.1,
             true => self.unacked * 10 > most.0 * 9 || self.unacked_peers * 10 > most.1 * 9,
         };
-        if !self.is_last_due_here && !self.is_due_asked && self.queue.len() < LOW_QUEUE {
-            self.is_due_asked = true;
-            self.to_writer.push_back(ToWriter::MoreDue);
-        }
+        self.want_more(now.mono);
         let is_idle = self.queue.is_empty() && self.open == 0 && self.unacked == 0;
+        let is_idle = is_idle && !self.is_due_asked;
         if is_idle && self.is_last_due_here {
             self.phase = Phase::Ending;
             self.to_writer.push_back(ToWriter::EndPass { at: now.wall });
         }
+    }
+
+    /// Asks the writer for more where the queue runs low: first for those who are due, then, for their share of
+    /// the pass's time, for those over their source's quota.
+    fn want_more(&mut self, now: Duration) {
+        if self.is_last_due_here && self.overtime.is_none() && self.queue.is_in_quota_empty() {
+            self.overtime = Some(now);
+        }
+        if self.is_overtime_over(now) {
+            self.queue.drop_over_quota();
+            self.held_back = 0;
+        }
+        let is_there_more = !self.is_last_due_here || self.held_back > 0;
+        if is_there_more && !self.is_due_asked && self.queue.len() < LOW_QUEUE {
+            self.is_due_asked = true;
+            self.to_writer.push_back(ToWriter::MoreDue { over_quota: self.is_last_due_here });
+        }
+    }
+
+    fn is_overtime_over(&self, now: Duration) -> bool {
+        let Some(began) = self.overtime else { return false };
+        let share = self.params.spam_share.clamp(0.0, 0.99);
+        let main = began.saturating_sub(self.pass_started);
+        now > began + main.mul_f64(share / (1.0 - share))
     }
 
     fn ended(&mut self, now: Now) {

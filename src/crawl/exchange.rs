@@ -23,7 +23,10 @@ pub enum ToWriter {
         seeds: Vec<Address>,
     },
     /// The queue runs low.
-    MoreDue,
+    MoreDue {
+        /// Everything else is here: now those over their source's quota are wanted.
+        over_quota: bool,
+    },
     /// A probe ended.
     Finished(Box<ProbeResult>),
     /// The pass is over.
@@ -57,8 +60,10 @@ pub enum FromWriter {
     Due {
         /// The targets.
         targets: Vec<Target>,
-        /// Whether these are the last.
+        /// Whether these are the last, but for those over their source's quota.
         last: bool,
+        /// How many of the latter there are, or a few less.
+        held_back: u64,
     },
     /// The peers of results that were never heard of before, to be probed in this pass.
     Heard {
@@ -68,6 +73,8 @@ pub enum FromWriter {
         acked: usize,
         /// How many peers those results carried.
         acked_peers: usize,
+        /// How many are held back because their source has named too many.
+        held_back: u64,
     },
     /// New figures for the stats line.
     Totals(Totals),

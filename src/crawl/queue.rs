@@ -1,7 +1,8 @@
 //! `Queue`: the targets of this pass that wait for a socket.
 //!
-//! Layer 2: a pure machine. Named nodes go first, then nodes, then candidates; within a tier the order is
-//! random, and of a few random picks the one goes whose /16 was not dialled lately.
+//! Layer 2: a pure machine. Named nodes go first, then nodes, candidates that several sources named, the others,
+//! and last what is over its source's quota; within such a tier the order is random, and of a few random picks
+//! the one goes whose /16 was not dialled lately.
 //! Invariant: 1. what goes in comes out exactly once.
 
 use crate::crawl::target::Target;
@@ -9,7 +10,7 @@ use crate::crawl::target::Target;
 /// The targets that wait.
 #[derive(Debug, Default)]
 pub struct Queue {
-    tiers: [Vec<Target>; 3],
+    tiers: [Vec<Target>; Target::TIERS],
     /// The /16s dialled last, a ring.
     recent: [u16; RECENT],
     next: usize,
@@ -23,11 +24,8 @@ const PICKS: usize = 4;
 impl Queue {
     /// Adds a target.
     pub fn push(&mut self, target: Target) {
-        let [named, nodes, candidates] = &mut self.tiers;
-        match (target.is_named(), target.is_node()) {
-            (true, _) => named.push(target),
-            (_, true) => nodes.push(target),
-            _ => candidates.push(target),
+        if let Some(tier) = self.tiers.get_mut(target.tier()) {
+            tier.push(target);
         }
     }
 
@@ -65,6 +63,18 @@ impl Queue {
         self.tiers.iter().all(Vec::is_empty)
     }
 
+    /// Whether none waits but those over their source's quota.
+    pub fn is_in_quota_empty(&self) -> bool {
+        self.tiers.iter().take(Target::TIERS - 1).all(Vec::is_empty)
+    }
+
+    /// Forgets those over their source's quota: their time in this pass is over.
+    pub fn drop_over_quota(&mut self) {
+        if let Some(tier) = self.tiers.last_mut() {
+            *tier = Vec::new();
+        }
+    }
+
     /// Forgets all of them.
     pub fn clear(&mut self) {
         self.tiers = Default::default();
@@ -84,9 +94,15 @@ mod tests {
     #[test]
     fn every_target_comes_out_once_and_the_named_and_the_nodes_first() {
         let mut queue = Queue::default();
+        // Of the candidates a third each: confirmed, plain, over quota.
+        let candidate = |number| match number / 3 % 3 {
+            0 => Target::candidate(address(number)).confirmed(),
+            1 => Target::candidate(address(number)),
+            _ => Target::candidate(address(number)).over_quota(),
+        };
         for number in 0..300 {
             queue.push(match number % 3 {
-                0 => Target::candidate(address(number)),
+                0 => candidate(number),
                 1 => Target::node(address(number), true),
                 _ => Target::node(address(number), false).named(),
             });
@@ -96,6 +112,8 @@ mod tests {
         let order: Vec<Target> = std::iter::from_fn(|| queue.pop(&mut rng)).collect();
         assert!(order[..100].iter().all(|t| t.is_named()));
         assert!(order[100..200].iter().all(|t| t.is_node() && !t.is_named()));
+        let tiers: Vec<usize> = order.iter().map(|target| target.tier()).collect();
+        assert!(tiers.is_sorted() && tiers.last() == Some(&4));
         let mut numbers: Vec<u64> = order.iter().map(|t| t.address().to_bits()).collect();
         numbers.sort_unstable();
         numbers.dedup();

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use crate::crawl::address::Address;
 use crate::crawl::batch::{
-    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen,
+    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, SourceRow,
 };
-use crate::crawl::book::{AddressBook, BookParams, Heard, Recorded, ResultFacts};
+use crate::crawl::book::{AddressBook, BookParams, Recorded, ResultFacts, Source};
 use crate::crawl::exchange::{FromWriter, Opened, ToWriter, Totals};
 use crate::crawl::filter::Filter;
-use crate::crawl::target::{ProbeResult, Target};
+use crate::crawl::target::{Peer, ProbeResult, Target};
 use crate::crawl::time::UnixTime;
 use crate::lookup::species::species;
 
@@ -71,6 +71,11 @@ impl Recorder {
         self.book.load(known);
     }
 
+    /// Takes in what the database knows of a source.
+    pub fn load_source(&mut self, group: u16, row: SourceRow) {
+        self.book.load_source(group, row);
+    }
+
     /// Everything is loaded.
     pub fn handle_loaded(&mut self, last_pass: LastPass) {
         self.last_pass = last_pass;
@@ -84,7 +89,7 @@ impl Recorder {
     pub fn handle(&mut self, message: ToWriter, now: UnixTime) {
         match message {
             ToWriter::StartPass { at, named, seeds } => self.start_pass(at, named, &seeds),
-            ToWriter::MoreDue => self.more_due(now),
+            ToWriter::MoreDue { over_quota } => self.more_due(over_quota, now),
             ToWriter::Finished(result) => self.finished(*result, now),
             ToWriter::EndPass { at } => self.end_pass(at),
             ToWriter::Reconfigure(params) => {
@@ -166,51 +171,68 @@ impl Recorder {
         if !self.filter.admits_named(address) {
             return None;
         }
-        self.hear(address, None, at);
+        let heard = self.hear(address, Source::Person, at);
         if resumed && self.book.was_probed_in_pass(address) {
             return None;
         }
-        self.book.hand_out(address, at)
+        heard.or_else(|| self.book.hand_out(address, at))
     }
 
-    fn more_due(&mut self, now: UnixTime) {
-        if self.pass.is_some() {
-            self.due(Vec::new(), now);
+    fn more_due(&mut self, over_quota: bool, now: UnixTime) {
+        if self.pass.is_none() {
+            return;
         }
+        if !over_quota {
+            return self.due(Vec::new(), now);
+        }
+        let mut targets = Vec::new();
+        self.book.poll_over_quota(&self.filter, &mut targets);
+        let held_back = self.book.held_back();
+        self.outbox.push_back(FromWriter::Due { targets, last: true, held_back });
     }
 
     fn due(&mut self, mut targets: Vec<Target>, now: UnixTime) {
         let last = self.book.poll_due(&self.filter, now, &mut targets);
-        self.outbox.push_back(FromWriter::Due { targets, last });
+        let held_back = self.book.held_back();
+        self.outbox.push_back(FromWriter::Due { targets, last, held_back });
     }
 
     fn finished(&mut self, result: ProbeResult, now: UnixTime) {
-        let source = Some(result.target.address().group());
+        let group = result.target.address().group();
         let mut targets = Vec::new();
         let acked_peers = result.peers.len();
         for peer in &result.peers {
-            if self.filter.admits(peer.address) && self.hear(peer.address, source, now) {
-                targets.extend(self.book.hand_out(peer.address, now));
+            let source = Source::Node { group, is_stale: is_stale(peer, now) };
+            if self.filter.admits(peer.address) {
+                targets.extend(self.hear(peer.address, source, now));
             }
         }
+        self.batch.forgotten.extend(self.book.evict(now));
         self.record(result);
-        self.outbox.push_back(FromWriter::Heard { targets, acked: 1, acked_peers });
+        let held_back = self.book.held_back();
+        self.outbox.push_back(FromWriter::Heard { targets, acked: 1, acked_peers, held_back });
     }
 
-    /// Gives `true` if the address is new.
-    fn hear(&mut self, address: Address, source: Option<u16>, now: UnixTime) -> bool {
+    /// Gives the target if the address is to be probed in this pass.
+    fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> Option<Target> {
         let heard = self.book.hear(address, source, now);
-        if matches!(heard, Heard::New | Heard::Again) {
+        if heard.wants_row {
+            let source = match source {
+                Source::Node { group, .. } if !heard.is_confirmed => group,
+                _ => 0,
+            };
             let next_probe = self.book.due_when_heard();
-            let row = HeardRow { at: now, next_probe, source: source.unwrap_or(0) };
-            self.batch.heard.entry(address).and_modify(|old| old.at = now).or_insert(row);
+            let row = HeardRow { at: now, next_probe, source };
+            let merged = |old: &mut HeardRow| (old.at, old.source) = (now, source);
+            self.batch.heard.entry(address).and_modify(merged).or_insert(row);
+            self.batch.forgotten.remove(&address);
         }
-        if heard == Heard::New
+        if heard.is_new
             && let Some(pass) = &mut self.pass
         {
             pass.row.new_addresses += 1;
         }
-        heard == Heard::New
+        heard.target
     }
 
     fn record(&mut self, result: ProbeResult) {
@@ -300,9 +322,23 @@ impl Recorder {
     fn end_pass(&mut self, at: UnixTime) {
         if let Some(mut pass) = self.pass.take() {
             pass.row.finished_at = Some(at);
+            self.batch.sources.extend(self.book.take_changed_sources());
             self.batch.passes.insert(pass.number, pass.row);
             self.last_pass = LastPass { pass: pass.number, row: pass.row };
         }
         self.outbox.push_back(FromWriter::Ended);
     }
 }
+
+/// Whether a peer is old news by the sender's own words. Times are clamped as Bitcoin Core does it
+/// (`ProcessMessage`, ADDR): impossible ones count as five days old.
+fn is_stale(peer: &Peer, now: UnixTime) -> bool {
+    let wall = now.as_secs();
+    let time = i64::from(peer.time);
+    let is_impossible = time <= 100_000_000 || time > wall + 10 * 60;
+    let time = if is_impossible { wall - 5 * 86_400 } else { time };
+    wall - time > STALE_AFTER
+}
+
+/// Bitcoin Core hands out nothing older (addrman.cpp, `IsTerrible`).
+const STALE_AFTER: i64 = 30 * 86_400;

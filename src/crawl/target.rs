@@ -11,9 +11,13 @@ use crate::crawl::time::UnixTime;
 pub struct Target(u64);
 
 impl Target {
+    /// How many values [`Target::tier`] has.
+    pub const TIERS: usize = 5;
     const NODE: u64 = 1 << 48;
     const WANT_PEERS: u64 = 1 << 49;
     const NAMED: u64 = 1 << 50;
+    const CONFIRMED: u64 = 1 << 51;
+    const OVER_QUOTA: u64 = 1 << 52;
 
     /// A candidate: an address that has never answered. It is asked for its peers if it does.
     pub fn candidate(address: Address) -> Self {
@@ -30,6 +34,16 @@ impl Target {
         Self(self.0 | Self::NAMED)
     }
 
+    /// The same target with the mark that several unrelated sources named it.
+    pub fn confirmed(self) -> Self {
+        Self(self.0 | Self::CONFIRMED)
+    }
+
+    /// The same target with the mark that its source has named more than its quota: it goes last.
+    pub fn over_quota(self) -> Self {
+        Self(self.0 | Self::OVER_QUOTA)
+    }
+
     /// The address.
     pub fn address(self) -> Address {
         Address::from_bits(self.0)
@@ -43,6 +57,17 @@ impl Target {
     /// Whether `getaddr` is due.
     pub fn wants_peers(self) -> bool {
         self.0 & Self::WANT_PEERS != 0
+    }
+
+    /// How soon it goes within a pass; 0 is first.
+    pub fn tier(self) -> usize {
+        match self.0 & (Self::NODE | Self::NAMED | Self::CONFIRMED | Self::OVER_QUOTA) {
+            marks if marks & Self::NAMED != 0 => 0,
+            marks if marks & Self::NODE != 0 => 1,
+            marks if marks & Self::OVER_QUOTA != 0 => 4,
+            marks if marks & Self::CONFIRMED != 0 => 2,
+            _ => 3,
+        }
     }
 
     /// Whether a person named the address in the nodes file.

@@ -71,8 +71,8 @@ impl Knowledge {
         let too_few = WorldError::TooFewSenders { senders: senders.len(), addresses };
         // Where tables are too small for all, the last resort is a reply longer than its table allows.
         let most = |to: usize| usable(nodes[to].manner.most_peers());
-        for at in 0..nodes.len() {
-            let others = senders.len() - usize::from(nodes[at].sends_peers);
+        for (at, node) in nodes.iter().enumerate() {
+            let others = senders.len() - usize::from(node.sends_peers);
             for copy in 0..LIVE_COPIES.min(others) {
                 let to = this.sender(&senders, at, rng, |to| this.sure[to].len() < room[to]);
                 let to = to.or_else(|| {

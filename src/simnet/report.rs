@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use crate::lookup::species::species;
 use crate::simnet::behaviour::{Fault, Observations};
 use crate::simnet::manner::Manner;
 use crate::simnet::world::{DeadKind, World};
@@ -63,18 +64,26 @@ impl Report {
         }
     }
 
-    /// A connection to a node began.
-    pub fn opened(&mut self, node: usize) {
+    /// A connection to a node was made.
+    pub fn connected(&mut self, node: usize) {
         if let Some(connections) = self.connections.get_mut(node) {
             *connections += 1;
         }
+    }
+
+    /// One more counts as open.
+    pub fn opened(&mut self) {
         self.open += 1;
         self.most_at_once = self.most_at_once.max(self.open);
     }
 
-    /// A connection to a node ended, with so many whole replies.
-    pub fn closed(&mut self, world: &World, node: usize, seen: &Observations, whole_replies: u64) {
+    /// One that counted as open is no more.
+    pub fn closed(&mut self) {
         self.open = self.open.saturating_sub(1);
+    }
+
+    /// A connection to a node ended, with so many whole replies.
+    pub fn ended(&mut self, world: &World, node: usize, seen: &Observations, whole_replies: u64) {
         for (command, times) in &seen.commands {
             let name = command.to_string();
             if self.commands.len() < MOST_COMMANDS || self.commands.contains_key(&name) {
@@ -187,7 +196,7 @@ pub fn write_nodes(world: &World, out: &mut impl Write) -> io::Result<()> {
             node.protocol_version,
             node.services as i64,
             node.start_height,
-            "",
+            species(Some(&agent), node.protocol_version, node.services),
             node.manner,
             world.reply_length(at),
         )?;

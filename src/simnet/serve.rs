@@ -4,12 +4,13 @@
 //!
 //! Invariants:
 //! 1. Nothing is said to, and nothing kept of, a connection with an end outside 127.0.0.0/8.
-//! 2. A connection counts as open only after the ends of all connections that ended before it was made
-//!    have been seen, so that `most_at_once` is never more than what the crawler had open.
+//! 2. A connection counts as open only if it lasts 2 ms, and only after the ends of all connections that
+//!    ended before it was made have been seen (the kernel may hand them over late, but not so late): so
+//!    `most_at_once` is never more than what the crawler had open.
 //! 3. Everything that a connection holds is bounded by the conversation's own bounds.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,8 +41,8 @@ pub struct Server {
     /// Never looked at; they are there as long as they are open.
     _silent: Vec<OwnedFd>,
     connections: Slab<Connection>,
-    /// Accepted, but not counted yet: invariant 2.
-    fresh: Vec<(TcpStream, usize, Ipv4Addr)>,
+    /// When accepted, key and serial of those that do not count as open yet: invariant 2.
+    fresh: VecDeque<(Duration, usize, u64)>,
     timers: BinaryHeap<Reverse<(Duration, usize, u64)>>,
     bans: HashSet<(usize, Ipv4Addr)>,
     report: Report,
@@ -67,6 +68,8 @@ struct Connection {
     /// Replies that the kernel has taken to the last byte, and when it took the last one.
     flushed: u64,
     flushed_at: Duration,
+    /// Whether it counts as open.
+    counted: bool,
     /// Tells this connection from others that had its key; goes with its timers.
     serial: u64,
     timer: Option<Duration>,
@@ -178,11 +181,11 @@ impl Server {
             listeners: listeners.collect::<io::Result<_>>().map_err(failed("poll a listener"))?,
             _silent: silent,
             connections: Slab::new(),
-            fresh: Vec::new(),
+            fresh: VecDeque::new(),
             timers: BinaryHeap::new(),
             bans: HashSet::new(),
             report: Report::new(&world),
-            started: Instant::now(),
+            started: start(),
             accepted: 0,
             buffer: vec![0; 64 * 1024],
             poll,
@@ -213,8 +216,10 @@ impl Server {
             for listener in &mut self.listeners {
                 listener.ready = true;
             }
+            let before = self.accepted;
             self.turn(&mut events, Some(Duration::ZERO))?;
-            if self.fresh.is_empty() && events.is_empty() || self.started.elapsed() > end {
+            let quiet = events.is_empty() && self.accepted == before;
+            if quiet || self.started.elapsed() > end {
                 return Ok(self.finish());
             }
         }
@@ -244,88 +249,103 @@ impl Server {
         self.handle_timers(now);
         // A full batch may hide ends that came before the new connections.
         if seen < EVENTS {
-            self.admit(now);
+            self.count_fresh(now);
         }
         self.accept();
         Ok(stop)
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.fresh.is_empty() {
-            return Some(Duration::ZERO);
-        }
+        let timer = self.timers.peek().map(|Reverse((due, ..))| *due);
+        let fresh = self.fresh.front().map(|(at, ..)| *at + COUNTS_AFTER);
+        let next = [timer, fresh].into_iter().flatten().min();
+        let next = next.map(|due| due.saturating_sub(self.started.elapsed()));
         let waiting = self.listeners.iter().any(|listener| listener.ready);
-        let next = self.timers.peek().map(|Reverse((due, ..))| {
-            // The poll counts whole milliseconds and rounds up.
-            due.saturating_sub(self.started.elapsed())
-        });
         if waiting { Some(next.unwrap_or(RETRY).min(RETRY)) } else { next }
     }
 
     /// Takes all who wait at the listeners.
     fn accept(&mut self) {
-        for listener in self.listeners.iter_mut().filter(|listener| listener.ready) {
-            loop {
-                let (stream, peer) = match listener.socket.accept() {
-                    Ok(accepted) => accepted,
+        for at in 0..self.listeners.len() {
+            while let Some(listener) = self.listeners.get_mut(at)
+                && listener.ready
+            {
+                match listener.socket.accept() {
+                    Ok((stream, from)) => self.greet(stream, from),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         listener.ready = false;
-                        break;
                     }
                     Err(error) if is_out_of_files(&error) => {
                         self.report.out_of_files += 1;
                         break;
                     }
                     // That one is gone already.
-                    Err(_) => continue,
-                };
-                let (SocketAddr::V4(peer), Ok(SocketAddr::V4(local))) = (peer, stream.local_addr())
-                else {
-                    self.report.foreign += 1;
-                    continue;
-                };
-                if !peer.ip().is_loopback() || !local.ip().is_loopback() {
-                    self.report.foreign += 1;
-                } else if let Some(node) = self.world.find(Address::from(local)) {
-                    self.fresh.push((stream, node, *peer.ip()));
-                } else {
-                    self.report.stray += 1;
-                    sockets::reset(stream);
+                    Err(_) => {}
                 }
             }
         }
     }
 
-    /// Counts the accepted connections as open and begins the conversations.
-    fn admit(&mut self, now: Duration) {
-        for (mut stream, node, from) in std::mem::take(&mut self.fresh) {
-            self.report.opened(node);
-            self.accepted += 1;
-            let banned = self.bans.contains(&(node, from));
-            self.report.turned_away += u64::from(banned);
-            let seed = mix(self.world.params().seed, node as u64, self.accepted);
-            let rng = fastrand::Rng::with_seed(seed);
-            let conversation = Conversation::new(self.world.clone(), node, banned, now, rng);
-            let entry = self.connections.vacant_entry();
-            let key = entry.key();
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            // A node that cannot be watched could not answer: as if it had hung up.
-            let watched = self.poll.registry().register(&mut stream, Token(key), interest).is_ok();
-            entry.insert(Connection {
-                stream,
-                from,
-                conversation,
-                output: Vec::new(),
-                sent: 0,
-                flushed: 0,
-                flushed_at: now,
-                serial: self.accepted,
-                timer: None,
-            });
-            if watched {
-                self.drive(key, now);
-            } else {
-                self.end(key, 0);
+    /// Finds out whom a new connection is for, and begins the conversation.
+    fn greet(&mut self, mut stream: TcpStream, from: SocketAddr) {
+        let (SocketAddr::V4(from), Ok(SocketAddr::V4(to))) = (from, stream.local_addr()) else {
+            self.report.foreign += 1;
+            return;
+        };
+        let from = *from.ip();
+        if !from.is_loopback() || !to.ip().is_loopback() {
+            self.report.foreign += 1;
+            return;
+        }
+        let Some(node) = self.world.find(Address::from(to)) else {
+            self.report.stray += 1;
+            sockets::reset(&stream);
+            return;
+        };
+        let now = self.started.elapsed();
+        self.report.connected(node);
+        self.accepted += 1;
+        let banned = self.bans.contains(&(node, from));
+        self.report.turned_away += u64::from(banned);
+        let seed = mix(self.world.params().seed, node as u64, self.accepted);
+        let rng = fastrand::Rng::with_seed(seed);
+        let conversation = Conversation::new(self.world.clone(), node, banned, now, rng);
+        let entry = self.connections.vacant_entry();
+        let key = entry.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let watched = self.poll.registry().register(&mut stream, Token(key), interest).is_ok();
+        entry.insert(Connection {
+            stream,
+            from,
+            conversation,
+            output: Vec::new(),
+            sent: 0,
+            flushed: 0,
+            flushed_at: now,
+            counted: false,
+            serial: self.accepted,
+            timer: None,
+        });
+        if watched {
+            self.fresh.push_back((now, key, self.accepted));
+            self.drive(key, now);
+        } else {
+            // A connection that cannot be watched cannot be answered: as if the node had hung up.
+            self.end(key, 0);
+        }
+    }
+
+    /// Counts those as open that have lasted.
+    fn count_fresh(&mut self, now: Duration) {
+        while let Some((at, key, serial)) = self.fresh.front().copied()
+            && at + COUNTS_AFTER <= now
+        {
+            self.fresh.pop_front();
+            if let Some(connection) = self.connections.get_mut(key)
+                && connection.serial == serial
+            {
+                connection.counted = true;
+                self.report.opened();
             }
         }
     }
@@ -379,11 +399,7 @@ impl Server {
                 self.report.bans += 1;
             }
             if close == Close::Reset {
-                // Without it the end is merely orderly.
-                let _ = rustix::net::sockopt::set_socket_linger(
-                    &connection.stream,
-                    Some(Duration::ZERO),
-                );
+                sockets::reset(&connection.stream);
             }
             let whole = connection.flushed;
             return self.end(key, whole);
@@ -403,7 +419,10 @@ impl Server {
         if let Some(connection) = self.connections.try_remove(key) {
             let conversation = connection.conversation;
             let (node, seen) = (conversation.node(), conversation.observations());
-            self.report.closed(&self.world, node, seen, whole_replies);
+            self.report.ended(&self.world, node, seen, whole_replies);
+            if connection.counted {
+                self.report.closed();
+            }
         }
     }
 
@@ -411,7 +430,7 @@ impl Server {
         for connection in self.connections.drain() {
             let conversation = connection.conversation;
             let (node, seen) = (conversation.node(), conversation.observations());
-            self.report.closed(&self.world, node, seen, connection.flushed);
+            self.report.ended(&self.world, node, seen, connection.flushed);
         }
         self.report
     }
@@ -466,6 +485,12 @@ fn check_refusing(world: &World) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// The network's time begins now.
+#[allow(clippy::disallowed_methods)] // The one reading of this layer; `io::clock` is not below it.
+fn start() -> Instant {
+    Instant::now()
+}
+
 fn dead(world: &World, kind: DeadKind) -> impl Iterator<Item = Address> {
     world.dead().iter().filter(move |dead| dead.kind == kind).map(|dead| dead.address)
 }
@@ -497,6 +522,8 @@ const SPARE_FILES: u64 = 1100;
 const RETRY: Duration = Duration::from_millis(10);
 /// A client that resets sooner after the last byte of a reply has not read it.
 const READ_WITHIN: Duration = Duration::from_millis(20);
+/// How long a connection must last to count as open.
+const COUNTS_AFTER: Duration = Duration::from_millis(2);
 const TOGETHER: usize = 4096;
 /// How long to look, at the end, for what has happened already.
 const LAST_LOOK: Duration = Duration::from_secs(1);

@@ -50,10 +50,10 @@ pub(super) fn refuses(address: Address) -> io::Result<bool> {
     }
 }
 
-/// Closes a connection by a reset.
-pub(super) fn reset(stream: mio::net::TcpStream) {
+/// Makes a connection end by a reset when it is closed.
+pub(super) fn reset(stream: &mio::net::TcpStream) {
     // Without it the end is merely orderly.
-    let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
 
 /// Raises the soft limit on open files to the hard one and gives the limit.

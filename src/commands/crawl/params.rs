@@ -35,6 +35,7 @@ impl Params {
                 max_sockets,
                 connects_per_second: config.crawl.connects_per_second,
                 pass_interval: config.crawl.pass_interval,
+                spam_share: config.crawl.spam_share,
                 filter: Arc::clone(&filter),
             },
             recorder: RecorderParams {

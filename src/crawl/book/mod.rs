@@ -2,9 +2,11 @@
 //!
 //! Layer 2: a pure machine over [`table::Table`]; the writer thread owns the only one. Newness is decided here,
 //! in memory, so that peers go back to the crawl at once and it goes on while the database is away.
-//! Invariants: 1. an address is handed out at most once a pass; 2. a node stays a node;
+//! Invariants: 1. an address is handed out at most once a pass; 2. a node is never forgotten for want of room;
 //! 3. what is not handed out in a pass is unchanged by it.
 
+mod evict;
+pub mod sources;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -15,11 +17,12 @@ use foldhash::quality::FixedState;
 
 use crate::crawl::address::Address;
 use crate::crawl::backoff::{BackoffParams, delay, spread};
-use crate::crawl::batch::{Known, KnownNode, Status};
+use crate::crawl::batch::{Known, KnownNode, SourceRow, Status};
 use crate::crawl::filter::Filter;
 use crate::crawl::outcome::Outcome;
 use crate::crawl::target::Target;
 use crate::crawl::time::UnixTime;
+use sources::Sources;
 use table::{Entry, SHARDS, Table};
 
 /// What the book goes by.
@@ -44,17 +47,42 @@ const FULL_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// `last_heard` is written again only when it is older than this: six million entries a pass name what is known.
 const HEARD_AGAIN_AFTER: u32 = 86_400;
 
+/// So many ports of one IP are remembered at most: one host that answers on every port is one host.
+const MOST_PORTS: usize = 16;
+/// While fewer nodes are known every source is believed: a first pass must begin somewhere.
+const FEW_NODES: usize = 100;
+/// A candidate that no source has named for so long is forgotten, as Bitcoin Core does.
+const FORGET_CANDIDATE_AFTER: Duration = Duration::from_secs(30 * 86_400);
+/// A node that was silent for so long leaves memory; the database keeps it.
+const FORGET_NODE_AFTER: Duration = Duration::from_secs(180 * 86_400);
+/// What is to be forgotten is looked for so often.
+const FORGET_EVERY: u32 = 86_400;
+
 /// What hearing of an address meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// It was not known; it is due in the running pass and must be handed out by the caller.
-    New,
-    /// It was known, and the database's `last_heard` is more than a day old.
-    Again,
-    /// It was known.
-    Known,
-    /// It was not known, but the book is full.
-    Full,
+pub struct Heard {
+    /// It was not known before.
+    pub is_new: bool,
+    /// The database should hear of it: it is new or newly confirmed, or its `last_heard` is a day old.
+    pub wants_row: bool,
+    /// Several unrelated sources have named it, or a person.
+    pub is_confirmed: bool,
+    /// To be probed in this pass.
+    pub target: Option<Target>,
+}
+
+/// Who names an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The nodes file: a person.
+    Person,
+    /// A node, by its /16. `is_stale` if it says itself that it has not seen the address for a long time.
+    Node {
+        /// The /16.
+        group: u16,
+        /// Whether the address is old news by the node's own words.
+        is_stale: bool,
+    },
 }
 
 /// What a result changed.
@@ -90,6 +118,12 @@ pub struct AddressBook {
     pass_started: u32,
     /// The next shard to hand out; `SHARDS` when all are.
     cursor: usize,
+    /// The same for those over their source's quota.
+    over_quota_cursor: usize,
+    /// How many were held back in this pass because their source has named too many.
+    held_back: u64,
+    sources: Sources,
+    forgotten_at: u32,
     up: usize,
 }
 
@@ -97,8 +131,20 @@ impl AddressBook {
     /// Makes an empty book.
     pub fn new(params: BookParams, seed: u64) -> Self {
         let jitter = FixedState::with_seed(seed ^ 0x6a69_7474_6572);
-        let (table, nodes) = (Table::new(seed), BTreeMap::new());
-        Self { table, nodes, jitter, params, epoch: 0, pass_started: 0, cursor: SHARDS, up: 0 }
+        Self {
+            table: Table::new(seed),
+            nodes: BTreeMap::new(),
+            jitter,
+            params,
+            epoch: 0,
+            pass_started: 0,
+            cursor: SHARDS,
+            over_quota_cursor: SHARDS,
+            held_back: 0,
+            sources: Sources::default(),
+            forgotten_at: 0,
+            up: 0,
+        }
     }
 
     /// Changes what it goes by.
@@ -114,6 +160,9 @@ impl AddressBook {
         entry.last_probed = known.last_probed.map_or(0, secs);
         entry.failures = u8::try_from(known.failures).unwrap_or(u8::MAX);
         entry.source = known.source;
+        if known.source == 0 {
+            entry.set_confirmed();
+        }
         if let Some(outcome) = known.last_outcome {
             entry.set_last_outcome(outcome);
         }
@@ -127,11 +176,34 @@ impl AddressBook {
         self.table.insert(entry);
     }
 
+    /// Takes in what the database knows of a source.
+    pub fn load_source(&mut self, group: u16, row: SourceRow) {
+        self.sources.load(group, row);
+    }
+
     /// Begins a pass; afterwards [`AddressBook::poll_due`] hands out who is due.
     pub fn start_pass(&mut self, started_at: UnixTime) {
         self.epoch = self.epoch.wrapping_add(1);
         self.pass_started = secs(started_at);
         self.cursor = 0;
+        self.over_quota_cursor = 0;
+        self.held_back = 0;
+        if self.pass_started.saturating_sub(self.forgotten_at) >= FORGET_EVERY {
+            self.forget(started_at);
+        }
+    }
+
+    /// Forgets candidates that nobody names any more, and nodes that were silent for half a year.
+    fn forget(&mut self, now: UnixTime) {
+        self.forgotten_at = secs(now);
+        let nodes_before = now.minus(FORGET_NODE_AFTER);
+        self.nodes.retain(|_, node| node.known.last_seen >= nodes_before);
+        let heard_before = secs(now.minus(FORGET_CANDIDATE_AFTER));
+        let nodes = &self.nodes;
+        self.table.retain(|entry| match entry.is_node() {
+            true => nodes.contains_key(&entry.address()),
+            false => entry.last_heard >= heard_before,
+        });
     }
 
     /// How many addresses are due in the pass that has begun and admitted by `filter`.
@@ -156,7 +228,8 @@ impl AddressBook {
         self.table.get(address).is_some_and(|entry| entry.last_probed >= self.pass_started.max(1))
     }
 
-    /// Hands out the next few who are due, the nodes first. `true` when that was the last.
+    /// Hands out the next few who are due, the nodes first. `true` when that was the last but for those over
+    /// their source's quota.
     pub fn poll_due(&mut self, filter: &Filter, now: UnixTime, due: &mut Vec<Target>) -> bool {
         let (epoch, started) = (self.epoch, self.pass_started);
         let is_due = |entry: &Entry| {
@@ -170,11 +243,18 @@ impl AddressBook {
                 }
             }
         }
+        let believes_all = self.nodes.len() < FEW_NODES;
         while self.cursor < SHARDS && due.len() < DUE_CHUNK {
             for entry in self.table.shard_mut(self.cursor) {
-                if !entry.is_node() && is_due(entry) {
+                if entry.is_node() || !is_due(entry) {
+                    continue;
+                }
+                let is_proven = entry.is_probed() || entry.is_confirmed() || believes_all;
+                if is_proven || self.sources.let_in(entry.source, epoch) {
                     entry.met = epoch;
-                    due.push(Target::candidate(entry.address()));
+                    due.push(candidate(entry));
+                } else {
+                    self.held_back += 1;
                 }
             }
             self.cursor += 1;
@@ -182,27 +262,92 @@ impl AddressBook {
         self.cursor >= SHARDS
     }
 
-    /// An address was named by `source`, the /16 of a node, or by nobody.
-    pub fn hear(&mut self, address: Address, source: Option<u16>, now: UnixTime) -> Heard {
+    /// Hands out the next few of those that were held back.
+    pub fn poll_over_quota(&mut self, filter: &Filter, due: &mut Vec<Target>) {
+        let (epoch, started) = (self.epoch, self.pass_started);
+        while self.over_quota_cursor < SHARDS && due.len() < DUE_CHUNK {
+            for entry in self.table.shard_mut(self.over_quota_cursor) {
+                let is_held_back =
+                    !entry.is_node() && entry.met != epoch && entry.next_probe <= started;
+                if is_held_back && filter.admits(entry.address()) {
+                    entry.met = epoch;
+                    due.push(candidate(entry).over_quota());
+                }
+            }
+            self.over_quota_cursor += 1;
+        }
+    }
+
+    /// How many are held back in this pass, or a few more: some may have been handed out since. None once
+    /// `poll_over_quota` has gone through all.
+    pub fn held_back(&self) -> u64 {
+        if self.over_quota_cursor < SHARDS { self.held_back } else { 0 }
+    }
+
+    /// Somebody names an address. With `target` set in what comes back it is handed out.
+    pub fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> Heard {
         let wall = secs(now);
+        let (group, is_stale) = match source {
+            Source::Person => (0, false),
+            Source::Node { group, is_stale } => (group, is_stale),
+        };
+        let epoch = self.epoch;
         if let Some(entry) = self.table.get_mut(address) {
             // A clock that jumped back must not silence the entry for years.
-            let age = wall.abs_diff(entry.last_heard);
-            if age < HEARD_AGAIN_AFTER {
-                return Heard::Known;
+            let mut wants_row = !is_stale && wall.abs_diff(entry.last_heard) >= HEARD_AGAIN_AFTER;
+            let is_unproven = !entry.is_node() && !entry.is_probed() && !entry.is_confirmed();
+            let mut target = None;
+            if is_unproven && entry.source != group && !is_stale && !self.sources.is_poor(group) {
+                entry.set_confirmed();
+                wants_row = true;
+                if entry.met != epoch && entry.next_probe <= self.pass_started {
+                    entry.met = epoch;
+                    target = Some(candidate(entry));
+                }
             }
-            entry.last_heard = wall;
-            return Heard::Again;
+            if wants_row {
+                entry.last_heard = wall;
+            }
+            let is_confirmed = entry.is_confirmed();
+            return Heard { is_new: false, wants_row, is_confirmed, target };
         }
-        if self.table.len() >= self.params.max_addresses {
-            return Heard::Full;
+        if source != Source::Person && self.table.ports(address) >= MOST_PORTS {
+            return Heard { is_new: false, wants_row: false, is_confirmed: false, target: None };
         }
         let mut entry = Entry::new(address);
         entry.last_heard = wall;
         entry.next_probe = self.pass_started;
-        entry.source = source.unwrap_or(0);
+        entry.source = group;
+        if source == Source::Person {
+            entry.set_confirmed();
+        }
+        let is_believed = source == Source::Person || self.nodes.len() < FEW_NODES;
+        let target = if !is_stale && (is_believed || self.sources.let_in(group, epoch)) {
+            entry.met = epoch;
+            Some(candidate(&entry))
+        } else {
+            self.held_back += 1;
+            None
+        };
         self.table.insert(entry);
-        Heard::New
+        let is_confirmed = entry.is_confirmed();
+        Heard { is_new: true, wants_row: true, is_confirmed, target }
+    }
+
+    /// Makes room where more is remembered than `max_addresses`: the worst candidates go, and are given back.
+    pub fn evict(&mut self, now: UnixTime) -> Vec<Address> {
+        let bound = self.params.max_addresses;
+        if self.table.len() <= bound {
+            return Vec::new();
+        }
+        // A fiftieth more than needed, so that the table is not walked for every single one.
+        let surplus = self.table.len() - bound + bound / 50;
+        evict::worst(&mut self.table, &self.sources, self.epoch, surplus, secs(now))
+    }
+
+    /// The sources whose figures changed since the last call.
+    pub fn take_changed_sources(&mut self) -> BTreeMap<u16, SourceRow> {
+        self.sources.take_changed()
     }
 
     /// When an address heard of now is due.
@@ -229,6 +374,9 @@ impl AddressBook {
         };
         let next_probe = probed_at.plus(wait);
         if let Some(entry) = self.table.get_mut(address) {
+            if !entry.is_probed() && entry.source != 0 {
+                self.sources.record(entry.source, responded);
+            }
             entry.failures = u8::try_from(failures).unwrap_or(u8::MAX);
             entry.next_probe = ceil_secs(next_probe);
             entry.last_probed = secs(probed_at);
@@ -337,6 +485,12 @@ pub struct ResultFacts {
     pub is_trb: bool,
 }
 
+/// The target of a candidate's entry.
+fn candidate(entry: &Entry) -> Target {
+    let target = Target::candidate(entry.address());
+    if entry.is_confirmed() { target.confirmed() } else { target }
+}
+
 /// About so many targets are handed out at a time: the crawl asks for more when it runs low.
 const DUE_CHUNK: usize = 4_096;
 
@@ -348,3 +502,6 @@ fn secs(time: UnixTime) -> u32 {
 fn ceil_secs(time: UnixTime) -> u32 {
     secs(UnixTime::from_micros(time.as_micros().saturating_add(999_999)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Layer 1: plain data. A hash table in 1,024 shards of linear probing, each grown by an eighth when it is
 //! nine tenths full: entries of 24 bytes fill the memory to between 80 and 90 %, and growing copies one shard,
 //! never the table. The hash is seeded, since peers choose the keys.
+//! All ports of an IP stand close together, so that they can be counted where one is looked up.
 //! Invariants: 1. a key stands at most once; 2. a shard always has a free slot, so a look-up ends;
 //! 3. entries are never removed one by one (only by `retain`, which rebuilds a shard).
 
@@ -36,6 +37,7 @@ pub struct Entry {
 const USED: u8 = 0x80;
 const NODE: u8 = 0x40;
 const PROBED: u8 = 0x20;
+const CONFIRMED: u8 = 0x10;
 const OUTCOME: u8 = 0x0f;
 
 impl Entry {
@@ -68,6 +70,21 @@ impl Entry {
     /// Records how its last probe ended.
     pub fn set_last_outcome(&mut self, outcome: Outcome) {
         self.flags = self.flags & !OUTCOME | PROBED | outcome as u8;
+    }
+
+    /// Whether it was ever probed.
+    pub fn is_probed(&self) -> bool {
+        self.flags & PROBED != 0
+    }
+
+    /// Whether several unrelated sources have named it, or a person.
+    pub fn is_confirmed(&self) -> bool {
+        self.flags & CONFIRMED != 0
+    }
+
+    /// Marks it as named by several unrelated sources.
+    pub fn set_confirmed(&mut self) {
+        self.flags |= CONFIRMED;
     }
 
     fn is_used(&self) -> bool {
@@ -138,11 +155,31 @@ impl Table {
             return false;
         }
         if shard.used * 10 >= shard.slots.len() * 9 {
-            shard.grow(|entry| hasher.hash_one(entry.address().to_bits()));
+            shard.rebuild(shard.slots.len() + shard.slots.len().div_ceil(8), hasher, |_| true);
         }
         shard.place(entry, hash);
         self.len += 1;
         true
+    }
+
+    /// How many ports of this IP it holds.
+    pub fn ports(&self, address: Address) -> usize {
+        let hash = self.hash(address);
+        let Some(shard) = self.shards.get(shard_of(hash)) else { return 0 };
+        let ip = u32::from(address.ip());
+        shard.walk(hash).take_while(|(_, e)| e.is_used()).filter(|(_, e)| e.ip == ip).count()
+    }
+
+    /// Keeps only the entries that `keep` says, and gives back the memory of the others.
+    pub fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        let hasher = &self.hasher;
+        for shard in &mut self.shards {
+            let kept = shard.slots.iter().filter(|e| e.is_used() && keep(e)).count();
+            if kept < shard.used {
+                shard.rebuild(kept + kept.div_ceil(5), hasher, &keep);
+            }
+        }
+        self.len = self.shards.iter().map(|shard| shard.used).sum();
     }
 
     /// The entries of one shard, in an order that looks random.
@@ -157,7 +194,7 @@ impl Table {
     }
 
     fn hash(&self, address: Address) -> u64 {
-        self.hasher.hash_one(address.to_bits())
+        hash_of(&self.hasher, address)
     }
 }
 
@@ -167,14 +204,19 @@ impl Shard {
         self.slots.get_mut(position).filter(|entry| entry.is_used())
     }
 
+    /// The slots in the order of a look-up.
+    fn walk(&self, hash: u64) -> impl Iterator<Item = (usize, &Entry)> {
+        let start = start_of(hash, self.slots.len());
+        let (before, behind) = self.slots.split_at_checked(start).unwrap_or_default();
+        let behind = behind.iter().enumerate().map(move |(offset, entry)| (start + offset, entry));
+        behind.chain(before.iter().enumerate())
+    }
+
     /// Where `address` stands, or else the free slot where it would go.
     fn position(&self, address: Address, hash: u64) -> Option<usize> {
-        let start = start_of(hash, self.slots.len());
-        let (before, after) = self.slots.split_at_checked(start)?;
-        let key = Entry::new(address);
-        let stop = |e: &Entry| !e.is_used() || (e.ip == key.ip && e.port == key.port);
-        let behind = after.iter().position(stop).map(|offset| start + offset);
-        behind.or_else(|| before.iter().position(stop))
+        let (ip, port) = (u32::from(address.ip()), address.port());
+        let stop = |e: &Entry| !e.is_used() || (e.ip == ip && e.port == port);
+        self.walk(hash).find(|(_, entry)| stop(entry)).map(|(position, _)| position)
     }
 
     fn place(&mut self, entry: Entry, hash: u64) {
@@ -185,15 +227,19 @@ impl Shard {
         }
     }
 
-    fn grow(&mut self, hash: impl Fn(&Entry) -> u64) {
-        let slots = FIRST_SLOTS.max(self.slots.len() + self.slots.len().div_ceil(8));
-        let grown = vec![Entry::default(); slots].into_boxed_slice();
-        let old = std::mem::replace(&mut self.slots, grown);
+    fn rebuild(&mut self, slots: usize, hasher: &FixedState, keep: impl Fn(&Entry) -> bool) {
+        let fresh = vec![Entry::default(); slots.max(FIRST_SLOTS)].into_boxed_slice();
+        let old = std::mem::replace(&mut self.slots, fresh);
         self.used = 0;
-        for entry in old.iter().filter(|entry| entry.is_used()) {
-            self.place(*entry, hash(entry));
+        for entry in old.iter().filter(|entry| entry.is_used() && keep(entry)) {
+            self.place(*entry, hash_of(hasher, entry.address()));
         }
     }
+}
+
+/// The IP alone decides the place.
+fn hash_of(hasher: &FixedState, address: Address) -> u64 {
+    hasher.hash_one(u32::from(address.ip()))
 }
 
 /// The upper 10 bits of the hash choose the shard.
@@ -214,6 +260,23 @@ mod tests {
 
     fn address(number: u32) -> Address {
         Address::new(Ipv4Addr::from(number / 3), (number % 3) as u16)
+    }
+
+    #[test]
+    fn ports_of_an_ip_are_counted_and_what_is_not_kept_is_gone() {
+        let mut table = Table::new(3);
+        for number in 0..30_000 {
+            table.insert(Entry::new(address(number)));
+        }
+        assert!((0..10_000).all(|ip| table.ports(address(ip * 3)) == 3));
+        assert_eq!(table.ports(address(90_000)), 0);
+        let before = table.bytes();
+        table.retain(|entry| entry.address().port() == 1);
+        assert_eq!((table.len(), table.iter().count()), (10_000, 10_000));
+        assert!(table.bytes() < before / 2);
+        assert!((0..10_000).all(|ip| table.get(address(ip * 3 + 1)).is_some()));
+        assert!((0..10_000).all(|ip| table.get(address(ip * 3)).is_none()));
+        assert!(table.insert(Entry::new(address(0))));
     }
 
     #[test]

@@ -40,6 +40,7 @@ fn crawler_params(max_sockets: usize) -> CrawlerParams {
         max_sockets,
         connects_per_second: 400,
         pass_interval: HOUR / 2,
+        spam_share: 0.3,
         filter: filter(),
     }
 }
@@ -276,7 +277,7 @@ fn nothing_is_dialled_without_room_for_its_result() {
     rig.is_writer_stuck = true;
     // The ring grows only through the writer: fill the queue by hand.
     let targets = (5_000..12_000).map(|number| Target::candidate(address(number))).collect();
-    rig.crawler.handle_writer(FromWriter::Due { targets, last: false }, rig.now);
+    rig.crawler.handle_writer(FromWriter::Due { targets, last: false, held_back: 0 }, rig.now);
     rig.run(|rig| rig.crawler.limit(rig.now) == Limit::Writer && rig.open.is_empty());
     assert!(rig.crawler.unacked() >= MAX_UNACKED);
     assert!(rig.crawler.unacked() <= MAX_UNACKED + 100, "{}", rig.crawler.unacked());

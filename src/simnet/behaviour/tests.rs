@@ -1,3 +1,5 @@
+//! Every manner in virtual time: which messages, in which order, when.
+
 use std::sync::LazyLock;
 
 use super::*;

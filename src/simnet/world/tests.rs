@@ -1,3 +1,5 @@
+//! Drawn worlds look like the real network, and a crawler can hear of every address in them.
+
 use std::collections::HashMap;
 
 use super::*;

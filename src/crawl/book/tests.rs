@@ -1,0 +1,373 @@
+//! Every rule of the address book: due, asked for peers, quotas, confirmation, forgetting, room.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::*;
+
+const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn params(max_addresses: usize) -> BookParams {
+    let backoff = BackoffParams {
+        base: HOUR,
+        factor: 2.0,
+        max: 14 * DAY,
+        node_base: Duration::from_secs(600),
+        node_max: HOUR,
+        lost_max: DAY,
+    };
+    BookParams { backoff, getaddr_interval: DAY, max_addresses }
+}
+
+fn book() -> AddressBook {
+    AddressBook::new(params(1_000_000), 5)
+}
+
+fn filter() -> Filter {
+    Filter::new(&[], &["0.0.0.0/0".parse().unwrap()])
+}
+
+fn address(number: u32) -> Address {
+    Address::new(Ipv4Addr::from(0x0500_0000 + number * 17), 8333)
+}
+
+fn node_source(group: u16) -> Source {
+    Source::Node { group, is_stale: false }
+}
+
+fn facts(address: Address, outcome: Outcome, probed_at: UnixTime) -> ResultFacts {
+    ResultFacts { address, outcome, probed_at, peers_sent: None, is_trb: false }
+}
+
+fn all_due(book: &mut AddressBook, now: UnixTime) -> BTreeSet<Address> {
+    let (mut due, mut found) = (Vec::new(), BTreeSet::new());
+    loop {
+        let is_last = book.poll_due(&filter(), now, &mut due);
+        for target in due.drain(..) {
+            assert!(found.insert(target.address()), "handed out twice");
+        }
+        if is_last {
+            return found;
+        }
+    }
+}
+
+fn over_quota(book: &mut AddressBook) -> Vec<Target> {
+    let mut due = Vec::new();
+    while book.held_back() > 0 {
+        book.poll_over_quota(&filter(), &mut due);
+    }
+    due
+}
+
+/// A book with `count` nodes that responded at the start, each in a /16 of its own.
+fn with_nodes(count: u32) -> AddressBook {
+    let mut book = book();
+    book.start_pass(START);
+    for number in 0..count {
+        let address = Address::new(Ipv4Addr::from(0x6400_0000 + (number << 16)), 8333);
+        book.hear(address, Source::Person, START);
+        book.record(&facts(address, Outcome::Responded, START), 0.5);
+    }
+    book
+}
+
+#[test]
+fn failed_candidates_are_due_after_their_back_off_and_not_before() {
+    let mut book = book();
+    book.start_pass(START);
+    book.hear(address(1), Source::Person, START);
+    let mut now = START;
+    for (failures, hours) in [(1, 1), (2, 2), (3, 4), (4, 8)] {
+        let recorded = book.record(&facts(address(1), Outcome::Refused, now), 0.5);
+        assert_eq!((recorded.failures, recorded.is_node), (failures, false));
+        assert_eq!(recorded.next_probe, now.plus(hours * HOUR));
+        book.start_pass(recorded.next_probe.minus(Duration::from_secs(1)));
+        assert!(all_due(&mut book, now).is_empty());
+        now = recorded.next_probe;
+        book.start_pass(now);
+        assert_eq!(all_due(&mut book, now).len(), 1);
+    }
+    for jitter in [0.0, 0.37, 1.0] {
+        let recorded = book.record(&facts(address(1), Outcome::Refused, now), jitter);
+        let wait = recorded.next_probe.since(now).as_secs_f64();
+        let wanted = HOUR.as_secs_f64() * f64::from(1_u32 << (recorded.failures - 1));
+        assert!((0.75..=1.25).contains(&(wait / wanted)), "{wait} for {wanted}");
+    }
+}
+
+#[test]
+fn nodes_that_stop_answering_are_tried_hourly_and_daily_after_a_week() {
+    let mut book = with_nodes(1);
+    let node = *book.nodes.keys().next().unwrap();
+    let mut now = START;
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        let recorded = book.record(&facts(node, Outcome::ConnectTimeout, now), 0.5);
+        assert!(recorded.is_node && !recorded.is_new_node);
+        waits.push(recorded.next_probe.since(now).as_secs() / 60);
+        now = if waits.len() == 6 { START.plus(8 * DAY) } else { recorded.next_probe };
+    }
+    assert_eq!(waits[..6], [10, 20, 40, 60, 60, 60]);
+    assert!(waits[8..].iter().all(|minutes| *minutes == 24 * 60), "{waits:?}");
+    let recorded = book.record(&facts(node, Outcome::Responded, now), 0.5);
+    assert_eq!((recorded.failures, recorded.status), (0, Status::Up));
+    assert_eq!(recorded.next_probe, now.plus(Duration::from_secs(60)));
+}
+
+#[test]
+fn a_node_that_turns_us_away_is_full_for_a_week() {
+    let mut book = with_nodes(1);
+    let node = *book.nodes.keys().next().unwrap();
+    let mut status =
+        |outcome, days| book.record(&facts(node, outcome, START.plus(days * DAY)), 0.5).status;
+    assert_eq!(status(Outcome::Closed, 6), Status::Full);
+    assert_eq!(status(Outcome::Refused, 6), Status::Down);
+    assert_eq!(status(Outcome::Closed, 7), Status::Down);
+    assert_eq!(status(Outcome::Responded, 8), Status::Up);
+    assert_eq!(status(Outcome::Closed, 9), Status::Full);
+    assert_eq!(book.up(), 0);
+}
+
+#[test]
+fn peers_are_asked_for_once_a_day_sooner_where_it_pays_and_always_at_zero() {
+    // (TRB, sent, hours since asked, is asked again whatever the jitter)
+    let table = [
+        (false, Some(800), 17, false),
+        (false, Some(800), 31, true),
+        (false, Some(0), 4, false),
+        (false, Some(0), 8, true),
+        (true, Some(900), 2, false),
+        (true, Some(900), 4, true),
+    ];
+    for (is_trb, peers_sent, hours, expected) in table {
+        for number in 0..50 {
+            let mut book = book();
+            book.start_pass(START);
+            book.hear(address(number), Source::Person, START);
+            let result = ResultFacts {
+                peers_sent,
+                is_trb,
+                ..facts(address(number), Outcome::Responded, START)
+            };
+            book.record(&result, 0.5);
+            let now = START.plus(hours * HOUR);
+            book.start_pass(now);
+            let target = book.hand_out(address(number), now).unwrap();
+            assert_eq!(target.wants_peers(), expected, "{is_trb} {peers_sent:?} {hours} h");
+            // A clock that jumped back: asked in the future. Ask, rather than wait for years.
+            book.start_pass(START.minus(DAY));
+            assert!(book.hand_out(address(number), START.minus(DAY)).unwrap().wants_peers());
+        }
+    }
+    let mut book = book();
+    book.set_params(BookParams { getaddr_interval: Duration::ZERO, ..params(10) });
+    book.start_pass(START);
+    book.hear(address(1), Source::Person, START);
+    let result =
+        ResultFacts { peers_sent: Some(9), ..facts(address(1), Outcome::Responded, START) };
+    book.record(&result, 0.5);
+    book.start_pass(START.plus(HOUR / 30));
+    assert!(book.hand_out(address(1), START.plus(HOUR / 30)).unwrap().wants_peers());
+}
+
+#[test]
+fn what_a_source_names_beyond_its_quota_comes_last_and_is_not_lost() {
+    let mut book = with_nodes(150);
+    book.start_pass(START.plus(HOUR));
+    let now = START.plus(HOUR);
+    let heard: Vec<Heard> =
+        (0..1_000).map(|n| book.hear(address(n), node_source(9), now)).collect();
+    assert!(heard.iter().all(|heard| heard.is_new && heard.wants_row));
+    assert_eq!(heard.iter().filter(|heard| heard.target.is_some()).count(), 100);
+    assert_eq!(book.held_back(), 900);
+    let late = over_quota(&mut book);
+    assert_eq!(late.len(), 900, "a quota orders, it never discards");
+    assert!(late.iter().all(|target| target.tier() == 4));
+
+    // Those that were not probed after all wait for the next pass, and the quota holds there too.
+    let next = now.plus(HOUR);
+    book.start_pass(next);
+    all_due(&mut book, next);
+    assert_eq!(book.held_back(), 900);
+}
+
+#[test]
+fn a_quota_shrinks_with_dead_addresses_and_grows_with_nodes() {
+    let mut book = with_nodes(150);
+    let mut now = START;
+    let mut let_in = |book: &mut AddressBook, group: u16, first: u32, outcome| {
+        now = now.plus(HOUR);
+        book.start_pass(now);
+        let mut count = 0;
+        for number in first..first + 600 {
+            let heard = book.hear(address(number), node_source(group), now);
+            if heard.target.is_some() {
+                count += 1;
+                book.record(&facts(address(number), outcome, now), 0.5);
+            }
+        }
+        count
+    };
+    let liar: Vec<u32> =
+        (0..4).map(|n| let_in(&mut book, 9, 10_000 + n * 600, Outcome::ConnectTimeout)).collect();
+    assert!(liar[0] <= 100 && liar[3] <= 45 && liar.is_sorted_by(|a, b| a >= b), "{liar:?}");
+    let honest: Vec<u32> =
+        (0..2).map(|n| let_in(&mut book, 8, 20_000 + n * 600, Outcome::Responded)).collect();
+    assert_eq!(honest, [600, 600], "the quota grows while its addresses answer");
+    let rows = book.take_changed_sources();
+    assert_eq!(rows[&9].answered, 0);
+    assert_eq!(rows[&8].answered, rows[&8].tried);
+}
+
+#[test]
+fn an_address_that_unrelated_sources_name_is_confirmed_and_goes_at_once() {
+    let mut book = with_nodes(150);
+    book.start_pass(START.plus(HOUR));
+    let now = START.plus(HOUR);
+    for number in 0..200 {
+        book.hear(address(number), node_source(9), now);
+    }
+    // The 150th is held back. Its own source may repeat it as often as it likes.
+    assert_eq!(book.hear(address(150), node_source(9), now).target, None);
+    let heard = book.hear(address(150), node_source(10), now);
+    assert_eq!(heard.target.map(Target::tier), Some(2), "confirmed goes before the others");
+    assert!(heard.wants_row && heard.is_confirmed);
+    assert_eq!(book.hear(address(150), node_source(11), now).target, None, "handed out once");
+
+    // A source that has named nothing but dead addresses confirms nothing.
+    for number in 1_000..1_200 {
+        book.hear(address(number), node_source(12), now);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, now), 0.5);
+    }
+    assert_eq!(book.hear(address(160), node_source(12), now).target, None);
+}
+
+#[test]
+fn while_few_nodes_are_known_every_source_is_believed() {
+    let mut book = with_nodes(99);
+    let count = |book: &mut AddressBook, range: std::ops::Range<u32>| {
+        range.filter(|n| book.hear(address(*n), node_source(9), START).target.is_some()).count()
+    };
+    assert_eq!(count(&mut book, 0..1_000), 1_000);
+    book.hear(address(5_000), Source::Person, START);
+    book.record(&facts(address(5_000), Outcome::Responded, START), 0.5);
+    assert_eq!(count(&mut book, 1_000..2_000), 100);
+}
+
+#[test]
+fn one_host_is_remembered_with_sixteen_ports_at_most() {
+    let mut book = book();
+    book.start_pass(START);
+    let ip = Ipv4Addr::new(5, 6, 7, 8);
+    let heard = |book: &mut AddressBook, port, source| {
+        book.hear(Address::new(ip, port), source, START).is_new
+    };
+    let new = (1..=100).filter(|port| heard(&mut book, *port, node_source(9))).count();
+    assert_eq!(new, 16);
+    assert!(heard(&mut book, 8333, Source::Person), "what a person names is always taken");
+}
+
+#[test]
+fn old_news_by_the_senders_own_words_waits_with_those_over_quota() {
+    let mut book = with_nodes(150);
+    let source = Source::Node { group: 9, is_stale: true };
+    let heard = book.hear(address(1), source, START);
+    assert!(heard.is_new && heard.target.is_none());
+    assert_eq!(over_quota(&mut book).len(), 1);
+}
+
+#[test]
+fn candidates_that_nobody_names_and_nodes_long_silent_are_forgotten() {
+    let mut book = with_nodes(2);
+    let silent = *book.nodes.keys().next().unwrap();
+    book.hear(address(1), node_source(9), START);
+    book.hear(address(2), node_source(9), START);
+    assert_eq!((book.len(), book.nodes()), (4, 2));
+    let later = START.plus(29 * DAY);
+    assert!(book.hear(address(2), node_source(9), later).wants_row);
+    book.start_pass(START.plus(31 * DAY));
+    assert!(book.table.get(address(1)).is_none(), "not named for 30 days");
+    assert!(book.table.get(address(2)).is_some(), "named two days ago");
+    assert_eq!(book.nodes(), 2);
+    let alive = *book.nodes.keys().last().unwrap();
+    book.record(&facts(alive, Outcome::Responded, START.plus(100 * DAY)), 0.5);
+    book.start_pass(START.plus(181 * DAY));
+    assert_eq!(book.nodes.keys().copied().collect::<Vec<_>>(), [alive]);
+    assert!(book.table.get(silent).is_none());
+}
+
+#[test]
+fn when_the_book_is_full_the_worst_candidates_go_and_a_node_never() {
+    let mut book = with_nodes(150);
+    let now = START.plus(HOUR);
+    book.start_pass(now);
+    // 300 that were probed once, 300 that failed ten times, 300 inventions of a liar.
+    for number in 0..600 {
+        book.hear(address(number), Source::Person, now);
+        let failures = if number < 300 { 1 } else { 10 };
+        for _ in 0..failures {
+            book.record(&facts(address(number), Outcome::Refused, now), 0.5);
+        }
+    }
+    for number in 9_000..9_100 {
+        book.hear(address(number), node_source(9), now);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, now), 0.5);
+    }
+    for number in 10_000..10_300 {
+        book.hear(address(number), node_source(9), now);
+    }
+    let later = now.plus(HOUR);
+    book.start_pass(later);
+    let all = book.len();
+    let left = |book: &AddressBook, range: std::ops::Range<u32>| {
+        range.filter(|n| book.table.get(address(*n)).is_some()).count()
+    };
+    assert!(book.evict(later).is_empty(), "there is room");
+    book.set_params(params(all - 200));
+    let gone = book.evict(later);
+    assert!((190..=260).contains(&gone.len()), "{}", gone.len());
+    assert_eq!(left(&book, 10_000..10_300), 300 - gone.len(), "the inventions go first");
+    assert_eq!(left(&book, 0..600), 600);
+    book.set_params(params(500));
+    book.evict(later);
+    assert!(book.len() <= 500);
+    assert_eq!(left(&book, 10_000..10_300), 0);
+    assert!(left(&book, 300..600) < left(&book, 0..300), "many failures go before few");
+    book.set_params(params(1));
+    book.evict(later);
+    assert_eq!((book.len(), book.nodes()), (150, 150), "only nodes are left");
+}
+
+#[test]
+fn what_is_loaded_is_what_was_known() {
+    let mut book = book();
+    let known = |number, next_probe, node| Known {
+        address: address(number),
+        last_heard: START,
+        failures: 3,
+        last_probed: Some(START),
+        last_outcome: Some(Outcome::Closed),
+        next_probe,
+        source: 9,
+        node,
+    };
+    let node = KnownNode {
+        last_seen: START,
+        peers_asked_at: Some(START),
+        peers_sent: Some(5),
+        is_trb: false,
+    };
+    book.load(&known(1, START.plus(HOUR), None));
+    book.load(&known(2, START, Some(node)));
+    book.load(&Known { last_outcome: Some(Outcome::Responded), ..known(3, START, Some(node)) });
+    assert_eq!((book.len(), book.nodes(), book.up()), (3, 2, 1));
+    book.start_pass(START);
+    assert_eq!(all_due(&mut book, START), BTreeSet::from([address(2), address(3)]));
+    let recorded = book.record(&facts(address(1), Outcome::Refused, START), 0.5);
+    assert_eq!(recorded.failures, 4);
+    let recorded = book.record(&facts(address(2), Outcome::Refused, START), 0.5);
+    assert_eq!((recorded.failures, recorded.is_node), (4, true));
+}

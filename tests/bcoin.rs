@@ -1,0 +1,110 @@
+//! Nodes that nobody here wrote: three bcoin full nodes on loopback, of which only the first is in the seed
+//! list. They are installed by `scripts/test` into `tests/bcoin`; no packet leaves the machine.
+
+#![allow(clippy::disallowed_methods)] // a test waits for its nodes
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use support::Cluster;
+use support::crawl::Crawl;
+
+/// A bcoin full node; it ends when its standard input is closed, or with the test process.
+struct Bcoin {
+    child: Child,
+    address: String,
+}
+
+impl Bcoin {
+    fn start(address: &str, known: &[&str]) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bcoin");
+        assert!(
+            folder.join("node_modules/bcoin").is_dir(),
+            "bcoin is not installed: scripts/test does it (npm ci --ignore-scripts in tests/bcoin)"
+        );
+        let mut child = Command::new("node")
+            .arg(folder.join("node.js"))
+            .arg(address)
+            .args(known)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node is not installed: scripts/test does it");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, format!("listening {address}\n"));
+        Self { child, address: address.to_owned() }
+    }
+}
+
+impl Drop for Bcoin {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// An address on which nothing listens just now.
+fn free_address(host: &str) -> String {
+    let listener = TcpListener::bind((host, 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn all_three_bcoin_nodes_are_found_from_one_seed() {
+    let addresses = ["127.77.0.1", "127.78.0.2", "127.79.0.3"].map(free_address);
+    let dead = free_address("127.80.0.4");
+    let [first, second, third] = &addresses;
+    let nodes = [
+        Bcoin::start(first, &[second, &dead]),
+        Bcoin::start(second, &[third, first]),
+        Bcoin::start(third, &[]),
+    ];
+    let database = Cluster::shared().database();
+    let seeds = tempfile::tempdir().unwrap();
+    let file = seeds.path().join("nodes.txt");
+    let (host, port) = nodes[0].address.split_once(':').unwrap();
+    std::fs::write(&file, format!("{host} {port} first_of_three\n")).unwrap();
+
+    let mut crawl = Crawl::configure(&database, &file, &[]);
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+
+    let mut expected: Vec<String> = addresses
+        .iter()
+        .map(|address| {
+            let name = if address == first { "first_of_three" } else { "-" };
+            let peers = if address == third { 0 } else { 2 };
+            format!("{address}|{name}|up|70015|/bcoin:v1.0.2/|9|0|t|{peers}|responded|0")
+        })
+        .collect();
+    expected.sort();
+    let mut rows = database.rows(
+        "SELECT host(host) || ':' || port, name, status, protocol_version, user_agent, services, start_height, relay,
+            coalesce(peers_sent, 0), last_outcome, failures FROM nodes ORDER BY 1",
+    );
+    rows.sort();
+    assert_eq!(rows, expected);
+    assert_eq!(
+        database.rows("SELECT host(host) || ':' || port, last_outcome FROM candidates"),
+        [format!("{dead}|refused")]
+    );
+    assert_eq!(
+        database.rows(
+            "SELECT probed, responded, failed, new_nodes, finished_at IS NOT NULL FROM passes"
+        ),
+        ["4|3|1|3|t"]
+    );
+    assert_eq!(database.value("SELECT count(*) FROM probes WHERE outcome = 'responded'"), "3");
+    assert_eq!(
+        database.value(
+            "SELECT nodes FROM history WHERE dimension = 'user_agent' AND value = '/bcoin:v1.0.2/'"
+        ),
+        "3"
+    );
+    let species = "SELECT DISTINCT species FROM nodes";
+    assert_eq!(database.value(species), "bcoin");
+}
