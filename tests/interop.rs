@@ -377,6 +377,19 @@ fn only_we_read_a_ping_without_a_nonce() {
     assert_eq!(we_read(&frame, &mut rng), Message::Ping(None));
 }
 
+/// It has no meaning, and hangs nobody up.
+#[test]
+fn only_we_read_a_verack_or_getaddr_with_a_payload() {
+    let mut rng = fastrand::Rng::with_seed(SEED + 16);
+    for (command, message) in
+        [(Command::VERACK, Message::Verack), (Command::GETADDR, Message::Getaddr)]
+    {
+        let frame = ours(command, &[1, 2, 3]);
+        assert!(they_read(&frame).is_err());
+        assert_eq!(we_read(&frame, &mut rng), message);
+    }
+}
+
 /// We name the message and go on behind it, as Core does; to them the stream is at its end.
 #[test]
 fn a_wrong_checksum_costs_us_one_message() {
