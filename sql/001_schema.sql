@@ -75,11 +75,13 @@ CREATE TABLE candidates (
     last_probed  timestamptz,
     last_outcome text,
     next_probe   timestamptz NOT NULL,
+    source       integer     NOT NULL DEFAULT 0,
     PRIMARY KEY (host, port),
     CONSTRAINT candidates_host_is_one_ipv4_address CHECK (family(host) = 4 AND masklen(host) = 32),
     CONSTRAINT candidates_port_is_a_port CHECK (port BETWEEN 1 AND 65535),
     CONSTRAINT candidates_never_responded CHECK (last_outcome IN ('refused', 'unreachable',
         'connect_timeout', 'handshake_timeout', 'closed', 'not_bitcoin', 'malformed')),
+    CONSTRAINT candidates_source_is_a_group CHECK (source BETWEEN 0 AND 65535),
     CONSTRAINT candidates_failures_are_in_a_row CHECK (failures >= 0),
     CONSTRAINT candidates_outcome_has_a_time CHECK ((last_probed IS NULL) = (last_outcome IS NULL))
 ) WITH (fillfactor = 80);
@@ -89,6 +91,8 @@ COMMENT ON TABLE candidates IS
 COMMENT ON COLUMN candidates.last_probed IS 'Null if it was never probed yet.';
 COMMENT ON COLUMN candidates.failures IS 'Failures in a row: the wait until next_probe grows with them.';
 COMMENT ON COLUMN candidates.next_probe IS 'A pass that starts at this time or later probes it.';
+COMMENT ON COLUMN candidates.source IS
+    'The upper 16 bits of the addresses of those who named it, if they have these in common; 0 once several unrelated ones or a person named it.';
 
 CREATE VIEW addresses AS
     SELECT host, port, first_heard, last_heard, failures, last_probed, last_outcome, next_probe FROM candidates
@@ -121,6 +125,20 @@ COMMENT ON TABLE probes IS
     'Results of nodes, the newest crawl.results_per_node of each. Candidates leave no row here.';
 COMMENT ON COLUMN probes.probed_at IS 'When the outcome was known.';
 COMMENT ON COLUMN probes.peers_sent IS 'How many entries it sent in reply to getaddr. Null if it was not asked.';
+
+CREATE TABLE sources (
+    source   integer PRIMARY KEY,
+    tried    integer NOT NULL,
+    answered integer NOT NULL,
+    CONSTRAINT sources_source_is_a_group CHECK (source BETWEEN 0 AND 65535),
+    CONSTRAINT sources_answered_were_tried CHECK (answered BETWEEN 0 AND tried)
+);
+
+COMMENT ON TABLE sources IS
+    'What became of the addresses that nodes of each /16 were the first to name: those who name dead ones get a smaller quota.';
+COMMENT ON COLUMN sources.source IS 'The upper 16 bits of the nodes'' addresses.';
+COMMENT ON COLUMN sources.tried IS 'How many of the addresses were probed; halved from time to time together with answered.';
+COMMENT ON COLUMN sources.answered IS 'How many of these responded.';
 
 CREATE TABLE passes (
     pass          bigint      PRIMARY KEY,

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use bitdash::crawl::batch::{Batch, LastPass, PassRow, ProbeRow, Status};
+use bitdash::crawl::batch::{Batch, HeardRow, LastPass, PassRow, ProbeRow, SourceRow, Status};
 use bitdash::crawl::outcome::Outcome;
 use bitdash::crawl::target::VersionInfo;
 use bitdash::io::writer::{Store, StoreError};
@@ -294,6 +294,51 @@ fn what_was_written_is_loaded_again() {
     let trb = known[&address(4)].node.unwrap();
     assert_eq!((trb.peers_asked_at, trb.peers_sent, trb.is_trb), (None, None, true));
     assert_eq!((last.pass, last.row.finished_at, last.row.probed), (1, Some(at(9)), 3));
+}
+
+#[test]
+fn sources_are_kept_with_what_stands_behind_a_candidate() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let mut batch = Batch::default();
+    batch.heard.insert(address(1), HeardRow { source: 65_535, ..heard(0) });
+    batch.heard.insert(address(2), heard(0));
+    batch.sources.insert(65_535, SourceRow { tried: 1999, answered: 60 });
+    batch.sources.insert(7, SourceRow { tried: 1, answered: 0 });
+    store.write(&batch, 25).unwrap();
+    let mut batch = Batch::default();
+    batch.heard.insert(address(3), HeardRow { source: 9, ..heard(0) });
+    store.write(&batch, 25).unwrap();
+    let mut batch = Batch::default();
+    batch.heard.insert(address(3), HeardRow { source: 0, ..heard(-5) }); // named by another one too
+    batch.sources.insert(7, SourceRow { tried: 2, answered: 1 });
+    store.write(&batch, 25).unwrap();
+    store.write(&batch, 25).unwrap();
+
+    let (known, _) = load(&mut store);
+    let source = |last| known[&address(last)].source;
+    assert_eq!((source(1), source(2), source(3)), (65_535, 0, 0));
+    assert_eq!(known[&address(3)].last_heard, at(0));
+    let mut sources = BTreeMap::new();
+    store.load_sources(&mut |source, row| assert!(sources.insert(source, row).is_none())).unwrap();
+    let expected = [(7, (2, 1)), (65_535, (1999, 60))]
+        .map(|(source, (tried, answered))| (source, SourceRow { tried, answered }));
+    assert_eq!(sources, BTreeMap::from(expected));
+}
+
+#[test]
+fn candidates_can_be_forgotten_and_nodes_cannot() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let mut batch = rich_batch();
+    batch.forgotten = [address(2), address(4), address(5), address(99)].into();
+    store.write(&batch, 25).unwrap();
+    let left = "SELECT string_agg(host(host), ' ' ORDER BY host) FROM";
+    assert_eq!(database.value(&format!("{left} candidates")), "127.0.0.1 127.0.0.6");
+    assert_eq!(database.value(&format!("{left} nodes")), "127.0.0.2 127.0.0.3");
+    let first = snapshot(&database);
+    store.write(&batch, 25).unwrap();
+    assert_eq!(snapshot(&database), first);
 }
 
 #[test]

@@ -14,6 +14,10 @@
 //! result at the writer; 3. granted = ended + open + given back; 4. a pass ends only when the queue is empty, no
 //! session open, the last of the due here, and every result acknowledged: its peers may be new.
 
+mod parts;
+
+pub use parts::{Counters, Event, Phase};
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,91 +61,6 @@ const ANSWER_PROVES_LINE: Duration = Duration::from_secs(5);
 
 /// Nothing is known and no seed's name gave an address: they are looked up again after so long.
 const SEEDS_AGAIN_AFTER: Duration = Duration::from_secs(60);
-
-/// Where the crawl stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The writer opens the database.
-    Opening,
-    /// Until the next pass may begin.
-    Waiting {
-        /// When that is, on the monotonic clock.
-        until: Duration,
-    },
-    /// The nodes file's names are looked up.
-    Naming,
-    /// The writer begins the pass.
-    Starting,
-    /// The pass runs.
-    Running,
-    /// The writer ends the pass.
-    Ending,
-    /// Open sessions are ended, what is in hand is written.
-    Stopping {
-        /// Whether the writer was told.
-        told: bool,
-    },
-    /// All is done.
-    Stopped {
-        /// How many rows were lost.
-        lost: usize,
-    },
-    /// The writer gave up: what to tell the keeper.
-    Failed(String),
-}
-
-/// What the keeper should hear.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A pass began, or is gone on with.
-    PassStarted {
-        /// Its number.
-        pass: u64,
-        /// Whether it is gone on with.
-        resumed: bool,
-        /// How many addresses are due.
-        due: u64,
-    },
-    /// A pass ended.
-    PassFinished {
-        /// Its number.
-        pass: u64,
-        /// How long it took.
-        elapsed: Duration,
-    },
-    /// There is no address to begin with; the names are looked up again in a minute.
-    NoSeeds,
-    /// The next pass is some way off.
-    Waits(Duration),
-    /// Descriptors or ports ran out; dialling goes on with fewer sockets.
-    Squeezed {
-        /// What ran out.
-        fault: Fault,
-        /// How many sockets are used from now on.
-        sockets: usize,
-    },
-    /// As many sockets as wished are used again.
-    Unsqueezed,
-    /// Our own line went down (`false`) or came back.
-    Line(bool),
-    /// So many addresses could not be dialled in this pass because of our own host's rules.
-    Forbidden(u64),
-    /// The database went away or came back.
-    Database(Database),
-}
-
-/// The counters of the running pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// The pass.
-    pub pass: u64,
-    /// Probes ended.
-    pub probed: u64,
-    /// Of these, those that responded.
-    pub responded: u64,
-    /// And those that failed.
-    pub failed: u64,
-}
 
 /// The machine.
 #[derive(Debug)]

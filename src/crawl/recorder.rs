@@ -217,10 +217,7 @@ impl Recorder {
     fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> Option<Target> {
         let heard = self.book.hear(address, source, now);
         if heard.wants_row {
-            let source = match source {
-                Source::Node { group, .. } if !heard.is_confirmed => group,
-                _ => 0,
-            };
+            let source = heard.only_source;
             let next_probe = self.book.due_when_heard();
             let row = HeardRow { at: now, next_probe, source };
             let merged = |old: &mut HeardRow| (old.at, old.source) = (now, source);

@@ -25,13 +25,14 @@ use std::time::Duration;
 use crate::simnet::knowledge::Entry;
 use crate::simnet::manner::{Announces, Manner};
 use crate::simnet::messages;
+use crate::simnet::network::Home;
 use crate::simnet::world::{NodeSpec, World};
 use crate::watchglass::{Command, DecodeError, Decoder, Magic, Message, Version};
 
 /// A node's side of one connection.
 #[derive(Debug)]
-pub struct Conversation {
-    world: Arc<World>,
+pub struct Conversation<H: Home = World> {
+    home: Arc<H>,
     node: usize,
     rng: fastrand::Rng,
     decoder: Decoder,
@@ -120,6 +121,8 @@ pub struct Observations {
     pub asked: u64,
     /// How many replies of two or more entries were handed to `poll_transmit`'s caller.
     pub replies: u64,
+    /// And how many entries they held.
+    pub entries: u64,
 }
 
 /// A message that will leave.
@@ -137,17 +140,11 @@ enum Outgoing {
     Reply { round: u64 },
 }
 
-impl Conversation {
+impl<H: Home> Conversation<H> {
     /// A connection that a node has just accepted; `banned`: from someone that it has banned.
-    pub fn new(
-        world: Arc<World>,
-        node: usize,
-        banned: bool,
-        now: Duration,
-        rng: fastrand::Rng,
-    ) -> Self {
+    pub fn new(home: Arc<H>, node: usize, banned: bool, now: Duration, rng: fastrand::Rng) -> Self {
         let mut this = Self {
-            world,
+            home,
             node,
             rng,
             decoder: Decoder::new(Magic::MAIN),
@@ -207,12 +204,13 @@ impl Conversation {
             Outgoing::Bytes(bytes) => bytes,
             Outgoing::Own => {
                 let node = self.spec();
-                let time = self.world.wall(now);
+                let time = self.home.wall(now);
                 messages::addrs(&[Entry::ipv4(node.address, node.services, time)], with_time)
             }
             Outgoing::Reply { round } => {
-                let entries = self.world.reply(self.node, round, self.world.wall(now));
+                let entries = self.home.reply(self.node, round, self.home.wall(now));
                 self.observations.replies += 1;
+                self.observations.entries += entries.len() as u64;
                 messages::addrs(&entries, with_time)
             }
         })
@@ -238,7 +236,7 @@ impl Conversation {
         &self.observations
     }
 
-    /// Which node it is, by its place in [`World::nodes`].
+    /// Which node it is, by its number at its home.
     pub fn node(&self) -> usize {
         self.node
     }
@@ -452,13 +450,12 @@ impl Conversation {
     }
 
     fn spec(&self) -> &NodeSpec {
-        // `node` comes from the world itself and worlds do not shrink.
-        &self.world.nodes()[self.node]
+        self.home.spec(self.node)
     }
 
     fn say_version(&mut self, now: Duration) {
         let nonce = self.rng.u64(1..);
-        let bytes = messages::version(&self.world, self.spec(), nonce, now);
+        let bytes = messages::version(self.spec(), nonce, self.home.wall(now));
         self.plan_in_order(bytes, now);
     }
 
@@ -495,11 +492,11 @@ impl Conversation {
 
     /// The way there and back.
     fn lag(&self) -> Duration {
-        self.scaled(self.spec().rtt).mul_f64(self.world.params().latency)
+        self.scaled(self.spec().rtt).mul_f64(self.home.latency())
     }
 
     fn scaled(&self, delay: Duration) -> Duration {
-        delay.mul_f64(self.world.params().time_scale)
+        delay.mul_f64(self.home.time_scale())
     }
 
     fn exponential(&mut self, mean: Duration) -> Duration {

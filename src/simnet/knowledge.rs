@@ -259,7 +259,7 @@ fn plain(world: &World, teller: &NodeSpec, at: usize, wall: u32, rng: &mut fastr
 
 /// When an address was last heard of: within hours for most, within 30 days for all at Core, within
 /// three hours at TRB; and nonsense from a few.
-fn seen(teller: Manner, wall: u32, rng: &mut fastrand::Rng) -> u32 {
+pub(super) fn seen(teller: Manner, wall: u32, rng: &mut fastrand::Rng) -> u32 {
     let age = match rng.u16(0..1000) {
         0..=2 => return 0,
         3..=4 => return 100_000_000,

@@ -2,10 +2,8 @@
 //!
 //! Layer 2: pure. Only here, messages are put together that the crawler itself never sends.
 
-use std::time::Duration;
-
 use crate::simnet::knowledge::Entry;
-use crate::simnet::world::{NodeSpec, World};
+use crate::simnet::world::NodeSpec;
 use crate::watchglass::{
     Command, MAX_ADDR_TO_SEND, Magic, NetworkAddress, Version, encode_message,
 };
@@ -21,13 +19,13 @@ pub(super) fn message(command: &str, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A node's `version`.
-pub(super) fn version(world: &World, node: &NodeSpec, nonce: u64, now: Duration) -> Vec<u8> {
+/// A node's `version`, at calendar time `wall`.
+pub(super) fn version(node: &NodeSpec, nonce: u64, wall: u32) -> Vec<u8> {
     let mut payload = Vec::new();
     Version {
         version: node.protocol_version,
         services: node.services,
-        timestamp: i64::from(world.wall(now)) + i64::from(node.clock_offset),
+        timestamp: i64::from(wall) + i64::from(node.clock_offset),
         addr_recv: NetworkAddress::UNSPECIFIED,
         addr_from: Some(NetworkAddress { services: node.services, ip: [0; 16], port: 0 }),
         nonce: Some(nonce),

@@ -5,12 +5,16 @@
 //! behind listeners (layer 3), and [`report`] is what the network saw of the crawler.
 
 pub mod behaviour;
+pub mod census;
+pub mod churn;
 pub mod distribution;
 pub mod knowledge;
 pub mod manner;
 mod messages;
+pub mod network;
 pub mod report;
 pub mod serve;
 pub mod simulation;
 mod sockets;
+pub mod tally;
 pub mod world;

@@ -5,24 +5,29 @@
 //! wires between them and the clock are made here. A crawl of an hour takes a second, and one seed decides all.
 //!
 //! Invariants, checked at every step: 1. no more sessions than `max_sockets`; 2. an address is met at most once
-//! in a pass; 3. time goes forward with every step that does nothing else; 4. every probe gives one result.
+//! in a pass; 3. time goes forward with every step that does nothing else; 4. every probe gives one result;
+//! 5. (on demand, by [`Tally::check`]) what the far ends say they sent is what the results hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
 
 use crate::crawl::address::Address;
-use crate::crawl::batch::Batch;
+use crate::crawl::batch::{Batch, LastPass};
 use crate::crawl::crawler::{Crawler, CrawlerParams, Event};
+use crate::crawl::exchange::FromWriter;
 use crate::crawl::probe::{Probe, ProbeParams};
 use crate::crawl::recorder::{Recorder, RecorderParams};
+use crate::crawl::stats::Limit;
 use crate::crawl::target::Target;
 use crate::crawl::time::{Now, UnixTime};
 use crate::crawl::timer::Timers;
 use crate::simnet::behaviour::Conversation;
-use crate::simnet::world::{DeadKind, World};
+use crate::simnet::network::{Answer, Network};
+use crate::simnet::tally::Tally;
+use crate::simnet::world::World;
 
 /// What the crawl goes by.
 #[derive(Clone, Debug)]
@@ -43,7 +48,7 @@ pub struct SimulationParams {
 
 /// The far end of a connection.
 #[derive(Debug)]
-enum Link {
+enum Link<N: Network> {
     /// Nobody will ever answer.
     Silent,
     /// The refusal arrives then.
@@ -51,24 +56,29 @@ enum Link {
     /// The node accepts then.
     Accepting(Duration, usize),
     /// Connected.
-    Open(Box<Conversation>),
+    Open(Box<Conversation<N>>),
 }
 
 #[derive(Debug)]
-struct Session {
+struct Session<N: Network> {
     probe: Probe,
-    link: Link,
+    link: Link<N>,
+    dialled_at: Duration,
 }
 
 /// The crawl and its world.
 #[derive(Debug)]
-pub struct Simulation {
-    world: Arc<World>,
-    dead: BTreeMap<Address, DeadKind>,
+pub struct Simulation<N: Network = World> {
+    network: Arc<N>,
     params: SimulationParams,
+    /// So long the writer's answers are on their way.
+    writer_delay: Duration,
+    /// A batch is taken out at so many rows, whatever the interval.
+    batch_rows: usize,
     crawler: Crawler,
     recorder: Recorder,
-    sessions: Slab<Session>,
+    answers: VecDeque<(Duration, FromWriter)>,
+    sessions: Slab<Session<N>>,
     timers: Timers,
     ready: Vec<usize>,
     rng: fastrand::Rng,
@@ -76,7 +86,9 @@ pub struct Simulation {
     flush_at: Duration,
     batches: Vec<Batch>,
     events: Vec<Event>,
-    met: BTreeSet<Address>,
+    finished_passes: usize,
+    met: Met,
+    tally: Tally,
     /// Every address that was dialled though the world knows nothing of it.
     pub strays: Vec<Address>,
     /// How often nodes banned the crawler.
@@ -91,18 +103,31 @@ pub struct Simulation {
     pub trace: u64,
 }
 
-impl Simulation {
+impl<N: Network> Simulation<N> {
     /// Makes a crawl that begins with an empty book and the world's seeds.
-    pub fn new(world: Arc<World>, params: SimulationParams) -> Self {
+    pub fn new(network: Arc<N>, params: SimulationParams) -> Self {
+        Self::resumed(network, params, |_| {}, LastPass::default())
+    }
+
+    /// Makes a crawl that begins with what a database knows: `load` hands it to the recorder.
+    pub fn resumed(
+        network: Arc<N>,
+        params: SimulationParams,
+        load: impl FnOnce(&mut Recorder),
+        last_pass: LastPass,
+    ) -> Self {
         let mut rng = fastrand::Rng::with_seed(params.seed);
-        let wall = UnixTime::from_secs(i64::from(world.params().wall));
+        let wall = UnixTime::from_secs(i64::from(network.wall(Duration::ZERO)));
         let mut recorder = Recorder::new(&params.recorder, rng.u64(..));
-        recorder.handle_loaded(crate::crawl::batch::LastPass::default());
+        load(&mut recorder);
+        recorder.handle_loaded(last_pass);
         Self {
-            dead: world.dead().iter().map(|dead| (dead.address, dead.kind)).collect(),
-            world,
+            network,
+            writer_delay: Duration::ZERO,
+            batch_rows: usize::MAX,
             crawler: Crawler::new(params.crawler.clone(), None, rng.u64(..)),
             recorder,
+            answers: VecDeque::new(),
             sessions: Slab::new(),
             timers: Timers::new(),
             ready: Vec::new(),
@@ -112,7 +137,9 @@ impl Simulation {
             params,
             batches: Vec::new(),
             events: Vec::new(),
-            met: BTreeSet::new(),
+            finished_passes: 0,
+            met: Met::default(),
+            tally: Tally::default(),
             strays: Vec::new(),
             bans: 0,
             faults: 0,
@@ -122,11 +149,19 @@ impl Simulation {
         }
     }
 
+    /// The same with a writer thread that is no part of the loop: its answers take `delay`, and it writes at
+    /// `batch_rows` rows.
+    pub fn with_writer(mut self, delay: Duration, batch_rows: usize) -> Self {
+        self.writer_delay = delay;
+        self.batch_rows = batch_rows;
+        self
+    }
+
     /// Runs until `passes` more passes have ended. `false` if virtual time passes `limit` before.
     pub fn run_passes(&mut self, passes: usize, limit: Duration) -> bool {
         let end = self.now.mono + limit;
-        let wanted = self.finished_passes() + passes;
-        while self.finished_passes() < wanted {
+        let wanted = self.finished_passes + passes;
+        while self.finished_passes < wanted {
             if self.now.mono >= end {
                 return false;
             }
@@ -164,19 +199,32 @@ impl Simulation {
         self.crawler.handle_params(crawler, self.params.recorder.clone());
     }
 
-    fn finished_passes(&self) -> usize {
-        self.events.iter().filter(|event| matches!(event, Event::PassFinished { .. })).count()
+    /// The batches that the writer would have written since the last call.
+    pub fn drain_batches(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.batches)
     }
 
-    /// Lets the next thing happen.
-    fn step(&mut self) {
+    /// The events since the last call; `events` begins anew.
+    pub fn drain_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What was counted since the start.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Lets the next thing happen: one turn of the loop.
+    pub fn step(&mut self) {
         self.settle();
         let crawler = self.crawler.poll_timeout(self.now);
-        let next =
-            [self.timers.earliest(), crawler, Some(self.flush_at)].into_iter().flatten().min();
+        let answer = self.answers.front().map(|(at, _)| *at);
+        let next = [self.timers.earliest(), crawler, answer, Some(self.flush_at)];
+        let next = next.into_iter().flatten().min();
         let step = next.unwrap_or_default().saturating_sub(self.now.mono);
+        self.count_turn(step);
         self.now = Now { mono: self.now.mono + step, wall: self.now.wall.plus(step) };
-        if self.now.mono >= self.flush_at {
+        if self.now.mono >= self.flush_at || self.recorder.held() >= self.batch_rows {
             self.flush_at = self.now.mono + self.params.flush_interval;
             if self.recorder.has_rows() {
                 self.batches.push(self.recorder.take_batch());
@@ -185,31 +233,25 @@ impl Simulation {
         while let Some(key) = self.timers.pop_due(self.now.mono) {
             self.ready.push(key);
         }
-        for key in std::mem::take(&mut self.ready) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for key in ready.drain(..) {
             self.pump(key);
         }
+        self.ready = ready;
     }
 
     /// Everything that needs no time: crawler, recorder and dials.
     fn settle(&mut self) {
         loop {
-            while let Some(message) = self.recorder.poll_output() {
-                self.crawler.handle_writer(message, self.now);
-            }
-            let totals = self.recorder.totals();
-            let message = crate::crawl::exchange::FromWriter::Totals(totals);
-            self.crawler.handle_writer(message, self.now);
+            self.hear_writer();
             self.crawler.tick(self.now);
             if let Some(wants_seeds) = self.crawler.poll_need() {
-                let nodes = self.world.nodes();
-                let seed = |index: &usize| nodes.get(*index).map(|node| node.address);
-                let seeds = self.world.seeds().iter().filter_map(seed);
-                let seeds = if wants_seeds { seeds.collect() } else { Vec::new() };
+                let seeds = if wants_seeds { self.network.seed_addresses() } else { Vec::new() };
                 self.crawler.handle_names(Vec::new(), seeds, false, self.now);
             }
             let mut is_settled = true;
             while let Some(event) = self.crawler.poll_event() {
-                self.note(&event);
+                self.note(event);
             }
             while let Some(target) = self.crawler.poll_dial(self.now) {
                 is_settled = false;
@@ -225,36 +267,60 @@ impl Simulation {
         }
     }
 
-    fn note(&mut self, event: &Event) {
-        if let Event::PassStarted { .. } = event {
-            self.met.clear();
+    fn hear_writer(&mut self) {
+        while let Some(message) = self.recorder.poll_output() {
+            self.answers.push_back((self.now.mono + self.writer_delay, message));
         }
-        self.events.push(event.clone());
+        while self.answers.front().is_some_and(|(at, _)| *at <= self.now.mono) {
+            if let Some((_, message)) = self.answers.pop_front() {
+                self.crawler.handle_writer(message, self.now);
+            }
+        }
+        let totals = FromWriter::Totals(self.recorder.totals());
+        self.crawler.handle_writer(totals, self.now);
+    }
+
+    /// Whether this turn, and the time up to the next one, is used as far as it is allowed.
+    fn count_turn(&mut self, step: Duration) {
+        if self.crawler.queue_len() == 0 {
+            return;
+        }
+        let is_used = matches!(self.crawler.limit(self.now), Limit::Sockets | Limit::Rate);
+        self.tally.turns += 1;
+        self.tally.queued += step;
+        if is_used {
+            self.tally.used_turns += 1;
+            self.tally.used += step;
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::PassStarted { .. } => self.met.clear(),
+            Event::PassFinished { .. } => self.finished_passes += 1,
+            _ => {}
+        }
+        self.events.push(event);
     }
 
     fn dial(&mut self, target: Target) {
         let address = target.address();
-        assert!(self.met.insert(address), "{address} is met twice in a pass");
+        let place = self.network.place(address);
+        assert!(self.met.insert(place, address), "{address} is met twice in a pass");
+        if place.is_none() {
+            self.strays.push(address);
+        }
         self.dials += 1;
         self.digest(address.to_bits());
-        let link = match (self.world.find(address), self.dead.get(&address)) {
-            (Some(node), _) => {
-                let rtt = self.world.nodes().get(node).map(|node| node.rtt).unwrap_or_default();
-                let rtt = rtt.mul_f64(self.world.params().latency);
-                Link::Accepting(self.now.mono + rtt, node)
-            }
-            (None, Some(DeadKind::Refusing)) => {
-                Link::Refusing(self.now.mono + Duration::from_millis(self.rng.u64(100..700)))
-            }
-            (None, Some(DeadKind::Silent)) => Link::Silent,
-            (None, None) => {
-                self.strays.push(address);
-                Link::Silent
-            }
+        let link = match self.network.dial(address, self.now.mono, &mut self.rng) {
+            Answer::Silence => Link::Silent,
+            Answer::Refusal(wait) => Link::Refusing(self.now.mono + wait),
+            Answer::Accepted(wait, node) => Link::Accepting(self.now.mono + wait, node),
         };
         let nonce = self.rng.u64(1..);
         let probe = Probe::new(target, Arc::clone(&self.params.probe), nonce, self.now);
-        let key = self.sessions.insert(Session { probe, link });
+        let dialled_at = self.now.mono;
+        let key = self.sessions.insert(Session { probe, link, dialled_at });
         self.most_open = self.most_open.max(self.sessions.len());
         assert_eq!(self.sessions.len(), self.crawler.open(), "the crawler lost count");
         self.arm(key);
@@ -272,8 +338,8 @@ impl Simulation {
             }
             Link::Accepting(at, node) if at <= now.mono && !session.probe.is_done() => {
                 let rng = fastrand::Rng::with_seed(self.rng.u64(..));
-                let world = Arc::clone(&self.world);
-                let conversation = Conversation::new(world, node, false, now.mono, rng);
+                let home = Arc::clone(&self.network);
+                let conversation = Conversation::new(home, node, false, now.mono, rng);
                 session.link = Link::Open(Box::new(conversation));
                 session.probe.handle_connected(now);
             }
@@ -281,7 +347,7 @@ impl Simulation {
         }
         let mut rng = self.params.splits_bytes.then(|| self.rng.fork());
         if let Link::Open(conversation) = &mut session.link {
-            converse(&mut session.probe, conversation, now, rng.as_mut());
+            converse(&mut session.probe, conversation, now, rng.as_mut(), &mut self.tally);
         }
         if session.probe.is_done() {
             self.end(key);
@@ -304,14 +370,17 @@ impl Simulation {
     fn end(&mut self, key: usize) {
         self.timers.set(key, None);
         let Some(mut session) = self.sessions.try_remove(key) else { return };
+        self.tally.busy += self.now.mono - session.dialled_at;
         if let Link::Open(conversation) = &session.link {
             let seen = conversation.observations();
+            self.tally.count_far_end(seen);
             self.bans += u64::from(seen.banned);
             self.faults += seen.faults.len() as u64;
         }
         let result = session.probe.finished();
         assert!(result.is_some(), "a probe ended without a result");
         if let Some(result) = &result {
+            self.tally.count_result(result);
             self.digest(result.target.address().to_bits() ^ (result.outcome as u64) << 56);
             self.digest(result.peers.len() as u64);
         }
@@ -324,22 +393,53 @@ impl Simulation {
     }
 }
 
+/// The addresses that this pass has met: a bit for each of the world's, and a set for strangers.
+#[derive(Debug, Default)]
+struct Met {
+    places: Vec<u64>,
+    strangers: BTreeSet<Address>,
+}
+
+impl Met {
+    /// Gives `false` if it was met before.
+    fn insert(&mut self, place: Option<usize>, address: Address) -> bool {
+        let Some(place) = place else { return self.strangers.insert(address) };
+        let (word, bit) = (place / 64, 1 << (place % 64));
+        if word >= self.places.len() {
+            self.places.resize(word + 1, 0);
+        }
+        let is_new = self.places[word] & bit == 0;
+        self.places[word] |= bit;
+        is_new
+    }
+
+    fn clear(&mut self) {
+        self.places.fill(0);
+        self.strangers.clear();
+    }
+}
+
 /// Carries bytes between the two ends; with `rng`, in pieces of random length.
-fn converse(
+fn converse<N: Network>(
     probe: &mut Probe,
-    conversation: &mut Conversation,
+    conversation: &mut Conversation<N>,
     now: Now,
     mut rng: Option<&mut fastrand::Rng>,
+    tally: &mut Tally,
 ) {
     conversation.handle_timeout(now.mono);
     loop {
         let mut is_quiet = true;
         if let Some(bytes) = probe.poll_transmit() {
             is_quiet = false;
+            tally.bytes_out += bytes.len() as u64;
             pieces(&bytes, &mut rng, |piece| conversation.handle_bytes(piece, now.mono));
         }
-        while let Some(bytes) = conversation.poll_transmit(now.mono) {
+        while !probe.is_done()
+            && let Some(bytes) = conversation.poll_transmit(now.mono)
+        {
             is_quiet = false;
+            tally.bytes_in += bytes.len() as u64;
             pieces(&bytes, &mut rng, |piece| probe.handle_bytes(piece, now));
         }
         if is_quiet {

@@ -178,6 +178,7 @@ pub struct World {
     seeds: Vec<usize>,
     shared_ports: Vec<u16>,
     by_address: HashMap<Address, usize>,
+    dead_by_address: HashMap<Address, usize>,
     knowledge: Knowledge,
 }
 
@@ -205,6 +206,7 @@ impl World {
         Ok(Self {
             params: params.clone(),
             by_address: nodes.iter().enumerate().map(|(at, node)| (node.address, at)).collect(),
+            dead_by_address: dead.iter().enumerate().map(|(at, dead)| (dead.address, at)).collect(),
             shared_ports: places.shared_ports,
             nodes,
             dead,
@@ -241,6 +243,11 @@ impl World {
     /// The place of the node at an address in [`World::nodes`].
     pub fn find(&self, address: Address) -> Option<usize> {
         self.by_address.get(&address).copied()
+    }
+
+    /// The place of a dead address in [`World::dead`].
+    pub fn find_dead(&self, address: Address) -> Option<usize> {
+        self.dead_by_address.get(&address).copied()
     }
 
     /// The entries of a node's reply to its `round`th `getaddr`, at calendar time `wall`. Empty for a
@@ -333,13 +340,13 @@ impl Places {
     }
 }
 
-mod draw;
+pub(super) mod draw;
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 /// The tip of the snapshot from which the heights' lags are taken.
 const TIP: i32 = 946_947;
 /// 2026-04-28, the day of that snapshot.
-const WALL: u32 = 1_777_339_673;
+pub(super) const WALL: u32 = 1_777_339_673;
 /// A port that this many of the real network's nodes use is served by one listener for all.
 const SHARED_PORT_NODES: u64 = 14;
 const LOW_PORT: u32 = 1024;

@@ -1,7 +1,7 @@
 //! `bitdash crawl`: crawls, pass after pass, until stopped.
 //!
 //! Layer 4: the one loop that joins driver, crawler and writer. It decides nothing; each turn it polls, hands
-//! what happened to the crawler, and does what the crawler says: always in the order of [`Crawl::turn`].
+//! what happened to the crawler, and does what the crawler says: always in the order of `Crawl::turn`.
 
 mod live;
 mod names;

@@ -65,8 +65,8 @@ pub struct Heard {
     pub is_new: bool,
     /// The database should hear of it: it is new or newly confirmed, or its `last_heard` is a day old.
     pub wants_row: bool,
-    /// Several unrelated sources have named it, or a person.
-    pub is_confirmed: bool,
+    /// The /16 of the only source that has named it; 0 once several unrelated ones or a person have.
+    pub only_source: u16,
     /// To be probed in this pass.
     pub target: Option<Target>,
 }
@@ -308,11 +308,11 @@ impl AddressBook {
             if wants_row {
                 entry.last_heard = wall;
             }
-            let is_confirmed = entry.is_confirmed();
-            return Heard { is_new: false, wants_row, is_confirmed, target };
+            let only_source = only_source(entry);
+            return Heard { is_new: false, wants_row, only_source, target };
         }
         if source != Source::Person && self.table.ports(address) >= MOST_PORTS {
-            return Heard { is_new: false, wants_row: false, is_confirmed: false, target: None };
+            return Heard { is_new: false, wants_row: false, only_source: group, target: None };
         }
         let mut entry = Entry::new(address);
         entry.last_heard = wall;
@@ -330,8 +330,7 @@ impl AddressBook {
             None
         };
         self.table.insert(entry);
-        let is_confirmed = entry.is_confirmed();
-        Heard { is_new: true, wants_row: true, is_confirmed, target }
+        Heard { is_new: true, wants_row: true, only_source: only_source(&entry), target }
     }
 
     /// Makes room where more is remembered than `max_addresses`: the worst candidates go, and are given back.
@@ -483,6 +482,10 @@ pub struct ResultFacts {
     pub peers_sent: Option<u32>,
     /// Whether its species is TRB.
     pub is_trb: bool,
+}
+
+fn only_source(entry: &Entry) -> u16 {
+    if entry.is_confirmed() { 0 } else { entry.source }
 }
 
 /// The target of a candidate's entry.

@@ -234,7 +234,7 @@ fn an_address_that_unrelated_sources_name_is_confirmed_and_goes_at_once() {
     assert_eq!(book.hear(address(150), node_source(9), now).target, None);
     let heard = book.hear(address(150), node_source(10), now);
     assert_eq!(heard.target.map(Target::tier), Some(2), "confirmed goes before the others");
-    assert!(heard.wants_row && heard.is_confirmed);
+    assert!(heard.wants_row && heard.only_source == 0);
     assert_eq!(book.hear(address(150), node_source(11), now).target, None, "handed out once");
 
     // A source that has named nothing but dead addresses confirms nothing.
@@ -243,6 +243,9 @@ fn an_address_that_unrelated_sources_name_is_confirmed_and_goes_at_once() {
         book.record(&facts(address(number), Outcome::ConnectTimeout, now), 0.5);
     }
     assert_eq!(book.hear(address(160), node_source(12), now).target, None);
+    let later = now.plus(2 * DAY);
+    let heard = book.hear(address(160), node_source(12), later);
+    assert!(heard.wants_row && heard.only_source == 9, "nor does it take another's place");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 /// Made once per connection; emptied by every commit.
 pub(super) const STAGING: &str = "
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_heard (
-    host inet, port integer, at timestamptz, next_probe timestamptz) ON COMMIT DELETE ROWS;
+    host inet, port integer, at timestamptz, next_probe timestamptz, source integer) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_failed (
     host inet, port integer, failures integer, last_probed timestamptz, last_outcome text,
     next_probe timestamptz) ON COMMIT DELETE ROWS;
@@ -21,19 +21,25 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage_probes (
     peers_sent integer) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_names (
     host inet, port integer, name text) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS stage_sources (
+    source integer, tried integer, answered integer) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS stage_forgotten (
+    host inet, port integer) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS stage_passes (
     pass bigint, started_at timestamptz, finished_at timestamptz, probed bigint, responded bigint,
     failed bigint, new_nodes bigint, new_addresses bigint) ON COMMIT DELETE ROWS;";
 
-/// Addresses heard of: new ones become candidates, of the others only the time moves, and never back.
+/// Addresses heard of: new ones become candidates, of the others only the time moves, and never back, and
+/// whether a single source stands behind them.
 pub(super) const HEARD: &str = "
 UPDATE nodes n SET last_heard = s.at
 FROM stage_heard s WHERE n.host = s.host AND n.port = s.port AND n.last_heard < s.at;
-INSERT INTO candidates AS c (host, port, first_heard, last_heard, failures, next_probe)
-SELECT s.host, s.port, s.at, s.at, 0, s.next_probe FROM stage_heard s
+INSERT INTO candidates AS c (host, port, first_heard, last_heard, failures, next_probe, source)
+SELECT s.host, s.port, s.at, s.at, 0, s.next_probe, s.source FROM stage_heard s
 WHERE NOT EXISTS (SELECT FROM nodes n WHERE n.host = s.host AND n.port = s.port)
-ON CONFLICT (host, port) DO UPDATE SET last_heard = excluded.last_heard
-WHERE c.last_heard < excluded.last_heard;";
+ON CONFLICT (host, port) DO UPDATE
+SET last_heard = greatest(c.last_heard, excluded.last_heard), source = excluded.source
+WHERE c.last_heard < excluded.last_heard OR c.source <> excluded.source;";
 
 /// Candidates that failed.
 pub(super) const FAILED: &str = "
@@ -114,12 +120,21 @@ WHERE s.finished_at IS NOT NULL AND v.value IS NOT NULL
     AND (n.status = 'up' OR v.dimension = 'status')
 GROUP BY s.pass, s.finished_at, v.dimension, v.value;";
 
+/// Sources.
+pub(super) const SOURCES: &str = "
+INSERT INTO sources (source, tried, answered) SELECT source, tried, answered FROM stage_sources
+ON CONFLICT (source) DO UPDATE SET tried = excluded.tried, answered = excluded.answered;";
+
+/// Candidates that are no longer remembered; a node never is forgotten.
+pub(super) const FORGOTTEN: &str = "
+DELETE FROM candidates c USING stage_forgotten s WHERE c.host = s.host AND c.port = s.port;";
+
 /// What is read at start: every address, with what the crawler remembers of it.
 pub(super) const LOAD: &str = "COPY (
-SELECT host, port, last_heard, failures, last_probed, last_outcome, next_probe,
+SELECT host, port, last_heard, failures, last_probed, last_outcome, next_probe, source,
     NULL::timestamptz, NULL::timestamptz, NULL::integer, false FROM candidates
 UNION ALL
-SELECT host, port, last_heard, failures, last_probed, last_outcome, next_probe,
+SELECT host, port, last_heard, failures, last_probed, last_outcome, next_probe, 0,
     last_seen, peers_asked_at, peers_sent, species = 'TRB' FROM nodes) TO STDOUT";
 
 /// The newest pass.

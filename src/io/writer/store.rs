@@ -15,7 +15,7 @@ use super::error::StoreError;
 use super::merge;
 use super::schema::{self, Migrated};
 use crate::crawl::address::Address;
-use crate::crawl::batch::{Batch, Known, KnownNode, LastPass, PassRow};
+use crate::crawl::batch::{Batch, Known, KnownNode, LastPass, PassRow, SourceRow};
 use crate::crawl::target::VersionInfo;
 
 /// A connection to the database that takes batches.
@@ -111,6 +111,25 @@ impl Store {
         result.map_err(|failure| failure.into_error(self.client.is_closed()))
     }
 
+    /// Reads what is known of each source, by the upper 16 bits of its addresses.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn load_sources(&mut self, each: &mut dyn FnMut(u16, SourceRow)) -> Result<(), StoreError> {
+        let rows = self.client.query("SELECT source, tried, answered FROM sources", &[]);
+        for row in self.checked(rows)? {
+            let figure = |index| self.checked(row.try_get::<_, i32>(index));
+            let (source, tried, answered) = (figure(0)?, figure(1)?, figure(2)?);
+            // The table's own checks hold all three in range.
+            if let (Ok(source), Ok(tried), Ok(answered)) =
+                (u16::try_from(source), u32::try_from(tried), u32::try_from(answered))
+            {
+                each(source, SourceRow { tried, answered });
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a batch in one transaction and keeps `results_per_node` rows of `probes` of each of its nodes.
     ///
     /// # Errors
@@ -190,7 +209,7 @@ fn write(
     let mut transaction = client.transaction()?;
     let t = &mut transaction;
     stage(t, rows, "stage_heard", &batch.heard, |rows, (address, row)| {
-        rows.address(*address).time(row.at).time(row.next_probe);
+        rows.address(*address).time(row.at).time(row.next_probe).int(row.source);
     })?;
     stage(t, rows, "stage_failed", &batch.failed, |rows, (address, row)| {
         rows.address(*address).small(row.failures).time(row.last_probed);
@@ -202,6 +221,12 @@ fn write(
         rows.address(*address).text(name);
     })?;
     stage_passes(t, rows, batch)?;
+    stage(t, rows, "stage_sources", &batch.sources, |rows, (source, row)| {
+        rows.int(*source).small(row.tried).small(row.answered.min(row.tried));
+    })?;
+    stage(t, rows, "stage_forgotten", &batch.forgotten, |rows, address| {
+        rows.address(*address);
+    })?;
 
     for (is_wanted, merge) in [
         (!batch.heard.is_empty(), merge::HEARD),
@@ -210,6 +235,8 @@ fn write(
         (!batch.probes.is_empty(), merge::PROBES),
         (batch.names.is_some(), merge::NAMES),
         (!batch.passes.is_empty(), merge::PASSES),
+        (!batch.sources.is_empty(), merge::SOURCES),
+        (!batch.forgotten.is_empty(), merge::FORGOTTEN),
     ] {
         if is_wanted {
             t.batch_execute(merge)?;
@@ -350,6 +377,7 @@ fn known_of(line: &[u8]) -> Option<Known> {
     let last_probed = fields.opt(read_time)?;
     let last_outcome = fields.opt(|word| word.parse().ok())?;
     let next_probe = fields.time()?;
+    let source = u16::try_from(fields.small()?).ok()?;
     let last_seen = fields.opt(read_time)?;
     let peers_asked_at = fields.opt(read_time)?;
     let peers_sent = fields.opt(|number| number.parse().ok())?;
@@ -363,7 +391,7 @@ fn known_of(line: &[u8]) -> Option<Known> {
         last_probed,
         last_outcome,
         next_probe,
-        source: 0,
+        source,
         node,
     })
 }

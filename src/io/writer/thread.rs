@@ -228,6 +228,7 @@ impl Worker {
             log::info!("schema from={} to={}", migrated.from, migrated.to);
         }
         let recorder = &mut self.recorder;
+        store.load_sources(&mut |group, row| recorder.load_source(group, row))?;
         let last_pass = store.load(&mut |known| recorder.load(&known))?;
         recorder.handle_loaded(last_pass);
         self.former_pid = store.backend_pid();

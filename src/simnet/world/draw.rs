@@ -138,6 +138,21 @@ fn drawn_claims(distributions: &Distributions, rng: &mut fastrand::Rng) -> Claim
     }
 }
 
+/// A node of the common kinds (or TRB) at an address of the caller's: for worlds that are not on loopback.
+pub(in crate::simnet) fn lone_node(
+    params: &WorldParams,
+    distributions: &Distributions,
+    address: Address,
+    trb: Option<usize>,
+    rng: &mut fastrand::Rng,
+) -> NodeSpec {
+    let claims = match trb {
+        Some(at) => trb_claims(at),
+        None => drawn_claims(distributions, rng),
+    };
+    node(params, distributions, address, claims, rng)
+}
+
 pub(super) fn dead(
     params: &WorldParams,
     places: &mut Places,
