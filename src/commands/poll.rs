@@ -20,8 +20,11 @@ use crate::io::query::Time;
 /// What the arguments ask for.
 #[derive(Clone, PartialEq, Eq, Debug, Default, clap::Args)]
 pub struct Options {
-    /// The nodes file: HOST [PORT] [NAME] a line [default: crawl.nodes_file]
-    #[arg(value_name = "FILE")]
+    /// The nodes file, if not the configured one.
+    #[arg(
+        value_name = "FILE",
+        help = "The nodes file: HOST [PORT] [NAME] a line [default: crawl.nodes_file]"
+    )]
     pub file: Option<PathBuf>,
     /// Poll again and again, this long from one start to the next; at least 60s: nodes ban for more
     #[arg(long, value_name = "TIME", value_parser = interval)]

@@ -182,7 +182,7 @@ mod tests {
             left: 82_875,
             sockets: 800,
             max_sockets: 800,
-            rate: 331.5,
+            rate: 331.4,
             limit: Limit::Sockets,
             responded: 9_120,
             new_nodes: 17,
