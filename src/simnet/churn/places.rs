@@ -37,9 +37,9 @@ impl Places {
                 centres.push(group);
             }
         }
-        // The k-th largest has a share like 1 / (k + 5).
+        // The k-th largest has a share like 1 / (k + 20).
         let weights =
-            centres.iter().enumerate().map(|(at, group)| (1_000_000 / (at as u64 + 5), *group));
+            centres.iter().enumerate().map(|(at, group)| (1_000_000 / (at as u64 + 20), *group));
         let weights = weights.collect();
         Self { seed, filter, ports, centres, weights }
     }

@@ -1,0 +1,128 @@
+//! A day of a small living network in virtual time: a smoke run of what `benches/world.rs` does at full size.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitdash::crawl::batch::LastPass;
+use bitdash::crawl::book::BookParams;
+use bitdash::crawl::crawler::{CrawlerParams, Event};
+use bitdash::crawl::filter::Filter;
+use bitdash::crawl::probe::ProbeParams;
+use bitdash::crawl::recorder::{Recorder, RecorderParams};
+use bitdash::io::config::Config;
+use bitdash::simnet::census::{Census, Standing, quantile};
+use bitdash::simnet::churn::{Churn, ChurnParams};
+use bitdash::simnet::simulation::{Simulation, SimulationParams};
+use bitdash::watchglass::Magic;
+
+fn params(seed: u64, max_sockets: usize) -> SimulationParams {
+    let config = Config::default();
+    let filter = Arc::new(Filter::new(&[], &[]));
+    SimulationParams {
+        seed,
+        crawler: CrawlerParams {
+            max_sockets,
+            connects_per_second: config.crawl.connects_per_second,
+            pass_interval: config.crawl.pass_interval,
+            spam_share: config.crawl.spam_share,
+            filter: Arc::clone(&filter),
+        },
+        recorder: RecorderParams {
+            book: BookParams {
+                backoff: config.backoff,
+                getaddr_interval: config.crawl.getaddr_interval,
+                max_addresses: config.crawl.max_addresses as usize,
+            },
+            filter,
+        },
+        probe: Arc::new(ProbeParams {
+            magic: Magic::MAIN,
+            protocol_version: config.network.protocol_version,
+            services: config.network.services,
+            user_agent: config.sent_user_agent().into_bytes(),
+            connect_timeout: config.crawl.connect_timeout,
+            candidate_connect_timeout: config.crawl.candidate_connect_timeout,
+            handshake_timeout: config.crawl.handshake_timeout,
+            addr_timeout: config.crawl.addr_timeout,
+            addr_quiet: config.crawl.addr_quiet,
+        }),
+        flush_interval: config.database.flush_interval,
+        splits_bytes: false,
+    }
+}
+
+fn world(seed: u64) -> Arc<Churn> {
+    let params = ChurnParams { seed, days: 1.5, ..ChurnParams::default() };
+    Arc::new(Churn::generate(&params.scaled(0.03)))
+}
+
+struct Day {
+    standings: Vec<Standing>,
+    census: Census,
+    simulation: Simulation<Churn>,
+}
+
+fn a_day(churn: &Arc<Churn>, is_full: bool) -> Day {
+    let backoff = Config::default().backoff;
+    let load = |recorder: &mut Recorder| {
+        if is_full {
+            churn.load_all(&backoff, recorder);
+        }
+    };
+    let last_pass = if is_full { churn.last_pass() } else { LastPass::default() };
+    let simulation = Simulation::resumed(Arc::clone(churn), params(9, 100), load, last_pass);
+    let mut simulation = simulation.with_writer(Duration::from_millis(20), 5_000);
+    let mut census = Census::new(churn, is_full);
+    let mut standings = Vec::new();
+    while simulation.now().mono < Duration::from_secs(86_400) {
+        simulation.step();
+        let mut batches = simulation.drain_batches();
+        let is_end = |event: &Event| matches!(event, Event::PassFinished { .. });
+        let has_ended = simulation.drain_events().iter().any(is_end);
+        if has_ended {
+            batches.extend(simulation.take_batches());
+        }
+        batches.iter().for_each(|batch| census.read(churn, batch));
+        if has_ended {
+            standings.push(census.standing(churn, simulation.now().mono.as_secs() as i64));
+        }
+    }
+    Day { standings, census, simulation }
+}
+
+#[test]
+fn a_living_network_is_known_from_the_first_pass_on() {
+    let churn = world(3);
+    let day = a_day(&churn, false);
+    assert!(day.standings.len() > 40, "{} passes in a day", day.standings.len());
+    for (pass, standing) in day.standings.iter().enumerate() {
+        assert!(standing.share() > 0.95, "pass {}: {standing:?}", pass + 1);
+    }
+    let returns = day.census.returns(&churn, 86_400);
+    assert!(returns.len() > 30, "{} returns", returns.len());
+    assert!(quantile(&returns, 0.95).is_some_and(|seconds| seconds < 2 * 3_600));
+    assert_eq!(day.simulation.tally().check(), Ok(()));
+    assert_eq!((day.simulation.bans, day.simulation.faults), (0, 0));
+    assert!(day.simulation.strays.is_empty(), "{:?}", day.simulation.strays);
+}
+
+#[test]
+fn a_full_database_is_gone_on_with_and_nothing_dead_is_probed_at_once() {
+    let churn = world(4);
+    let day = a_day(&churn, true);
+    assert!(day.standings[0].share() > 0.98, "{:?}", day.standings[0]);
+    // Of 15,000 dead addresses most have been given up for hours or days.
+    let dead = day.simulation.dials - day.simulation.tally().responded;
+    let most = 4 * churn.params().dead as u64;
+    assert!(dead < most, "{dead} probes for nothing");
+    assert_eq!(day.simulation.tally().check(), Ok(()));
+}
+
+#[test]
+fn the_same_seeds_live_the_same_day() {
+    let run = || {
+        let day = a_day(&world(5), false);
+        (day.simulation.trace, day.simulation.dials, day.standings)
+    };
+    assert_eq!(run(), run());
+}
