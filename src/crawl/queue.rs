@@ -133,7 +133,7 @@ mod tests {
         let nodes = order[100..].iter().rposition(|target| target.is_node());
         assert!(nodes.is_some_and(|last| last < 170), "every second dial is a node's");
         let tiers = order[100..].iter().filter(|t| !t.is_node()).map(|target| target.tier());
-        assert!(tiers.clone().is_sorted() && tiers.last() == Some(5));
+        assert!(tiers.clone().is_sorted() && tiers.max() == Some(5));
         let mut numbers: Vec<u64> = order.iter().map(|t| t.address().to_bits()).collect();
         numbers.sort_unstable();
         numbers.dedup();
