@@ -17,7 +17,7 @@ fn a_batch_that_is_written_twice_changes_nothing_the_second_time() {
     let mut store = ready(&database);
     store.write(&rich_batch(), 25).unwrap();
     let first = snapshot(&database);
-    assert_eq!(first.len(), 2 + 4 + 2 + 1 + 6, "{first:#?}");
+    assert_eq!(first.len(), 2 + 4 + 2 + 1 + 1 + 6, "{first:#?}");
     store.write(&rich_batch(), 25).unwrap();
     assert_eq!(snapshot(&database), first);
 }
@@ -49,10 +49,10 @@ fn an_address_heard_again_keeps_everything_but_its_time() {
         let (known, _) = load(&mut store);
         assert_eq!(known.len(), 2);
         for known in known.values() {
-            assert_eq!(known.last_heard, at(expected));
+            assert_eq!(known.last_heard, whole(expected));
         }
         assert_eq!(known[&address(1)].failures, 3);
-        assert_eq!(known[&address(1)].next_probe, at(20 + 3600));
+        assert_eq!(known[&address(1)].next_probe, whole(20 + 3600));
         assert_eq!(known[&address(2)].next_probe, at(20 + 60));
     }
     let first = "SELECT count(*) FROM addresses WHERE first_heard = last_heard";
@@ -90,8 +90,10 @@ fn a_candidate_that_responds_moves_over_with_its_past() {
     store.write(&batch, 25).unwrap();
 
     assert_eq!(database.value("SELECT count(*) FROM candidates"), "0");
-    let past = "SELECT extract(epoch FROM first_heard)::bigint, extract(epoch FROM last_heard)::bigint,
-        extract(epoch FROM first_seen)::bigint, extract(epoch FROM last_seen)::bigint FROM nodes ORDER BY host";
+    let past =
+        "SELECT extract(epoch FROM first_heard)::bigint, extract(epoch FROM last_heard)::bigint,
+        extract(epoch FROM first_seen)::bigint, extract(epoch FROM last_seen)::bigint
+        FROM nodes JOIN addresses USING (host, port) ORDER BY host";
     let row = |heard: i64, seen: i64| format!("{0}|{0}|{1}|{1}", T0 + heard, T0 + seen);
     assert_eq!(database.rows(past), [row(0, 50), row(60, 60)]);
     let facts = "SELECT status, species, protocol_version, user_agent, services, start_height, relay,
@@ -163,11 +165,16 @@ fn only_the_newest_results_of_each_node_are_kept() {
 
     let next = Batch { probes: vec![probe(1, 6)], ..Batch::default() };
     store.write(&next, 3).unwrap();
-    // The other node is trimmed when it is probed again.
-    assert_eq!(database.rows(kept), ["127.0.0.1|4,5,6", "127.0.0.2|1,2,3,4,5"]);
-    // An old batch that is repeated comes and goes.
+    assert_eq!(database.rows(kept), ["127.0.0.1|4,5,6", "127.0.0.2|3,4,5"]);
+    // An old batch that is repeated changes nothing.
     store.write(&Batch { probes: vec![probe(1, 2)], ..Batch::default() }, 3).unwrap();
-    assert_eq!(database.rows(kept), ["127.0.0.1|4,5,6", "127.0.0.2|1,2,3,4,5"]);
+    assert_eq!(database.rows(kept), ["127.0.0.1|4,5,6", "127.0.0.2|3,4,5"]);
+    // What a fold drops is gone; before it, a larger number shows the older ones again.
+    store.write(&Batch { probes: vec![probe(2, 6)], ..Batch::default() }, 4).unwrap();
+    assert_eq!(database.rows(kept), ["127.0.0.1|3,4,5,6", "127.0.0.2|3,4,5,6"]);
+    fold(&mut store);
+    store.write(&Batch { probes: vec![probe(2, 7)], ..Batch::default() }, 25).unwrap();
+    assert_eq!(database.rows(kept), ["127.0.0.1|3,4,5,6", "127.0.0.2|3,4,5,6,7"]);
 }
 
 #[test]
@@ -285,7 +292,7 @@ fn what_was_written_is_loaded_again() {
     assert_eq!(known.len(), 6);
     let candidate = known[&address(1)];
     assert_eq!(candidate.last_outcome, Some(Outcome::ConnectTimeout));
-    assert_eq!((candidate.failures, candidate.next_probe), (1, at(5 + 3600)));
+    assert_eq!((candidate.failures, candidate.next_probe), (1, whole(5 + 3600)));
     assert_eq!(candidate.node, None);
     assert_eq!(known[&address(5)].last_outcome, None);
     let node = known[&address(2)].node.unwrap();
@@ -318,7 +325,7 @@ fn sources_are_kept_with_what_stands_behind_a_candidate() {
     let (known, _) = load(&mut store);
     let source = |last| known[&address(last)].source;
     assert_eq!((source(1), source(2), source(3)), (65_535, 0, 0));
-    assert_eq!(known[&address(3)].last_heard, at(0));
+    assert_eq!(known[&address(3)].last_heard, whole(0));
     let mut sources = BTreeMap::new();
     store.load_sources(&mut |source, row| assert!(sources.insert(source, row).is_none())).unwrap();
     let expected = [(7, (2, 1)), (65_535, (1999, 60))]
@@ -349,12 +356,15 @@ fn rows_that_make_no_sense_are_skipped_on_loading() {
     database
         .client()
         .batch_execute(
-            "UPDATE candidates SET next_probe = 'infinity' WHERE host = '127.0.0.1';
-            UPDATE nodes SET last_seen = '0044-03-15 12:00:00 BC' WHERE host = '127.0.0.2'",
+            "ALTER TABLE address_journal DROP CONSTRAINT addresses_are_ipv4_and_have_a_port;
+            UPDATE address_journal SET key = key - 8333 WHERE key = lowest_key('127.0.0.1') + 8333;
+            ALTER TABLE result_journal DROP CONSTRAINT nodes_state_is_whole;
+            UPDATE result_journal SET next_probe = 'infinity' WHERE key = lowest_key('127.0.0.2') + 8333;
+            UPDATE result_journal SET at = '0044-03-15 12:00:00 BC' WHERE key = lowest_key('127.0.0.3') + 8333",
         )
         .unwrap();
     let (known, _) = load(&mut store);
-    assert_eq!(known.keys().map(|a| a.ip().octets()[3]).collect::<Vec<_>>(), [3, 4, 5, 6]);
+    assert_eq!(known.keys().map(|a| a.ip().octets()[3]).collect::<Vec<_>>(), [4, 5, 6]);
 }
 
 #[test]

@@ -111,7 +111,10 @@ fn json_holds_the_same_figures() {
 #[test]
 fn hostile_values_of_the_database_reach_no_terminal() {
     let database = filled();
-    let hostile = "UPDATE nodes SET user_agent = E'\\x1b]0;evil\\x07', name = E'\\u202eevil', as_name = E'\\u009b2J'";
+    let hostile = "UPDATE result_journal SET user_agent = E'\\x1b]0;evil\\x07';
+        INSERT INTO node_names SELECT DISTINCT key, '' FROM result_journal ON CONFLICT DO NOTHING;
+        UPDATE node_names SET name = E'\\u202eevil';
+        INSERT INTO node_places SELECT key, NULL, NULL, E'\\u009b2J' FROM node_names";
     database.client().batch_execute(hostile).unwrap();
     for address in [None, Some("127.0.0.2")] {
         for is_json in [false, true] {

@@ -7,7 +7,7 @@ use clap::builder::styling::Styles;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use super::{Failure, Place, config, crawl, migrate, print, status};
+use super::{Failure, Place, config, crawl, migrate, poll, print, probe, status};
 use crate::io::config::ConfigSource;
 
 /// Crawls the Bitcoin network and keeps a complete, true map of it in PostgreSQL.
@@ -22,7 +22,9 @@ use crate::io::config::ConfigSource;
           bitdash config                    what the crawl would run with\n  \
           bitdash crawl                     crawl until stopped (Ctrl-C or SIGTERM)\n  \
           bitdash -c test.toml crawl --passes 1\n  \
-          bitdash status                    what has been found so far\n\
+          bitdash status                    what has been found so far\n  \
+          bitdash probe 205.134.172.28      what a single node says now\n  \
+          bitdash poll                      the nodes of the nodes file at a glance\n\
         \n\
         While it crawls, `kill -HUP` makes it read its files again: max_sockets and most other keys\n\
         change without a restart."
@@ -55,6 +57,47 @@ enum Command {
         #[arg(long, value_name = "N", value_parser = passes)]
         passes: Option<u64>,
     },
+    /// Probe single nodes now, without a database, and print all that came back
+    #[command(
+        long_about = "Probes nodes now, side by side, without a database: connects, exchanges version, and prints how \
+            it ended, how long it took, and every field that came back. All IPv4 addresses of a host name are \
+            probed. PORT is network.port (8333) if left out. Only filter.only limits what may be named.\n\n\
+            Exit status: 0 all responded, 1 some did not.",
+        after_help = "Examples:\n  \
+            bitdash probe 205.134.172.28                what does it say?\n  \
+            bitdash probe --peers node.example.org      and whom does it know?\n  \
+            bitdash probe --trace 205.134.172.28:8333   message by message\n  \
+            bitdash probe --json 127.0.0.1 | jq .species\n  \
+            bitdash probe --protocol-version 209 --user-agent /old:0.1/ 127.0.0.1\n\
+            \n\
+            Times are in milliseconds: from dialling to connected (one round trip), and from there to version."
+    )]
+    Probe {
+        /// The nodes: an IPv4 address or a host name each, with or without a port
+        #[arg(value_name = "HOST[:PORT]", required = true)]
+        places: Vec<Place>,
+        #[command(flatten)]
+        options: probe::Options,
+    },
+    /// Probe every node of a list side by side, and print one table, the worst first
+    #[command(
+        long_about = "Probes every line of a nodes file side by side, without a database, and prints one table, the \
+            worst first: what did not answer, then the lowest height, then the slowest. The latency is that of the \
+            connection: one round trip.\n\n\
+            Exit status: 0 all responded, 1 some did not, so that cron can use it. A node that is full counts as \
+            one that did not.",
+        after_help = "Examples:\n  \
+            bitdash poll                      the lines of crawl.nodes_file\n  \
+            bitdash poll mine.txt             a list of your own\n  \
+            bitdash poll mine.txt --watch 5m  on a terminal, until Ctrl-C; the file is read again each time\n  \
+            bitdash poll mine.txt --json | jq -r 'select(.outcome != \"responded\") | .name'\n\
+            \n\
+            In a crontab, this mails the table when something is down:\n  \
+            */15 * * * *  out=$(bitdash poll mine.txt) || echo \"$out\"\n\
+            \n\
+            `bitdash probe --trace HOST` shows what is wrong with a single one."
+    )]
+    Poll(poll::Options),
     /// Create or upgrade the database's schema (crawl does it by itself)
     Migrate,
     /// Show what the database knows: passes, nodes up by species, candidates, the newest nodes
@@ -97,6 +140,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
     let source = ConfigSource::new(cli.config);
     match cli.command {
         Command::Crawl { passes } => crawl::run(&source, passes),
+        Command::Probe { places, options } => probe::run(&source, places, &options),
+        Command::Poll(options) => poll::run(&source, &options),
         Command::Migrate => migrate::run(&source),
         Command::Status { place, json } => status::run(&source, place.as_ref(), json),
         Command::Config => config::run(&source),

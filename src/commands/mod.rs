@@ -13,8 +13,11 @@ pub mod cli;
 pub mod config;
 pub mod crawl;
 pub mod migrate;
+pub mod poll;
+pub mod probe;
 pub mod status;
 pub mod table;
+pub mod visit;
 
 /// Why a command did not do what it should. Its text is one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,12 +85,19 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// # Errors
 /// Standard output cannot be written: a full disk behind a redirection.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// The same, for output without an end: `false` where the reader has gone away.
+///
+/// # Errors
+/// Standard output cannot be written: a full disk behind a redirection.
+pub fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(format!("standard output cannot be written: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Failed(format!("standard output cannot be written: {error}"))),
     }
 }
 

@@ -20,3 +20,4 @@ pub mod stats;
 pub mod target;
 pub mod time;
 pub mod timer;
+pub mod trace;

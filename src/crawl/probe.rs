@@ -25,6 +25,7 @@ use crate::crawl::address::Address;
 use crate::crawl::outcome::{Outcome, of_connect_error};
 use crate::crawl::target::{Peer, ProbeResult, Target, VersionInfo};
 use crate::crawl::time::{Now, UnixTime};
+use crate::crawl::trace::{Step, Trace, TraceEvent, WaitedFor};
 use crate::lookup::species::{Manner, manner};
 use crate::watchglass::{
     Addr, Command, DecodeError, Decoder, Magic, Message, NetworkAddress, Version, encode_message,
@@ -98,6 +99,8 @@ pub struct Probe {
     /// Entries of `addr` messages of two or more, which are the reply; a single one is the node's own.
     reply_entries: u32,
     finished: bool,
+    /// What happened, for a person who asked; a crawl's probes keep none.
+    trace: Option<Box<Trace>>,
 }
 
 impl Probe {
@@ -129,8 +132,14 @@ impl Probe {
             },
             reply_entries: 0,
             finished: false,
+            trace: None,
             params,
         }
+    }
+
+    /// The same probe, which keeps a record of its conversation for [`Probe::take_trace`].
+    pub fn traced(self) -> Self {
+        Self { trace: Some(Box::default()), ..self }
     }
 
     /// The connection stands.
@@ -141,9 +150,12 @@ impl Probe {
         self.connected_at = now.mono;
         self.result.connect_ms = Some(millis(now.mono.saturating_sub(self.dialled_at)));
         self.state = State::AwaitingVersion { deadline: now.mono + self.params.handshake_timeout };
+        let version = self.own_version(now.wall);
         let mut payload = Vec::with_capacity(128);
-        self.own_version(now.wall).encode(&mut payload);
+        version.encode(&mut payload);
         encode_message(self.params.magic, Command::VERSION, &payload, &mut self.outbox);
+        self.note(now, || TraceEvent::Connected);
+        self.note(now, || TraceEvent::Sent(Message::Version(version)));
     }
 
     /// Bytes arrived.
@@ -152,8 +164,14 @@ impl Probe {
         while !matches!(self.state, State::Done | State::Connecting { .. }) {
             match self.decoder.decode(&mut bytes) {
                 Ok(None) => break,
-                Ok(Some(message)) => self.handle_message(message, now),
-                Err(error) => return self.end(broken(&error), now.wall),
+                Ok(Some(message)) => {
+                    self.note(now, || TraceEvent::Received(message.clone()));
+                    self.handle_message(message, now);
+                }
+                Err(error) => {
+                    self.note(now, || TraceEvent::Garbage(error.clone()));
+                    return self.end(broken(&error), now.wall);
+                }
             }
             self.received_messages = self.received_messages.saturating_add(1);
             if self.received_messages >= MAX_PROBE_MESSAGES {
@@ -167,11 +185,13 @@ impl Probe {
 
     /// The other side closed or reset the connection, or it broke.
     pub fn handle_closed(&mut self, now: Now) {
+        self.note(now, || TraceEvent::Closed);
         self.end(Outcome::Closed, now.wall);
     }
 
     /// Connecting failed.
     pub fn handle_error(&mut self, error: &io::Error, now: Now) {
+        self.note(now, || TraceEvent::Failed(error.to_string()));
         match self.state {
             // What looks like a fault of our own side here is an ICMP message from far away.
             State::Connecting { .. } => {
@@ -183,6 +203,11 @@ impl Probe {
 
     /// The deadline that `poll_timeout` named may have passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        if self.trace.is_some() && self.poll_timeout().is_some_and(|deadline| now.mono >= deadline)
+        {
+            let waited_for = self.waited_for();
+            self.note(now, || TraceEvent::TimeUp(waited_for));
+        }
         match self.state {
             State::Connecting { deadline } if now.mono >= deadline => {
                 self.end(Outcome::ConnectTimeout, now.wall);
@@ -230,6 +255,11 @@ impl Probe {
         Some(std::mem::replace(&mut self.result, empty))
     }
 
+    /// The record of the conversation, once; `None` from a probe that keeps none.
+    pub fn take_trace(&mut self) -> Option<Box<Trace>> {
+        self.trace.take()
+    }
+
     /// Whether the conversation is over.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
@@ -243,6 +273,24 @@ impl Probe {
     /// The bytes of payload that it holds in memory.
     pub fn held(&self) -> usize {
         self.decoder.held()
+    }
+
+    fn note(&mut self, now: Now, event: impl FnOnce() -> TraceEvent) {
+        if let Some(trace) = &mut self.trace
+            && self.state != State::Done
+        {
+            let at = now.mono.saturating_sub(self.dialled_at);
+            trace.steps.push(Step { at, event: event() });
+        }
+    }
+
+    fn waited_for(&self) -> WaitedFor {
+        match self.state {
+            State::Connecting { .. } => WaitedFor::Connection,
+            State::AwaitingVersion { .. } => WaitedFor::Version,
+            State::AwaitingAddr { .. } if self.reply_entries > 0 => WaitedFor::MoreOfReply,
+            State::AwaitingAddr { .. } | State::Done => WaitedFor::Reply,
+        }
     }
 
     fn own_version(&self, wall: UnixTime) -> Version {
@@ -298,8 +346,10 @@ impl Probe {
         self.result.version_ms = Some(millis(waited));
         self.result.version = Some(info);
         encode_message(self.params.magic, Command::VERACK, &[], &mut self.outbox);
+        self.note(now, || TraceEvent::Sent(Message::Verack));
         if self.target.wants_peers() {
             encode_message(self.params.magic, Command::GETADDR, &[], &mut self.outbox);
+            self.note(now, || TraceEvent::Sent(Message::Getaddr));
             let bound = now.mono + patience;
             self.state = State::AwaitingAddr { bound, deadline: bound };
         } else {

@@ -1,8 +1,8 @@
 //! `Queue`: the targets of this pass that wait for a socket.
 //!
-//! Layer 2: a pure machine. Named nodes go first, then nodes, candidates that several sources named, the others,
-//! and last what is over its source's quota; within such a tier the order is random, and of a few random picks
-//! the one goes whose /16 was not dialled lately.
+//! Layer 2: a pure machine. Named nodes go first, then nodes (mixed with some of those behind them), new candidates that several sources named, other new
+//! ones, those that failed before, and last what is over its source's quota; within such a tier the order is
+//! random, and of a few random picks the one goes whose /16 was not dialled lately.
 //! Invariant: 1. what goes in comes out exactly once.
 
 use crate::crawl::target::Target;
@@ -14,6 +14,7 @@ pub struct Queue {
     /// The /16s dialled last, a ring.
     recent: [u16; RECENT],
     next: usize,
+    is_candidates_turn: bool,
 }
 
 /// How many dials ago a /16 still counts as met lately.
@@ -32,7 +33,8 @@ impl Queue {
     /// Takes out the target that goes next.
     pub fn pop(&mut self, rng: &mut fastrand::Rng) -> Option<Target> {
         let recent = self.recent;
-        let tier = self.tiers.iter_mut().find(|tier| !tier.is_empty())?;
+        let first = self.next_tier()?;
+        let tier = self.tiers.get_mut(first)?;
         let mut pick = rng.usize(..tier.len());
         for _ in 1..PICKS {
             let lately = tier.get(pick).is_some_and(|t| recent.contains(&t.address().group()));
@@ -51,6 +53,22 @@ impl Queue {
         }
         self.next = (self.next + 1) % RECENT;
         Some(target)
+    }
+
+    /// The tier that goes next. A greeting is over in a moment: with nodes alone the start rate would be used up
+    /// and most sockets idle, with the dead alone it is the other way round. So every other dial goes to a
+    /// candidate while there are nodes.
+    fn next_tier(&mut self) -> Option<usize> {
+        let waiting = |tiers: std::ops::Range<usize>| {
+            tiers.into_iter().find(|tier| self.tiers.get(*tier).is_some_and(|t| !t.is_empty()))
+        };
+        let first = waiting(0..Target::TIERS)?;
+        let second = waiting(Target::FIRST_CANDIDATES..Target::OVER_QUOTA_TIER);
+        if first != Target::NODES_TIER {
+            return Some(first);
+        }
+        self.is_candidates_turn = !self.is_candidates_turn;
+        second.filter(|_| self.is_candidates_turn).or(Some(first))
     }
 
     /// How many targets wait.
@@ -111,9 +129,11 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let order: Vec<Target> = std::iter::from_fn(|| queue.pop(&mut rng)).collect();
         assert!(order[..100].iter().all(|t| t.is_named()));
-        assert!(order[100..200].iter().all(|t| t.is_node() && !t.is_named()));
-        let tiers: Vec<usize> = order.iter().map(|target| target.tier()).collect();
-        assert!(tiers.is_sorted() && tiers.last() == Some(&4));
+        // 100 nodes and 100 candidates are left; 34 of the latter are over quota, and go last.
+        let nodes = order[100..].iter().rposition(|target| target.is_node());
+        assert!(nodes.is_some_and(|last| last < 170), "every second dial is a node's");
+        let tiers = order[100..].iter().filter(|t| !t.is_node()).map(|target| target.tier());
+        assert!(tiers.clone().is_sorted() && tiers.max() == Some(5));
         let mut numbers: Vec<u64> = order.iter().map(|t| t.address().to_bits()).collect();
         numbers.sort_unstable();
         numbers.dedup();

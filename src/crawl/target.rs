@@ -12,12 +12,19 @@ pub struct Target(u64);
 
 impl Target {
     /// How many values [`Target::tier`] has.
-    pub const TIERS: usize = 5;
+    pub const TIERS: usize = 6;
+    /// The tier of nodes.
+    pub const NODES_TIER: usize = 1;
+    /// The first of the tiers of candidates.
+    pub const FIRST_CANDIDATES: usize = 2;
+    /// The last tier.
+    pub const OVER_QUOTA_TIER: usize = 5;
     const NODE: u64 = 1 << 48;
     const WANT_PEERS: u64 = 1 << 49;
     const NAMED: u64 = 1 << 50;
     const CONFIRMED: u64 = 1 << 51;
     const OVER_QUOTA: u64 = 1 << 52;
+    const FAILED: u64 = 1 << 53;
 
     /// A candidate: an address that has never answered. It is asked for its peers if it does.
     pub fn candidate(address: Address) -> Self {
@@ -37,6 +44,12 @@ impl Target {
     /// The same target with the mark that several unrelated sources named it.
     pub fn confirmed(self) -> Self {
         Self(self.0 | Self::CONFIRMED)
+    }
+
+    /// The same target with the mark that it failed before: of the candidates the least likely to answer, and so
+    /// what fills the time while the last new nodes send their peers.
+    pub fn failed(self) -> Self {
+        Self(self.0 | Self::FAILED)
     }
 
     /// The same target with the mark that its source has named more than its quota: it goes last.
@@ -61,12 +74,14 @@ impl Target {
 
     /// How soon it goes within a pass; 0 is first.
     pub fn tier(self) -> usize {
-        match self.0 & (Self::NODE | Self::NAMED | Self::CONFIRMED | Self::OVER_QUOTA) {
-            marks if marks & Self::NAMED != 0 => 0,
-            marks if marks & Self::NODE != 0 => 1,
-            marks if marks & Self::OVER_QUOTA != 0 => 4,
-            marks if marks & Self::CONFIRMED != 0 => 2,
-            _ => 3,
+        let has = |mark| self.0 & mark != 0;
+        match () {
+            () if has(Self::NAMED) => 0,
+            () if has(Self::NODE) => 1,
+            () if has(Self::OVER_QUOTA) => 5,
+            () if has(Self::FAILED) => 4,
+            () if has(Self::CONFIRMED) => 2,
+            () => 3,
         }
     }
 

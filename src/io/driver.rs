@@ -21,6 +21,7 @@ use crate::crawl::probe::{Probe, ProbeParams};
 use crate::crawl::target::{ProbeResult, Target};
 use crate::crawl::time::Now;
 use crate::crawl::timer::Timers;
+use crate::crawl::trace::Trace;
 use crate::io::clock::Clock;
 
 /// The token of the writer's waker; sessions' tokens are slab keys.
@@ -48,6 +49,8 @@ pub struct Ended {
     pub target: Target,
     /// What came of it.
     pub result: Option<ProbeResult>,
+    /// The conversation, where the probe kept a record of it.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// What one turn saw beside the sessions' own events.
@@ -116,13 +119,22 @@ impl Driver {
         nonce: u64,
         now: Now,
     ) -> Result<Option<Ended>, Fault> {
-        let mut probe = Probe::new(target, Arc::clone(params), nonce, now);
+        self.begin(Probe::new(target, Arc::clone(params), nonce, now), now)
+    }
+
+    /// Begins a probe that was made just now.
+    ///
+    /// # Errors
+    /// A fault of our own side: the target was not dialled.
+    pub fn begin(&mut self, mut probe: Probe, now: Now) -> Result<Option<Ended>, Fault> {
+        let target = probe.target();
         let mut stream = match TcpStream::connect(target.address().to_socket_addr()) {
             Ok(stream) => stream,
             Err(error) => {
                 of_connect_error(&error)?;
                 probe.handle_error(&error, now);
-                return Ok(Some(Ended { target, result: probe.finished() }));
+                let (result, trace) = (probe.finished(), probe.take_trace());
+                return Ok(Some(Ended { target, result, trace }));
             }
         };
         let entry = self.sessions.vacant_entry();
@@ -278,8 +290,9 @@ impl Driver {
             if let Some(mut session) = self.sessions.try_remove(key) {
                 self.held = self.held.saturating_sub(session.probe.held());
                 let (target, result) = (session.probe.target(), session.probe.finished());
+                let trace = session.probe.take_trace();
                 // Closing the descriptor takes it out of the poll: no call of its own for that.
-                ended.push(Ended { target, result });
+                ended.push(Ended { target, result, trace });
             }
         }
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use crate::io::text_file;
+use crate::io::{terminal, text_file};
 
 /// The running log: swaps its file and says how many lines were lost.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ impl LogHandle {
 }
 
 fn open(file: Option<&Path>) -> Result<Box<dyn Write + Send>, LogError> {
-    let Some(path) = file else { return Ok(Box::new(io::stderr())) };
+    let Some(path) = file else { return Ok(Box::new(terminal::Stderr)) };
     let opened: io::Result<File> = OpenOptions::new().append(true).create(true).open(path);
     match opened {
         Ok(file) => Ok(Box::new(file)),

@@ -11,5 +11,6 @@ pub mod process;
 pub mod query;
 pub mod resolve;
 pub mod signal;
+pub mod terminal;
 mod text_file;
 pub mod writer;

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::crawl::address::Address;
 use crate::crawl::time::UnixTime;
 use crate::io::writer::connect::connect_within;
 use crate::io::writer::{StoreError, schema};
@@ -207,6 +208,11 @@ const LINES: i64 = 10;
 /// A host may be known with thousands of made-up ports.
 const MAX_ADDRESSES: i64 = 100;
 
+const LOCK: &str =
+    "LOCK TABLE address_journal, address_blocks_a, address_blocks_b, result_journal, node_rows_a,
+    node_rows_b, probe_rows_a, probe_rows_b IN ACCESS SHARE MODE;
+    SET LOCAL work_mem = '32MB'; SET LOCAL jit = off";
+
 const NODE_COLUMNS: &str = "n.host::text, n.port, n.name, n.status, n.species, n.protocol_version, \
      n.user_agent, n.start_height, n.first_seen, n.last_seen";
 
@@ -268,7 +274,11 @@ impl Reader {
     ) -> Result<T, StoreError> {
         let transaction =
             self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start();
-        let result = transaction.and_then(|mut transaction| body(&mut transaction));
+        let result = transaction.and_then(|mut transaction| {
+            // Locked before the instant is taken: a fold empties tables for older instants, too.
+            transaction.batch_execute(LOCK)?;
+            body(&mut transaction)
+        });
         result.map_err(|error| StoreError::of_statement(&error, self.client.is_closed()))
     }
 }
@@ -315,41 +325,38 @@ fn candidates(t: &mut Transaction) -> Result<CandidateCount, postgres::Error> {
 }
 
 fn matching(t: &mut Transaction, wanted: &Wanted) -> Result<Vec<Row>, postgres::Error> {
-    let start =
-        "SELECT a.host::text, a.port, a.first_heard, a.last_heard, a.failures, a.last_probed,
-        a.last_outcome, a.next_probe FROM addresses a";
+    let columns = "a.host::text, a.port, a.first_heard, a.last_heard, a.failures, a.last_probed,
+        a.last_outcome, a.next_probe";
     let end = format!("ORDER BY a.host, a.port LIMIT {MAX_ADDRESSES}");
-    match wanted {
-        Wanted::Host(host) => {
-            let sql = format!("{start} WHERE a.host = $1::text::inet {end}");
-            t.query(&sql, &[&host.to_string()])
-        }
+    let between = |low: Address, high: Address| -> [i64; 2] {
+        [low.to_bits().cast_signed(), high.to_bits().cast_signed()]
+    };
+    let [low, high] = match wanted {
+        Wanted::Host(host) => between(Address::new(*host, 0), Address::new(*host, u16::MAX)),
         Wanted::Address(host, port) => {
-            let sql = format!("{start} WHERE a.host = $1::text::inet AND a.port = $2 {end}");
-            t.query(&sql, &[&host.to_string(), &i32::from(*port)])
+            between(Address::new(*host, *port), Address::new(*host, *port))
         }
         Wanted::Name(name) => {
             let sql = format!(
-                "{start} JOIN nodes n USING (host, port) WHERE lower(n.name) = lower($1) {end}"
-            )
-            .replace("a.host", "host")
-            .replace("a.port", "port");
-            t.query(&sql, &[name])
+                "SELECT {columns} FROM node_names m CROSS JOIN LATERAL addresses_between(m.key, m.key) a
+                WHERE lower(m.name) = lower($1) AND a.is_node {end}"
+            );
+            return t.query(&sql, &[name]);
         }
-    }
+    };
+    t.query(&format!("SELECT {columns} FROM addresses_between($1, $2) a {end}"), &[&low, &high])
 }
 
 fn address_facts(t: &mut Transaction, row: &Row) -> Result<AddressFacts, postgres::Error> {
     let (host, port): (&str, i32) = (row.try_get(0)?, row.try_get(1)?);
-    let key: [&(dyn postgres::types::ToSql + Sync); 2] = [&host, &port];
+    let key = Address::new(ip(host), u16::try_from(port).unwrap_or(0)).to_bits().cast_signed();
     let node = format!(
         "SELECT {NODE_COLUMNS}, n.services, n.relay, n.connect_ms, n.version_ms, n.country, n.asn, n.as_name,
-        n.peers_asked_at, n.peers_sent FROM nodes n WHERE n.host = $1::text::inet AND n.port = $2"
+        n.peers_asked_at, n.peers_sent FROM nodes_between($1, $1) n"
     );
     let probes =
         "SELECT pass, probed_at, outcome, protocol_version, user_agent, services, start_height,
-        connect_ms, version_ms, peers_sent FROM probes WHERE host = $1::text::inet AND port = $2
-        ORDER BY pass DESC";
+        connect_ms, version_ms, peers_sent FROM probes_between($1, $1) ORDER BY pass DESC";
     Ok(AddressFacts {
         host: ip(host),
         port,
@@ -359,8 +366,8 @@ fn address_facts(t: &mut Transaction, row: &Row) -> Result<AddressFacts, postgre
         last_probed: row.try_get(5)?,
         last_outcome: row.try_get(6)?,
         next_probe: row.try_get(7)?,
-        node: t.query_opt(&node, &key)?.as_ref().map(node_facts).transpose()?,
-        probes: t.query(probes, &key)?.iter().map(probe_line).collect::<Result<_, _>>()?,
+        node: t.query_opt(&node, &[&key])?.as_ref().map(node_facts).transpose()?,
+        probes: t.query(probes, &[&key])?.iter().map(probe_line).collect::<Result<_, _>>()?,
     })
 }
 

@@ -3,4 +3,5 @@
 //! Layer 1: data and pure functions. Owns: the rules of species. Must not touch: sockets, the
 //! database, clocks, logs.
 
+pub mod services;
 pub mod species;

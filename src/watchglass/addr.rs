@@ -25,15 +25,29 @@ pub struct AddrEntry {
     /// When somebody last saw it alive, seconds since 1970, as claimed; `None` in the layout
     /// without times.
     pub time: Option<u32>,
-    /// The services that it is said to offer.
+    /// The services that it is said to offer: a set of 64 bits.
     pub services: u64,
     /// The IPv4 address.
     pub ip: Ipv4Addr,
-    /// The port.
+    /// The port, as sent: it may be 0.
     pub port: u16,
 }
 
-/// The addresses of one `addr` message.
+/// The addresses of one `addr` message (Bitcoin wiki, "Protocol documentation", addr).
+///
+/// ```
+/// use bitdash::watchglass::{Addr, AddrEntry};
+///
+/// let entry =
+///     AddrEntry { time: Some(1_700_000_000), services: 1, ip: [192, 0, 2, 1].into(), port: 8333 };
+/// let mut payload = Vec::new();
+/// Addr::encode(&[entry], &mut payload);
+/// assert_eq!(payload.len(), 1 + 30);
+/// let addr = Addr::decode(&payload)?;
+/// assert_eq!((addr.count, addr.skipped), (1, 0));
+/// assert_eq!(addr.entries, [entry]);
+/// # Ok::<(), bitdash::watchglass::DecodeError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addr {
     /// How many entries the message holds, as sent.

@@ -26,6 +26,24 @@ use super::message::Message;
 use super::wire::widen;
 
 /// Cuts the bytes of one connection into messages.
+///
+/// ```
+/// use bitdash::watchglass::{Command, Decoder, Magic, Message, encode_message};
+///
+/// let mut stream = Vec::new();
+/// encode_message(Magic::MAIN, Command::PING, &7u64.to_le_bytes(), &mut stream);
+/// encode_message(Magic::MAIN, Command::GETADDR, &[], &mut stream);
+///
+/// let mut decoder = Decoder::new(Magic::MAIN);
+/// let (front, mut back) = stream.split_at(30);
+/// let mut front = front;
+/// assert_eq!(decoder.decode(&mut front)?, None); // not whole yet
+/// assert!(front.is_empty());
+/// assert_eq!(decoder.decode(&mut back)?, Some(Message::Ping(Some(7))));
+/// assert_eq!(decoder.decode(&mut back)?, Some(Message::Getaddr));
+/// assert_eq!(decoder.decode(&mut back)?, None);
+/// # Ok::<(), bitdash::watchglass::DecodeError>(())
+/// ```
 #[derive(Debug)]
 pub struct Decoder {
     magic: Magic,

@@ -10,6 +10,14 @@ use super::header::{Command, MAX_PROTOCOL_MESSAGE_LENGTH, Magic};
 
 /// Says what was wrong with bytes from the network.
 ///
+/// ```
+/// use bitdash::watchglass::{Decoder, Magic};
+///
+/// let error = Decoder::new(Magic::MAIN).decode(&mut &b"SSH-2.0"[..]).unwrap_err();
+/// assert!(error.is_foreign());
+/// assert_eq!(error.to_string(), "expected magic f9beb4d9, got byte 53 at offset 0");
+/// ```
+///
 /// [`WrongMagic`](Self::WrongMagic) and [`TooLong`](Self::TooLong) end a stream: where the next
 /// message begins is not known any more. All others concern one message, and the stream goes on
 /// behind it.

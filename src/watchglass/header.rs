@@ -14,22 +14,58 @@ use sha2::{Digest, Sha256};
 use super::error::DecodeError;
 use super::wire::{Reader, Writer};
 
-/// The four bytes that begin every message of one network.
+/// The four bytes that begin every message of one network, in their order on the wire.
+///
+/// As text, 8 hex digits in that order (Bitcoin Core kernel/chainparams.cpp `pchMessageStart`).
+///
+/// ```
+/// use bitdash::watchglass::Magic;
+///
+/// let test_network: Magic = "0b110907".parse()?;
+/// assert_eq!(test_network, Magic([0x0b, 0x11, 0x09, 0x07]));
+/// assert_eq!(Magic::MAIN.to_string(), "f9beb4d9");
+/// # Ok::<(), bitdash::watchglass::ParseMagicError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Magic(pub [u8; 4]);
 
-/// What a message is: up to twelve ASCII characters, filled up with zero bytes.
+/// What a message is: up to twelve ASCII characters, filled up with zero bytes (Bitcoin Core
+/// protocol.h `CMessageHeader::COMMAND_SIZE`).
+///
+/// The bytes of a stranger may be any; shown as text they are escaped.
+///
+/// ```
+/// use bitdash::watchglass::Command;
+///
+/// assert_eq!(Command::new("ping"), Some(Command::PING));
+/// assert_eq!(Command::new("much too long a name"), None);
+/// assert_eq!(Command(*b"\x1b[2J\0\0\0\0\0\0\0\0").to_string(), r"\x1b[2J");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Command(pub [u8; 12]);
 
-/// The frame's header: 24 bytes before every payload.
+/// The frame's header: 24 bytes before every payload (Bitcoin wiki, "Protocol documentation",
+/// Message structure). Whoever uses a [`Decoder`](super::Decoder) and
+/// [`encode_message`](super::encode_message) needs none.
+///
+/// ```
+/// use bitdash::watchglass::{Command, HEADER_LENGTH, Header, Magic};
+///
+/// let header = Header::of(Magic::MAIN, Command::VERACK, &[]);
+/// let mut bytes = Vec::new();
+/// header.encode(&mut bytes);
+/// assert_eq!(bytes.len(), HEADER_LENGTH);
+/// assert_eq!(bytes[20..], [0x5d, 0xf6, 0xe0, 0xe2]);
+/// assert_eq!(Header::decode(&bytes)?, header);
+/// # Ok::<(), bitdash::watchglass::DecodeError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The network.
     pub magic: Magic,
     /// What the payload is.
     pub command: Command,
-    /// How long the payload is.
+    /// How long the payload is, in bytes; little-endian on the wire.
     pub length: u32,
     /// The first four bytes of the payload's double SHA-256.
     pub checksum: [u8; 4],
@@ -42,7 +78,8 @@ pub struct ParseMagicError;
 /// The length of a header in bytes.
 pub const HEADER_LENGTH: usize = 24;
 
-/// The longest payload that a node accepts (Bitcoin Core net.h).
+/// The longest payload that a node accepts, in bytes (Bitcoin Core net.h). A decoder ends a stream
+/// that announces more with [`DecodeError::TooLong`].
 pub const MAX_PROTOCOL_MESSAGE_LENGTH: u32 = 4_000_000;
 
 impl Magic {
@@ -51,17 +88,17 @@ impl Magic {
 }
 
 impl Command {
-    /// `version`
+    /// `version`: see [`Version`](super::Version).
     pub const VERSION: Self = Self(*b"version\0\0\0\0\0");
-    /// `verack`
+    /// `verack`: "I accept your `version`"; no payload.
     pub const VERACK: Self = Self(*b"verack\0\0\0\0\0\0");
-    /// `getaddr`
+    /// `getaddr`: "whom do you know?"; no payload.
     pub const GETADDR: Self = Self(*b"getaddr\0\0\0\0\0");
-    /// `addr`
+    /// `addr`: see [`Addr`](super::Addr).
     pub const ADDR: Self = Self(*b"addr\0\0\0\0\0\0\0\0");
-    /// `ping`
+    /// `ping`: "are you there?"; a nonce of 8 bytes since version 60001 (BIP 31), before that nothing.
     pub const PING: Self = Self(*b"ping\0\0\0\0\0\0\0\0");
-    /// `pong`
+    /// `pong`: the answer, with the same nonce (BIP 31). TRB bans for it.
     pub const PONG: Self = Self(*b"pong\0\0\0\0\0\0\0\0");
 
     /// The command with this name; `None` if it is empty, longer than 12 bytes or not printable
@@ -108,6 +145,11 @@ impl Header {
 }
 
 /// The first four bytes of the payload's double SHA-256.
+///
+/// ```
+/// // Bitcoin wiki, "Protocol documentation", Hashes.
+/// assert_eq!(bitdash::watchglass::checksum(b"hello"), [0x95, 0x95, 0xc9, 0xdf]);
+/// ```
 pub fn checksum(payload: &[u8]) -> [u8; 4] {
     let mut hasher = Sha256::new();
     hasher.update(payload);

@@ -10,11 +10,11 @@ use super::version::Version;
 /// One whole message of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Who the far end says it is.
+    /// Who the far end says it is: the first message of each side.
     Version(Version),
-    /// It accepts our `version`.
+    /// It accepts our `version`. A payload, which has no meaning, is passed over.
     Verack,
-    /// It asks for addresses.
+    /// It asks for addresses. A payload, which has no meaning, is passed over.
     Getaddr,
     /// Addresses that it tells of.
     Addr(Addr),
@@ -26,7 +26,7 @@ pub enum Message {
     Other {
         /// What it was.
         command: Command,
-        /// How long its payload was.
+        /// How long its payload was, in bytes.
         length: u32,
     },
     /// The frame was whole but its checksum or its payload is wrong; the stream goes on behind it.
@@ -53,7 +53,19 @@ impl Message {
     }
 }
 
-/// Appends header and payload; the payload must not be longer than
+/// Appends header and payload to `out`.
+///
+/// ```
+/// use bitdash::watchglass::{Command, Magic, encode_message};
+///
+/// // What follows a `version`: both in one piece.
+/// let mut out = Vec::new();
+/// encode_message(Magic::MAIN, Command::VERACK, &[], &mut out);
+/// encode_message(Magic::MAIN, Command::GETADDR, &[], &mut out);
+/// assert_eq!(out.len(), 48);
+/// ```
+///
+/// The payload must not be longer than
 /// [`MAX_PROTOCOL_MESSAGE_LENGTH`](super::MAX_PROTOCOL_MESSAGE_LENGTH).
 pub fn encode_message(magic: Magic, command: Command, payload: &[u8], out: &mut Vec<u8>) {
     Header::of(magic, command, payload).encode(out);

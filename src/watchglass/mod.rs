@@ -101,6 +101,8 @@
 //! # }
 //! ```
 //!
+//! A prober of some thirty lines of `std::net` is in `examples/prober.rs`.
+//!
 //! # Limits
 //!
 //! | what | limit | from | beyond it |
@@ -112,6 +114,24 @@
 //! | memory of a decoder's payload | 30,000 bytes | 1000 entries of 30 | never reached by anything but a full `addr`; a `version` holds at most 350 |
 //! | memory between messages | 512 bytes | | the buffer is given back |
 //! | payload of any other command | | | passes unread: neither stored nor checked |
+//!
+//! # Breaking changes
+//!
+//! A new version breaks nothing within the same first number that is not 0 (`0.2.x`, `1.x`), as Cargo
+//! understands it. These are breaking changes, and come with a new such number only:
+//!
+//! - a public item, field or variant goes, or gets another name, type or unit;
+//! - bytes that gave one [`Message`] give another one, or an error, or the other way round; a payload that is
+//!   [`Message::Other`] today and gets a variant of its own is one of these;
+//! - the same value is encoded to other bytes;
+//! - a limit of the table above gets smaller, or memory beyond it is used;
+//! - a field is added to [`Version`], [`Addr`], [`AddrEntry`] or [`NetworkAddress`], or a variant to
+//!   [`Message`]: all of them are made and matched by users;
+//! - a text form ([`text`], [`Magic`], [`Command`]) changes: they are stored;
+//! - another dependency, or a higher `rust-version`.
+//!
+//! These are not: a variant of [`DecodeError`] (it is `non_exhaustive`), the wording of its text, a new
+//! item, a larger limit, and that a fault is found sooner in a stream that is at fault.
 //!
 //! # Sources
 //!

@@ -7,6 +7,16 @@
 //! 2. It loses nothing: [`to_bytes`] gives the same bytes back, and two different byte strings
 //!    never have the same text.
 
+/// The text of these bytes, at most four times as long.
+///
+/// ```
+/// use bitdash::watchglass::text;
+///
+/// assert_eq!(text::from_bytes(b"/Satoshi:28.1.0/"), "/Satoshi:28.1.0/");
+/// assert_eq!(text::from_bytes(b"\x1b[31m\\"), r"\x1b[31m\\");
+/// assert_eq!(text::to_bytes(r"\x1b[31m\\").as_deref(), Some(&b"\x1b[31m\\"[..]));
+/// ```
+///
 /// Bytes 0x20 to 0x7e as they are but the backslash as `\\`; every other byte as `\xNN` (lower
 /// case).
 pub fn from_bytes(bytes: &[u8]) -> String {

@@ -26,18 +26,54 @@ use super::error::DecodeError;
 use super::keep::Keeper;
 use super::wire::{Reader, Writer, widen};
 
-/// Services, IP and port as `version` carries them, without a time.
+/// Services, IP and port as `version` carries them, without a time: 26 bytes.
+///
+/// ```
+/// use bitdash::watchglass::NetworkAddress;
+///
+/// let address = NetworkAddress::from_ipv4(1, [192, 0, 2, 1].into(), 8333);
+/// assert_eq!(address.ip[10..], [0xff, 0xff, 192, 0, 2, 1]);
+/// assert_eq!(address.ipv4(), Some([192, 0, 2, 1].into()));
+/// assert_eq!(NetworkAddress::UNSPECIFIED.ipv4(), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetworkAddress {
     /// The services that the address is said to offer.
     pub services: u64,
     /// An IPv6 address, or an IPv4 one mapped into it.
     pub ip: [u8; 16],
-    /// The port.
+    /// The port; big-endian on the wire, alone of all numbers.
     pub port: u16,
 }
 
-/// The message that opens a conversation, each side sending one.
+/// The message that opens a conversation, each side sending one (Bitcoin wiki, "Protocol
+/// documentation", version; BIP 14, 37, 60).
+///
+/// A payload of fewer fields is one of an older node, and is read as it is:
+///
+/// ```
+/// use bitdash::watchglass::{NetworkAddress, Version};
+///
+/// let first_of_all = Version {
+///     version: 101,
+///     services: 1,
+///     timestamp: 1_231_731_025,
+///     addr_recv: NetworkAddress::UNSPECIFIED,
+///     addr_from: None,
+///     nonce: None,
+///     user_agent: None,
+///     user_agent_length: 0,
+///     start_height: None,
+///     relay: None,
+///     trailing: 0,
+/// };
+/// let mut payload = Vec::new();
+/// first_of_all.encode(&mut payload);
+/// assert_eq!(payload.len(), 46);
+/// assert_eq!(Version::decode(&payload)?, first_of_all);
+/// assert!(Version::decode(&payload[..45]).is_err());
+/// # Ok::<(), bitdash::watchglass::DecodeError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// The protocol version as sent. (The number 10300 meant 300 in a few clients of 2010; it is
@@ -56,9 +92,9 @@ pub struct Version {
     /// The software's name, at most its first [`MAX_SUBVERSION_LENGTH`] bytes: not text, see
     /// [`text`](super::text).
     pub user_agent: Option<Vec<u8>>,
-    /// How long the user agent was as sent; 0 if none was.
+    /// How long the user agent was as sent, in bytes; 0 if none was.
     pub user_agent_length: u64,
-    /// The height of the sender's chain.
+    /// The height of the sender's chain in blocks, as claimed; it may be negative.
     pub start_height: Option<i32>,
     /// Whether transactions shall be announced at once. Not sent means yes (BIP 37).
     pub relay: Option<bool>,

@@ -10,7 +10,25 @@ use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
 use super::error::DecodeError;
 
-/// Reads fields off the front of a slice.
+/// Reads fields off the front of a slice. `field` is the name under which an error tells of it.
+///
+/// ```
+/// use bitdash::watchglass::wire::{Reader, Writer};
+///
+/// let mut bytes = Vec::new();
+/// let mut writer = Writer::new(&mut bytes);
+/// writer.compact_size(1000);
+/// writer.u16_be(8333);
+/// assert_eq!(bytes, [0xfd, 0xe8, 0x03, 0x20, 0x8d]);
+///
+/// let mut reader = Reader::new(&bytes);
+/// assert_eq!(reader.compact_size("count")?, 1000);
+/// assert_eq!(reader.u16_be("port")?, 8333);
+/// assert!(reader.is_empty());
+/// let error = reader.u8("relay").unwrap_err();
+/// assert_eq!(error.to_string(), "expected 1 bytes of relay, got 0 at offset 5");
+/// # Ok::<(), bitdash::watchglass::DecodeError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],

@@ -9,6 +9,7 @@
 
 pub mod crawl;
 pub mod rows;
+pub mod terminal;
 
 use std::fs;
 use std::os::unix::fs::chown;

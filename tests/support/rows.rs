@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use bitdash::crawl::address::Address;
 use bitdash::crawl::batch::{
-    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, Status,
+    Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, SourceRow,
+    Status,
 };
 use bitdash::crawl::outcome::Outcome;
 use bitdash::crawl::target::VersionInfo;
 use bitdash::crawl::time::UnixTime;
-use bitdash::io::writer::Store;
+use bitdash::io::writer::{FoldParams, FoldReport, Store};
 
 use super::Database;
 
@@ -19,6 +21,11 @@ pub const T0: i64 = 1_790_000_000;
 /// A time of the test, in seconds after its start and a fraction that tells a rounding.
 pub fn at(seconds: i64) -> UnixTime {
     UnixTime::from_micros((T0 + seconds) * 1_000_000 + 123_457)
+}
+
+/// The same as the database keeps it of a candidate: to the second.
+pub fn whole(seconds: i64) -> UnixTime {
+    UnixTime::from_secs(T0 + seconds)
 }
 
 pub fn address(last: u8) -> Address {
@@ -113,10 +120,16 @@ pub fn load(store: &mut Store) -> (BTreeMap<Address, Known>, LastPass) {
 /// Everything that a batch can change, as text.
 pub fn snapshot(database: &Database) -> Vec<String> {
     let mut all = Vec::new();
-    for table in ["nodes", "candidates", "probes", "passes", "history"] {
+    for table in ["nodes", "candidates", "probes", "sources", "passes", "history"] {
         all.extend(database.rows(&format!("SELECT '{table}', t::text FROM {table} t ORDER BY 2")));
     }
     all
+}
+
+/// Folds everything that there is to fold, whatever the clock says, and forgets nobody.
+pub fn fold(store: &mut Store) -> Vec<FoldReport> {
+    let params = FoldParams { interval: Duration::ZERO, least_percent: 0, ..FoldParams::default() };
+    std::iter::from_fn(|| store.fold_if_due(at(0), &params).unwrap()).collect()
 }
 
 /// A batch in which everything happens.
@@ -134,5 +147,6 @@ pub fn rich_batch() -> Batch {
         PassRow { started_at: at(0), finished_at: Some(at(9)), probed: 3, ..PassRow::default() },
     );
     batch.names = Some([(address(3), "Pizarro".to_owned())].into());
+    batch.sources.insert(0x7f00, SourceRow { tried: 3, answered: 2 });
     batch
 }

@@ -3,8 +3,9 @@
 //! Layer 4: the one loop that joins driver, crawler and writer. It decides nothing; each turn it polls, hands
 //! what happened to the crawler, and does what the crawler says: always in the order of `Crawl::turn`.
 
+mod live;
 mod names;
-mod params;
+pub(super) mod params;
 mod report;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use mio::{Interest, Waker};
 
+use self::live::Live;
 use self::names::NameBook;
 use self::params::Params;
 use self::report::Reporter;
@@ -65,6 +67,7 @@ struct Crawl<'a> {
     writer: Writer,
     names: NameBook,
     reporter: Reporter,
+    live: Live,
     rng: fastrand::Rng,
     stats_at: Duration,
     stop_at: Option<Duration>,
@@ -121,6 +124,7 @@ impl<'a> Crawl<'a> {
             writer,
             names,
             reporter: Reporter::default(),
+            live: Live::open(),
             rng,
             stats_at,
             stop_at: None,
@@ -225,8 +229,15 @@ impl<'a> Crawl<'a> {
             let why = "the database did not take what was in hand: those addresses are due again";
             return Err(Failure::Failed(why.to_owned()));
         }
-        if wants_stats || now.mono >= self.stats_at {
-            self.reporter.stats(&self.crawler, self.params.crawler.max_sockets, now);
+        let max_sockets = self.params.crawler.max_sockets;
+        self.live.draw(&self.crawler, max_sockets, now);
+        if now.mono >= self.stats_at {
+            // On the log's own terminal the live line stands in for it.
+            wants_stats |= !self.live.is_on() || self.config.log.file.is_some();
+            self.stats_at = now.mono + self.config.log.stats_interval;
+        }
+        if wants_stats {
+            self.reporter.stats(&self.crawler, max_sockets, now);
             self.stats_at = now.mono + self.config.log.stats_interval;
         }
         Ok(())
@@ -238,7 +249,10 @@ impl<'a> Crawl<'a> {
             return Duration::ZERO;
         }
         let crawler = self.crawler.poll_timeout(now);
-        let next = [crawler, self.stop_at, Some(self.stats_at)].into_iter().flatten().min();
+        let next = [crawler, self.stop_at, Some(self.stats_at), self.live.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min();
         // Rounded up to the poll's resolution, or the last millisecond would be spent spinning.
         next.unwrap_or_default().saturating_sub(now.mono) + Duration::from_micros(999)
     }

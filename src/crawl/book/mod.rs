@@ -491,7 +491,11 @@ fn only_source(entry: &Entry) -> u16 {
 /// The target of a candidate's entry.
 fn candidate(entry: &Entry) -> Target {
     let target = Target::candidate(entry.address());
-    if entry.is_confirmed() { target.confirmed() } else { target }
+    match (entry.is_probed(), entry.is_confirmed()) {
+        (true, _) => target.failed(),
+        (false, true) => target.confirmed(),
+        (false, false) => target,
+    }
 }
 
 /// About so many targets are handed out at a time: the crawl asks for more when it runs low.

@@ -185,7 +185,7 @@ fn what_a_source_names_beyond_its_quota_comes_last_and_is_not_lost() {
     assert_eq!(book.held_back(), 900);
     let late = over_quota(&mut book);
     assert_eq!(late.len(), 900, "a quota orders, it never discards");
-    assert!(late.iter().all(|target| target.tier() == 4));
+    assert!(late.iter().all(|target| target.tier() == 5));
 
     // Those that were not probed after all wait for the next pass, and the quota holds there too.
     let next = now.plus(HOUR);

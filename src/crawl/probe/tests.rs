@@ -403,3 +403,58 @@ fn any_splitting_of_the_bytes_gives_the_same_result() {
         assert_eq!(run(&mut || rng.usize(1..400)), whole);
     }
 }
+
+#[test]
+fn a_traced_probe_tells_its_conversation_and_ends_as_any_other() {
+    let mut probe = Probe::new(candidate(), params(), NONCE, at(0)).traced();
+    probe.handle_connected(at(40));
+    probe.handle_bytes(&version("/Satoshi:28.1.0/"), at(100));
+    probe.handle_bytes(&addr(1..=3), at(120));
+    probe.handle_timeout(at(130));
+    probe.handle_timeout(at(2_120));
+    probe.handle_closed(at(2_130));
+    let result = probe.finished().unwrap();
+    assert_eq!((result.outcome, result.peers_sent), (Outcome::Responded, Some(3)));
+    let trace = probe.take_trace().unwrap();
+    let told = |step: &Step| {
+        let what = match &step.event {
+            TraceEvent::Connected => "connected".to_owned(),
+            TraceEvent::Sent(message) => format!("sent {}", message.command()),
+            TraceEvent::Received(message) => format!("received {}", message.command()),
+            TraceEvent::TimeUp(waited_for) => format!("{waited_for:?}"),
+            other => panic!("{other:?}"),
+        };
+        format!("{} {what}", step.at.as_millis())
+    };
+    let steps: Vec<String> = trace.steps.iter().map(told).collect();
+    assert_eq!(
+        steps,
+        [
+            "40 connected",
+            "40 sent version",
+            "100 received version",
+            "100 sent verack",
+            "100 sent getaddr",
+            "120 received addr",
+            "2120 MoreOfReply"
+        ]
+    );
+    assert_eq!(trace.version().and_then(|version| version.nonce), Some(7));
+    assert!(probe.take_trace().is_none());
+}
+
+#[test]
+fn a_trace_tells_why_a_probe_failed() {
+    let garbage = b"HTTP/1.1 400 Bad Request\r\n";
+    let mut probe = Probe::new(candidate(), params(), NONCE, at(0)).traced();
+    probe.handle_connected(at(40));
+    probe.handle_bytes(garbage, at(50));
+    let trace = probe.take_trace().unwrap();
+    assert!(matches!(trace.steps.last().unwrap().event, TraceEvent::Garbage(_)), "{trace:?}");
+    let mut probe = Probe::new(candidate(), params(), NONCE, at(0)).traced();
+    probe.handle_timeout(at(3_000));
+    let trace = probe.take_trace().unwrap();
+    let step =
+        Step { at: Duration::from_secs(3), event: TraceEvent::TimeUp(WaitedFor::Connection) };
+    assert_eq!(trace.steps, [step]);
+}

@@ -5,10 +5,13 @@
 pub mod connect;
 mod copy;
 pub mod error;
-mod merge;
+pub mod fold;
+mod journal;
+mod load;
 pub mod schema;
 pub mod store;
 pub mod thread;
 
 pub use error::StoreError;
+pub use fold::{FoldParams, FoldReport};
 pub use store::Store;

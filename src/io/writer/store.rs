@@ -1,28 +1,31 @@
 //! `Store`: batches into PostgreSQL, and what is known out of it.
 //!
 //! Layer 3. Invariants: 1. a batch is written whole or not at all; 2. `write` returns `Ok` only after COMMIT
-//! came back; 3. writing a batch twice changes nothing the second time; 4. no value of a row, whatever it
-//! holds, makes reading fail: such a row is skipped and counted.
+//! came back; 3. writing a batch twice changes nothing that a reader sees the second time.
 
-use std::io::{BufRead, Write};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use postgres::{Client, IsolationLevel, Transaction};
+use postgres::{CancelToken, Client, Transaction};
 
 use super::connect::{connect, pause};
-use super::copy::{Fields, Rows, read_time};
+use super::copy::Rows;
 use super::error::StoreError;
-use super::merge;
+use super::fold::{self, FoldParams, FoldReport};
+use super::journal::{self, Numbers};
+use super::load;
 use super::schema::{self, Migrated};
 use crate::crawl::address::Address;
-use crate::crawl::batch::{Batch, Known, KnownNode, LastPass, PassRow, SourceRow};
-use crate::crawl::target::VersionInfo;
+use crate::crawl::batch::{Batch, Known, LastPass, PassRow, SourceRow};
+use crate::crawl::time::UnixTime;
 
 /// A connection to the database that takes batches.
 pub struct Store {
     client: Client,
     backend_pid: i32,
     rows: Rows,
+    /// What the database holds as `results_per_node`, once this session knows.
+    results_per_node: Option<u32>,
 }
 
 /// Held by the one crawler of a database as long as its connection lives. "bitdash" and 2.
@@ -32,18 +35,22 @@ const CRAWLER_LOCK: i64 = 0x6269_7464_6173_6802;
 const LOCK_ATTEMPTS: u32 = 10;
 
 impl Store {
-    /// Connects to the database that `url` names and makes this session's staging tables.
+    /// Connects to the database that `url` names.
     ///
     /// # Errors
     /// Transient while the database is away or starts up; permanent where a person has to act.
     pub fn connect(url: &str) -> Result<Self, StoreError> {
         let mut client = connect(url)?;
-        let made = client
-            .batch_execute(merge::STAGING)
-            .and_then(|()| client.query_one("SELECT pg_backend_pid()", &[])?.try_get(0));
-        let backend_pid =
-            made.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
-        Ok(Self { client, backend_pid, rows: Rows::default() })
+        let asked = "SELECT pg_backend_pid(), current_setting('transaction_read_only')";
+        let answer = client
+            .query_one(asked, &[])
+            .and_then(|row| Ok((row.try_get(0)?, row.try_get::<_, String>(1)?)));
+        let (backend_pid, read_only) =
+            answer.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
+        if read_only == "on" {
+            return Err(StoreError::transient("the database takes no changes: it is read-only"));
+        }
+        Ok(Self { client, backend_pid, rows: Rows::default(), results_per_node: None })
     }
 
     /// Creates or upgrades the schema.
@@ -107,37 +114,54 @@ impl Store {
     /// # Errors
     /// Those of the connection; `each` may have been called by then.
     pub fn load(&mut self, each: &mut dyn FnMut(Known)) -> Result<LastPass, StoreError> {
-        let result = load(&mut self.client, each);
-        result.map_err(|failure| failure.into_error(self.client.is_closed()))
+        let result = load::addresses(&mut self.client, each);
+        self.checked_failure(result)
     }
 
-    /// Reads what is known of each source, by the upper 16 bits of its addresses.
+    /// Reads what is known of every source into `each`, in no order.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Those of the connection; `each` may have been called by then.
     pub fn load_sources(&mut self, each: &mut dyn FnMut(u16, SourceRow)) -> Result<(), StoreError> {
-        let rows = self.client.query("SELECT source, tried, answered FROM sources", &[]);
-        for row in self.checked(rows)? {
-            let figure = |index| self.checked(row.try_get::<_, i32>(index));
-            let (source, tried, answered) = (figure(0)?, figure(1)?, figure(2)?);
-            // The table's own checks hold all three in range.
-            if let (Ok(source), Ok(tried), Ok(answered)) =
-                (u16::try_from(source), u32::try_from(tried), u32::try_from(answered))
-            {
-                each(source, SourceRow { tried, answered });
-            }
-        }
-        Ok(())
+        let result = load::sources(&mut self.client, each);
+        self.checked_failure(result)
     }
 
-    /// Writes a batch in one transaction and keeps `results_per_node` rows of `probes` of each of its nodes.
+    /// Writes a batch in one transaction and keeps `results_per_node` rows of `probes` of each node.
     ///
     /// # Errors
     /// Nothing of the batch is written then, or all of it where the reply to COMMIT was lost: write it again.
     pub fn write(&mut self, batch: &Batch, results_per_node: u32) -> Result<(), StoreError> {
-        let result = write(&mut self.client, &mut self.rows, batch, results_per_node);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let is_news = self.results_per_node != Some(results_per_node);
+        let kept = is_news.then_some(results_per_node);
+        let result = write(&mut self.client, &mut self.rows, batch, kept);
         self.rows.clear();
-        result.map_err(|failure| failure.into_error(self.client.is_closed()))
+        self.checked_failure(result)?;
+        self.results_per_node = Some(results_per_node);
+        Ok(())
+    }
+
+    /// Folds the journal of one relation into its base, if that is due: to be called at start and at the ends of
+    /// passes until it gives `None`. It takes a few seconds per million addresses on a PC.
+    ///
+    /// # Errors
+    /// Transient where a reader is in the way or the connection broke; then nothing has changed, and the next
+    /// pass's end is early enough to try again.
+    pub fn fold_if_due(
+        &mut self,
+        now: UnixTime,
+        params: &FoldParams,
+    ) -> Result<Option<FoldReport>, StoreError> {
+        let result = fold::if_due(&mut self.client, now, params);
+        self.checked_failure(result)
+    }
+
+    /// What ends the statement that this connection is busy with, from another thread.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.client.cancel_token()
     }
 
     /// Bounds every later statement, for a program that has to stop soon.
@@ -168,10 +192,19 @@ impl Store {
     fn checked<T>(&self, result: Result<T, postgres::Error>) -> Result<T, StoreError> {
         result.map_err(|error| StoreError::of_statement(&error, self.client.is_closed()))
     }
+
+    fn checked_failure<T>(&self, result: Result<T, Failure>) -> Result<T, StoreError> {
+        result.map_err(|failure| failure.into_error(self.client.is_closed()))
+    }
 }
 
+/// Room for the hash tables and sorts over a day's journal: with the stock 4 MB they go to the disk.
+/// The planner does not know how much there is in a journal: hash joins suit any size.
+pub(super) const ROOM: &str = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_nestloop = off;
+    SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+
 /// An error inside a transaction, where the connection cannot be asked whether it lives.
-enum Failure {
+pub(super) enum Failure {
     Statement(postgres::Error),
     Stream(std::io::Error),
 }
@@ -197,201 +230,86 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+const JOURNALS: &str =
+    "LOCK TABLE address_journal, source_journal, result_journal IN ROW EXCLUSIVE MODE";
+
 fn write(
     client: &mut Client,
     rows: &mut Rows,
     batch: &Batch,
-    results_per_node: u32,
+    results_per_node: Option<u32>,
 ) -> Result<(), Failure> {
-    if batch.is_empty() {
-        return Ok(());
-    }
     let mut transaction = client.transaction()?;
     let t = &mut transaction;
-    stage(t, rows, "stage_heard", &batch.heard, |rows, (address, row)| {
-        rows.address(*address).time(row.at).time(row.next_probe).int(row.source);
-    })?;
-    stage(t, rows, "stage_failed", &batch.failed, |rows, (address, row)| {
-        rows.address(*address).small(row.failures).time(row.last_probed);
-        rows.text(row.last_outcome.as_str()).time(row.next_probe);
-    })?;
-    stage_nodes(t, rows, batch)?;
-    stage_probes(t, rows, batch)?;
-    stage(t, rows, "stage_names", batch.names.iter().flatten(), |rows, (address, name)| {
-        rows.address(*address).text(name);
-    })?;
-    stage_passes(t, rows, batch)?;
-    stage(t, rows, "stage_sources", &batch.sources, |rows, (source, row)| {
-        rows.int(*source).small(row.tried).small(row.answered.min(row.tried));
-    })?;
-    stage(t, rows, "stage_forgotten", &batch.forgotten, |rows, address| {
-        rows.address(*address);
-    })?;
-
-    for (is_wanted, merge) in [
-        (!batch.heard.is_empty(), merge::HEARD),
-        (!batch.failed.is_empty(), merge::FAILED),
-        (!batch.nodes.is_empty(), merge::NODES),
-        (!batch.probes.is_empty(), merge::PROBES),
-        (batch.names.is_some(), merge::NAMES),
-        (!batch.passes.is_empty(), merge::PASSES),
-        (!batch.sources.is_empty(), merge::SOURCES),
-        (!batch.forgotten.is_empty(), merge::FORGOTTEN),
-    ] {
-        if is_wanted {
-            t.batch_execute(merge)?;
-        }
+    // A fold or a person's lock is waited for here: an error within a COPY may cost the connection.
+    t.batch_execute(JOURNALS)?;
+    let number: i64 = t.query_one("SELECT nextval('batch_number')", &[])?.try_get(0)?;
+    let numbers = Numbers { batch: number, forgotten: number.saturating_add(1) };
+    journal::append(t, rows, batch, numbers)?;
+    if let Some(kept) = results_per_node {
+        let kept = i32::try_from(kept).unwrap_or(i32::MAX);
+        t.execute(
+            "UPDATE store_state SET results_per_node = $1 WHERE results_per_node <> $1",
+            &[&kept],
+        )?;
     }
-    if !batch.probes.is_empty() {
-        t.execute(merge::TRIM, &[&i64::from(results_per_node)])?;
+    if let Some(names) = &batch.names {
+        write_names(t, names)?;
+    }
+    for (pass, row) in &batch.passes {
+        write_pass(t, *pass, row)?;
     }
     transaction.commit()?;
     Ok(())
 }
 
-fn stage_nodes(t: &mut Transaction, rows: &mut Rows, batch: &Batch) -> Result<(), Failure> {
-    stage(t, rows, "stage_nodes", &batch.nodes, |rows, (address, row)| {
-        let seen = row.seen.as_ref();
-        let version = seen.map(|seen| &seen.version);
-        rows.address(*address).text(row.status.as_str()).time(row.last_probed);
-        rows.text(row.last_outcome.as_str()).small(row.failures).time(row.next_probe);
-        rows.opt_time(seen.map(|seen| seen.at)).opt_text(seen.map(|seen| seen.species));
-        version_fields(rows, version);
-        rows.opt_bool(version.and_then(|version| version.relay));
-        rows.opt_small(seen.and_then(|seen| seen.connect_ms));
-        rows.opt_small(seen.and_then(|seen| seen.version_ms));
-        rows.opt_time(row.peers.map(|(at, _)| at)).opt_small(row.peers.map(|(_, sent)| sent));
-    })
-}
-
-fn stage_probes(t: &mut Transaction, rows: &mut Rows, batch: &Batch) -> Result<(), Failure> {
-    stage(t, rows, "stage_probes", &batch.probes, |rows, row| {
-        rows.address(row.address).count(row.pass).time(row.probed_at);
-        rows.text(row.outcome.as_str());
-        version_fields(rows, row.version.as_ref());
-        rows.opt_small(row.connect_ms).opt_small(row.version_ms).opt_small(row.peers_sent);
-    })
-}
-
-fn stage_passes(t: &mut Transaction, rows: &mut Rows, batch: &Batch) -> Result<(), Failure> {
-    stage(t, rows, "stage_passes", &batch.passes, |rows, (pass, row)| {
-        rows.count(*pass).time(row.started_at).opt_time(row.finished_at);
-        rows.count(row.probed).count(row.responded).count(row.failed);
-        rows.count(row.new_nodes).count(row.new_addresses);
-    })
-}
-
-/// The four fields that `stage_nodes` and `stage_probes` have in common, in their order.
-fn version_fields(rows: &mut Rows, version: Option<&VersionInfo>) {
-    rows.opt_int(version.map(|version| version.protocol_version));
-    rows.opt_text(version.and_then(|version| version.user_agent.as_deref()));
-    rows.opt_bits(version.map(|version| version.services));
-    rows.opt_int(version.and_then(|version| version.start_height));
-}
-
-/// Copies `items` into a staging table; sends nothing where there are none.
-fn stage<T>(
-    transaction: &mut Transaction,
-    rows: &mut Rows,
-    table: &str,
-    items: impl IntoIterator<Item = T>,
-    mut fill: impl FnMut(&mut Rows, T),
-) -> Result<(), Failure> {
-    const CHUNK: usize = 64 * 1024;
-    let mut items = items.into_iter().peekable();
-    if items.peek().is_none() {
-        return Ok(());
-    }
-    let mut writer = transaction.copy_in(&format!("COPY {table} FROM STDIN"))?;
-    rows.clear();
-    for item in items {
-        fill(rows, item);
-        rows.end();
-        if rows.as_bytes().len() >= CHUNK {
-            writer.write_all(rows.as_bytes())?;
-            rows.clear();
-        }
-    }
-    writer.write_all(rows.as_bytes())?;
-    writer.finish()?;
-    // A fresh table has no statistics: without these the planner takes it for a handful of rows.
-    transaction.batch_execute(&format!("ANALYZE {table}"))?;
+/// Names: what is not listed loses its own, and a name that stands is left alone.
+fn write_names(t: &mut Transaction, names: &BTreeMap<Address, String>) -> Result<(), Failure> {
+    let keys: Vec<i64> = names.keys().map(|address| address.to_bits().cast_signed()).collect();
+    // PostgreSQL's text cannot hold a zero byte.
+    let names: Vec<String> = names.values().map(|name| name.replace('\0', "")).collect();
+    t.execute("DELETE FROM node_names WHERE key <> ALL ($1::bigint[])", &[&keys])?;
+    t.execute(
+        "INSERT INTO node_names AS n (key, name)
+            SELECT key, name FROM unnest($1::bigint[], $2::text[]) u (key, name)
+        ON CONFLICT (key) DO UPDATE SET name = excluded.name WHERE n.name <> excluded.name",
+        &[&keys, &names],
+    )?;
     Ok(())
 }
 
-fn load(client: &mut Client, each: &mut dyn FnMut(Known)) -> Result<LastPass, Failure> {
-    let mut transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()?;
-    transaction.batch_execute("SET LOCAL statement_timeout = 0")?;
-    let last = last_pass(&mut transaction)?;
-    let mut reader = transaction.copy_out(merge::LOAD)?;
-    let (mut line, mut skipped) = (Vec::new(), 0_u64);
-    while reader.read_until(b'\n', &mut line)? > 0 {
-        match known_of(&line) {
-            Some(known) => each(known),
-            None => skipped += 1,
-        }
-        line.clear();
+/// A pass, and its history if it has ended: counted here, after the nodes of the same batch.
+fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Failure> {
+    let pass = i64::try_from(pass).unwrap_or(i64::MAX);
+    let mut fields = Rows::default();
+    fields.time(row.started_at).opt_time(row.finished_at);
+    let fields = String::from_utf8_lossy(fields.as_bytes()).into_owned();
+    let (started_at, finished_at) = fields.split_once('\t').unwrap_or_default();
+    let finished_at = row.finished_at.map(|_| finished_at);
+    let counts = [row.probed, row.responded, row.failed, row.new_nodes, row.new_addresses]
+        .map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+    let [probed, responded, failed, new_nodes, new_addresses] = &counts;
+    t.execute(
+        "INSERT INTO passes (pass, started_at, finished_at, probed, responded, failed, new_nodes, new_addresses)
+        VALUES ($1, $2::text::timestamptz, $3::text::timestamptz, $4, $5, $6, $7, $8)
+        ON CONFLICT (pass) DO UPDATE SET started_at = excluded.started_at, finished_at = excluded.finished_at,
+            probed = excluded.probed, responded = excluded.responded, failed = excluded.failed,
+            new_nodes = excluded.new_nodes, new_addresses = excluded.new_addresses",
+        &[&pass, &started_at, &finished_at, probed, responded, failed, new_nodes, new_addresses],
+    )?;
+    if finished_at.is_some() {
+        t.execute("DELETE FROM history WHERE pass = $1", &[&pass])?;
+        t.execute(HISTORY, &[&pass])?;
     }
-    drop(reader);
-    transaction.commit()?;
-    if skipped > 0 {
-        log::warn!("load skipped_rows={skipped} error=\"rows of the database that make no sense\"");
-    }
-    Ok(last)
+    Ok(())
 }
 
-fn last_pass(transaction: &mut Transaction) -> Result<LastPass, Failure> {
-    let Some(row) = transaction.query_opt(merge::LAST_PASS, &[])? else {
-        return Ok(LastPass::default());
-    };
-    let time = |index| -> Result<_, postgres::Error> {
-        Ok(row.try_get::<_, Option<&str>>(index)?.and_then(read_time))
-    };
-    let count = |index| -> Result<u64, postgres::Error> {
-        Ok(u64::try_from(row.try_get::<_, i64>(index)?).unwrap_or(0))
-    };
-    Ok(LastPass {
-        pass: count(0)?,
-        row: PassRow {
-            started_at: time(1)?.unwrap_or_default(),
-            finished_at: time(2)?,
-            probed: count(3)?,
-            responded: count(4)?,
-            failed: count(5)?,
-            new_nodes: count(6)?,
-            new_addresses: count(7)?,
-        },
-    })
-}
-
-/// One row of [`merge::LOAD`]; `None` where a value makes no sense.
-fn known_of(line: &[u8]) -> Option<Known> {
-    let mut fields = Fields::of(line)?;
-    let address: Address = fields.address()?;
-    let last_heard = fields.time()?;
-    let failures = fields.small()?;
-    let last_probed = fields.opt(read_time)?;
-    let last_outcome = fields.opt(|word| word.parse().ok())?;
-    let next_probe = fields.time()?;
-    let source = u16::try_from(fields.small()?).ok()?;
-    let last_seen = fields.opt(read_time)?;
-    let peers_asked_at = fields.opt(read_time)?;
-    let peers_sent = fields.opt(|number| number.parse().ok())?;
-    let is_trb = fields.value()? == "t";
-    let node =
-        last_seen.map(|last_seen| KnownNode { last_seen, peers_asked_at, peers_sent, is_trb });
-    Some(Known {
-        address,
-        last_heard,
-        failures,
-        last_probed,
-        last_outcome,
-        next_probe,
-        source,
-        node,
-    })
-}
+const HISTORY: &str = "
+    INSERT INTO history (pass, at, dimension, value, nodes)
+    SELECT s.pass, s.finished_at, v.dimension, v.value, count(*)
+    FROM passes s CROSS JOIN nodes n CROSS JOIN LATERAL (VALUES
+        ('status', n.status), ('species', n.species), ('user_agent', n.user_agent),
+        ('protocol_version', n.protocol_version::text), ('country', n.country), ('asn', n.asn::text),
+        ('port', n.port::text), ('services', n.services::text)) v (dimension, value)
+    WHERE s.pass = $1 AND v.value IS NOT NULL AND (n.status = 'up' OR v.dimension = 'status')
+    GROUP BY s.pass, s.finished_at, v.dimension, v.value ORDER BY v.dimension, v.value";

@@ -13,12 +13,14 @@ use std::time::Duration;
 use std::{io, thread};
 
 use mio::Waker;
+use postgres::{CancelToken, NoTls};
 
-use super::{Store, StoreError};
+use super::{FoldParams, Store, StoreError};
 use crate::crawl::batch::Batch;
 use crate::crawl::crawler::MAX_UNACKED;
 use crate::crawl::exchange::{Database, FromWriter, ToWriter, Totals};
 use crate::crawl::recorder::{MAX_HELD_ROWS, Recorder, RecorderParams};
+use crate::crawl::time::UnixTime;
 use crate::io::clock::Clock;
 
 /// When and where to write.
@@ -55,6 +57,8 @@ struct Shared {
     /// The loop was woken and has not looked yet: it need not be woken again.
     is_woken: AtomicBool,
     is_stopping: AtomicBool,
+    /// Present while a fold runs: a stop does not wait for it.
+    folding: Mutex<Option<CancelToken>>,
 }
 
 impl Writer {
@@ -77,6 +81,7 @@ impl Writer {
             settings: Mutex::new(settings),
             is_woken: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            folding: Mutex::new(None),
         });
         let outbox = Outbox { sender: outbox, waker, shared: Arc::clone(&shared) };
         let recorder = Recorder::new(params, seed);
@@ -90,6 +95,7 @@ impl Writer {
         if matches!(message, ToWriter::Stop) {
             self.shared.is_stopping.store(true, Ordering::Release);
             self.thread.thread().unpark();
+            self.shared.cancel_fold();
         }
         match self.sender.try_send(message) {
             Ok(()) => true,
@@ -120,6 +126,36 @@ impl Writer {
 /// The writer's thread has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Gone;
+
+impl Shared {
+    fn cancel_fold(&self) {
+        let token = self.folding.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(token) = token {
+            // It needs a connection of its own, for which the loop does not wait.
+            thread::spawn(move || token.cancel_query(NoTls));
+        }
+    }
+}
+
+/// Folds if that is due. Without it all goes on as before: the next pass's end is early enough to try again.
+fn fold(store: &mut Store, shared: &Shared, now: UnixTime) {
+    let set = |token| {
+        *shared.folding.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    };
+    set(Some(store.cancel_token()));
+    // A stop that came before the token was there has cancelled nothing.
+    while !shared.is_stopping.load(Ordering::Acquire) {
+        match store.fold_if_due(now, &FoldParams::default()) {
+            Ok(None) => break,
+            Ok(Some(report)) => log::info!("fold {report}"),
+            Err(error) => {
+                log::warn!("fold error=\"{error}\"");
+                break;
+            }
+        }
+    }
+    set(None);
+}
 
 struct Outbox {
     sender: Sender<FromWriter>,
@@ -227,6 +263,7 @@ impl Worker {
         if migrated.from != migrated.to {
             log::info!("schema from={} to={}", migrated.from, migrated.to);
         }
+        fold(&mut store, &self.outbox.shared, self.clock.now().wall);
         let recorder = &mut self.recorder;
         store.load_sources(&mut |group, row| recorder.load_source(group, row))?;
         let last_pass = store.load(&mut |known| recorder.load(&known))?;
@@ -310,8 +347,12 @@ impl Worker {
         }
         match self.try_write(settings) {
             Ok(()) => {
-                self.in_hand = None;
+                let batch = self.in_hand.take().unwrap_or_default();
                 self.came_back();
+                let is_pass_over = batch.passes.values().any(|row| row.finished_at.is_some());
+                if let Some(store) = self.store.as_mut().filter(|_| is_pass_over) {
+                    fold(store, &self.outbox.shared, self.clock.now().wall);
+                }
             }
             Err(Refused::Locked(why)) => return Err(End::Failed(why)),
             Err(Refused::Store(error)) => {

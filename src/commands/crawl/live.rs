@@ -1,0 +1,239 @@
+//! The live line: how the crawl stands, for a person who sits before it.
+//!
+//! Layer 4. It is shown where standard error is a terminal, a second long each. Where the log goes to the same
+//! terminal it stands in for the stats lines of every `log.stats_interval`; those at the end of a pass and on
+//! stopping are logged all the same, and a log file gets them all.
+
+use std::time::Duration;
+
+use crate::commands::table::{grouped, span};
+use crate::crawl::crawler::{Crawler, Phase};
+use crate::crawl::stats::Limit;
+use crate::crawl::time::Now;
+use crate::io::terminal::LiveLine;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How much a new second counts in the rate: it follows within some 10 s, and does not jump.
+const WEIGHT: f64 = 0.15;
+
+/// The live line of a crawl.
+#[derive(Debug, Default)]
+pub struct Live {
+    line: Option<LiveLine>,
+    drawn_at: Duration,
+    rate: Rate,
+}
+
+/// Probes ended per second, smoothed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    pass: u64,
+    probed: u64,
+    per_second: Option<f64>,
+}
+
+/// What the line shows.
+#[derive(Clone, Debug, PartialEq)]
+struct View {
+    phase: Phase,
+    pass: u64,
+    probed: u64,
+    /// Waiting for a socket, or on one.
+    left: u64,
+    sockets: usize,
+    max_sockets: usize,
+    rate: f64,
+    limit: Limit,
+    responded: u64,
+    new_nodes: u64,
+    is_db_up: bool,
+}
+
+impl Live {
+    /// Gives the line if there is a terminal to show it on.
+    pub fn open() -> Self {
+        Self { line: LiveLine::open(), ..Self::default() }
+    }
+
+    /// Whether a person sees the line.
+    pub fn is_on(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// When it is to be drawn again.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.is_on().then(|| self.drawn_at + INTERVAL)
+    }
+
+    /// Draws the line if it is time to.
+    pub fn draw(&mut self, crawler: &Crawler, max_sockets: usize, now: Now) {
+        let Some(line) = &mut self.line else { return };
+        if now.mono < self.drawn_at + INTERVAL {
+            return;
+        }
+        let (counters, seconds) = (crawler.counters(), now.mono.saturating_sub(self.drawn_at));
+        let rate = self.rate.update(counters.pass, counters.probed, seconds);
+        let view = View {
+            phase: crawler.phase().clone(),
+            pass: counters.pass,
+            probed: counters.probed,
+            left: crawler.queue_len().saturating_add(crawler.open()) as u64,
+            sockets: crawler.open(),
+            max_sockets,
+            rate,
+            limit: crawler.limit(now),
+            responded: counters.responded,
+            new_nodes: crawler.totals().new_nodes,
+            is_db_up: crawler.is_db_up(),
+        };
+        line.show(&view.text(now));
+        self.drawn_at = now.mono;
+    }
+}
+
+impl Rate {
+    /// Takes in how many probes have ended in a pass; gives the rate.
+    fn update(&mut self, pass: u64, probed: u64, since: Duration) -> f64 {
+        let before = if pass == self.pass { self.probed } else { 0 };
+        let new = probed.saturating_sub(before) as f64 / since.as_secs_f64().max(0.001);
+        let rate = match self.per_second {
+            Some(old) if pass == self.pass => old + WEIGHT * (new - old),
+            _ => new,
+        };
+        *self = Self { pass, probed, per_second: Some(rate) };
+        rate
+    }
+}
+
+impl View {
+    /// The most important first: a narrow terminal cuts the end off.
+    fn text(&self, now: Now) -> String {
+        let text = match &self.phase {
+            Phase::Opening => "opening the database".to_owned(),
+            Phase::Waiting { until } => {
+                let left = span(until.saturating_sub(now.mono));
+                format!("pass {} done, {} up; the next one in {left}", self.pass, self.responded())
+            }
+            Phase::Naming => "looking up the names of the nodes file".to_owned(),
+            Phase::Starting => "beginning a pass".to_owned(),
+            Phase::Ending => format!("pass {} done, writing", self.pass),
+            Phase::Stopping { .. } => "stopping: writing what is in hand".to_owned(),
+            Phase::Stopped { .. } | Phase::Failed(_) => String::new(),
+            Phase::Running => self.running(),
+        };
+        match self.is_db_up || self.phase == Phase::Opening {
+            true => text,
+            false => format!("DATABASE DOWN  {text}"),
+        }
+    }
+
+    fn running(&self) -> String {
+        let all = self.probed.saturating_add(self.left);
+        let share = match all {
+            0 => 0.0,
+            // A whole pass shows 100 %, and nothing less does.
+            all => (100.0 * self.probed as f64 / all as f64).floor(),
+        };
+        let held_back = match self.limit {
+            Limit::None => String::new(),
+            limit => format!("  limit={}", limit.as_str()),
+        };
+        format!(
+            "pass {}  {share:.0}%{}  {}/{} sockets  {:.0}/s  {} nodes, {} new{held_back}",
+            self.pass,
+            self.estimate(),
+            self.sockets,
+            self.max_sockets,
+            self.rate,
+            self.responded(),
+            grouped(i64::try_from(self.new_nodes).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// The time left if nothing more is heard of and the rate stays.
+    fn estimate(&self) -> String {
+        let seconds = self.left as f64 / self.rate;
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(left) if self.rate > 0.0 && left < LONGEST => format!("  ~{} left", span(left)),
+            _ => String::new(),
+        }
+    }
+
+    fn responded(&self) -> String {
+        grouped(i64::try_from(self.responded).unwrap_or(i64::MAX))
+    }
+}
+
+/// Longer than this nothing is foretold.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crawl::time::UnixTime;
+
+    const NOW: Now = Now { mono: Duration::from_secs(100), wall: UnixTime::from_secs(0) };
+
+    fn view() -> View {
+        View {
+            phase: Phase::Running,
+            pass: 12,
+            probed: 20_345,
+            left: 82_875,
+            sockets: 800,
+            max_sockets: 800,
+            rate: 331.4,
+            limit: Limit::Sockets,
+            responded: 9_120,
+            new_nodes: 17,
+            is_db_up: true,
+        }
+    }
+
+    #[test]
+    fn the_line_tells_pass_share_end_sockets_rate_and_nodes_within_80_columns() {
+        let text = view().text(NOW);
+        let expected = "pass 12  19%  ~4m 10s left  800/800 sockets  331/s  9,120 nodes, 17 new";
+        assert_eq!(text, format!("{expected}  limit=sockets"));
+        assert!(expected.len() < 80);
+    }
+
+    #[test]
+    fn nothing_is_foretold_without_a_rate_and_nothing_is_done_at_the_start() {
+        let start = View { probed: 0, rate: 0.0, limit: Limit::None, ..view() };
+        assert_eq!(start.text(NOW), "pass 12  0%  800/800 sockets  0/s  9,120 nodes, 17 new");
+        let empty = View { left: 0, ..start.clone() };
+        assert!(empty.text(NOW).starts_with("pass 12  0%  "), "{}", empty.text(NOW));
+        let slow = View { rate: 1e-12, ..start };
+        assert!(!slow.text(NOW).contains("left"));
+        let nearly = View { left: 1, probed: 999_999, ..view() };
+        assert!(nearly.text(NOW).starts_with("pass 12  99%  ~0s left"), "{}", nearly.text(NOW));
+        let whole = View { left: 0, ..view() };
+        assert!(whole.text(NOW).starts_with("pass 12  100%  ~0s left"));
+    }
+
+    #[test]
+    fn between_passes_it_tells_when_the_next_one_begins() {
+        let phase = Phase::Waiting { until: Duration::from_secs(190) };
+        let text = View { phase, ..view() }.text(NOW);
+        assert_eq!(text, "pass 12 done, 9,120 up; the next one in 1m 30s");
+    }
+
+    #[test]
+    fn a_database_that_is_down_is_told_first() {
+        let view = View { is_db_up: false, ..view() };
+        assert!(view.text(NOW).starts_with("DATABASE DOWN  pass 12  "));
+        assert_eq!(View { phase: Phase::Opening, ..view }.text(NOW), "opening the database");
+    }
+
+    #[test]
+    fn the_rate_is_smooth_within_a_pass_and_begins_anew_with_the_next() {
+        let mut rate = Rate::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(rate.update(1, 100, second), 100.0);
+        assert_eq!(rate.update(1, 200, second), 100.0);
+        let jump = rate.update(1, 1_200, second);
+        assert!((jump - 235.0).abs() < 0.01, "{jump}");
+        assert_eq!(rate.update(2, 30, Duration::from_millis(500)), 60.0);
+    }
+}

@@ -1,0 +1,199 @@
+//! What a visit found, as JSON: one object per address.
+//!
+//! Layer 4, pure. The keys are those of the database's columns where there is one; what a node did not send
+//! is null. Numbers above 2^53, which JavaScript would round, are text or come with their names.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Serialize;
+
+use crate::commands::table::safe_json;
+use crate::commands::visit::{Found, Row};
+use crate::crawl::target::{Peer, VersionInfo};
+use crate::crawl::time::UnixTime;
+use crate::io::query::Time;
+use crate::lookup::services;
+use crate::lookup::species::species;
+use crate::watchglass::{NetworkAddress, Version};
+
+/// One address.
+#[derive(Debug, Serialize)]
+pub struct Facts {
+    host: String,
+    port: u16,
+    name: Option<String>,
+    outcome: Option<&'static str>,
+    /// Why nothing was dialled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    probed_at: Option<Time>,
+    connect_ms: Option<u32>,
+    version_ms: Option<u32>,
+    species: Option<&'static str>,
+    #[serde(flatten)]
+    version: VersionFacts,
+    peers_sent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<Vec<PeerFacts>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<Vec<StepFacts>>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct VersionFacts {
+    protocol_version: Option<i32>,
+    services: Option<u64>,
+    service_names: Option<Vec<String>>,
+    /// The node's clock.
+    time: Option<i64>,
+    /// How far it is ahead of ours, in seconds.
+    time_offset_s: Option<i64>,
+    addr_recv: Option<PlaceFacts>,
+    addr_from: Option<PlaceFacts>,
+    /// 16 hex digits.
+    nonce: Option<String>,
+    user_agent: Option<String>,
+    /// In bytes, as sent.
+    user_agent_length: Option<u64>,
+    start_height: Option<i32>,
+    relay: Option<bool>,
+    trailing_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlaceFacts {
+    host: String,
+    port: u16,
+    services: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerFacts {
+    host: Ipv4Addr,
+    port: u16,
+    services: u64,
+    service_names: Vec<String>,
+    /// When it was last seen alive, as claimed, in seconds since 1970.
+    time: Option<u32>,
+    age_s: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct StepFacts {
+    ms: f64,
+    step: String,
+}
+
+impl Facts {
+    /// What is known of a row; its peers and its conversation where they were asked for.
+    pub fn of(row: &Row, has_peers: bool, has_trace: bool) -> Self {
+        let found = row.found.as_ref();
+        let result = found.ok().map(|found| &found.result);
+        let info = result.and_then(|result| result.version.as_ref());
+        let host = row.address.map_or_else(|| row.host.to_string(), |at| at.ip().to_string());
+        Self {
+            host,
+            port: row.port,
+            name: row.label(),
+            outcome: row.outcome().map(|outcome| outcome.as_str()),
+            error: found.err().cloned(),
+            probed_at: result.map(|result| Time(result.probed_at)),
+            connect_ms: result.and_then(|result| result.connect_ms),
+            version_ms: result.and_then(|result| result.version_ms),
+            species: info.map(species_of),
+            version: found.ok().map_or_else(VersionFacts::default, VersionFacts::of),
+            peers_sent: result.and_then(|result| result.peers_sent),
+            peers: result.filter(|_| has_peers).map(|result| {
+                result.peers.iter().map(|peer| PeerFacts::of(peer, result.probed_at)).collect()
+            }),
+            trace: found.ok().filter(|_| has_trace).map(StepFacts::of),
+        }
+    }
+
+    /// One line of JSON that a terminal can show.
+    pub fn to_line(&self) -> String {
+        // Only maps with keys that are no text can fail, and there are none.
+        safe_json(&serde_json::to_string(self).unwrap_or_default()) + "\n"
+    }
+}
+
+impl VersionFacts {
+    fn of(found: &Found) -> Self {
+        let Some(info) = &found.result.version else { return Self::default() };
+        let full = found.trace.version();
+        let place = |address: Option<NetworkAddress>| address.map(PlaceFacts::of);
+        Self {
+            protocol_version: Some(info.protocol_version),
+            services: Some(info.services),
+            service_names: Some(services::names(info.services)),
+            time: Some(info.timestamp),
+            time_offset_s: Some(offset(info, found.result.probed_at)),
+            addr_recv: place(full.map(|version| version.addr_recv)),
+            addr_from: place(full.and_then(|version| version.addr_from)),
+            nonce: full.and_then(|version| version.nonce).map(|nonce| format!("{nonce:016x}")),
+            user_agent: info.user_agent.clone(),
+            user_agent_length: full.filter(has_agent).map(|version| version.user_agent_length),
+            start_height: info.start_height,
+            relay: info.relay,
+            trailing_bytes: full.map(|version| version.trailing),
+        }
+    }
+}
+
+impl PlaceFacts {
+    fn of(address: NetworkAddress) -> Self {
+        Self { host: host_text(&address), port: address.port, services: address.services }
+    }
+}
+
+impl PeerFacts {
+    fn of(peer: &Peer, at: UnixTime) -> Self {
+        Self {
+            host: peer.address.ip(),
+            port: peer.address.port(),
+            services: peer.services,
+            service_names: services::names(peer.services),
+            time: (peer.time != 0).then_some(peer.time),
+            age_s: age(peer, at),
+        }
+    }
+}
+
+impl StepFacts {
+    fn of(found: &Found) -> Vec<Self> {
+        let steps = found.trace.steps.iter();
+        steps
+            .map(|step| Self {
+                ms: step.at.as_micros() as f64 / 1_000.0,
+                step: super::steps::text(&step.event),
+            })
+            .collect()
+    }
+}
+
+/// The species of the node's software.
+pub fn species_of(info: &VersionInfo) -> &'static str {
+    species(info.user_agent.as_deref(), info.protocol_version, info.services)
+}
+
+/// How far the node's clock is ahead of ours, in seconds.
+pub fn offset(info: &VersionInfo, at: UnixTime) -> i64 {
+    info.timestamp.saturating_sub(at.as_secs())
+}
+
+/// How long ago a peer was seen, as claimed, in seconds; negative in the future.
+pub fn age(peer: &Peer, at: UnixTime) -> Option<i64> {
+    (peer.time != 0).then(|| at.as_secs().saturating_sub(i64::from(peer.time)))
+}
+
+/// The IP of a network address, IPv4 where it is one.
+pub fn host_text(address: &NetworkAddress) -> String {
+    match address.ipv4() {
+        Some(ip) => ip.to_string(),
+        None => Ipv6Addr::from(address.ip).to_string(),
+    }
+}
+
+fn has_agent(version: &&Version) -> bool {
+    version.user_agent.is_some()
+}

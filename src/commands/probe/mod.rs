@@ -1,0 +1,222 @@
+//! `bitdash probe`: what single nodes say now, without a database.
+//!
+//! Layer 4. The probing is `visit`'s; this renders what came back, for a person or a script.
+
+pub mod facts;
+pub mod steps;
+
+use std::time::Duration;
+
+use self::facts::{Facts, age, host_text, offset, species_of};
+use crate::commands::table::{Table, safe, span};
+use crate::commands::visit::{Found, Row, Visitor, judge};
+use crate::commands::{Failure, Place, print};
+use crate::crawl::outcome::Outcome;
+use crate::crawl::target::{ProbeResult, VersionInfo};
+use crate::crawl::time::UnixTime;
+use crate::io::config::ConfigSource;
+use crate::io::nodes_file::Line;
+use crate::io::query::Time;
+use crate::lookup::services;
+use crate::watchglass::{NetworkAddress, Version};
+
+/// What the arguments ask for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Ask for the peers, too, and list them with their ages and services; takes up to crawl.addr_timeout
+    #[arg(long)]
+    pub peers: bool,
+    /// Print JSON, one object per line and address, instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Show the conversation message by message; with --peers to the end of the reply
+    #[arg(long)]
+    pub trace: bool,
+    /// Claim to speak this protocol version instead of network.protocol_version
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub protocol_version: Option<i32>,
+    /// Say this user agent instead of network.user_agent
+    #[arg(long, value_name = "S", value_parser = agent)]
+    pub user_agent: Option<String>,
+}
+
+fn agent(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 256 && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "must be at most 256 printable ASCII characters".to_owned())
+}
+
+/// Probes all places side by side and prints what came back.
+///
+/// # Errors
+/// The configuration is wrong; or not all addresses have responded, after all is printed.
+pub fn run(source: &ConfigSource, places: Vec<Place>, options: &Options) -> Result<(), Failure> {
+    let config = source.load()?;
+    let line = |(index, place): (usize, Place)| Line {
+        number: index + 1,
+        host: place.host,
+        port: place.port.unwrap_or(config.network.port),
+        name: None,
+    };
+    let lines = places.into_iter().enumerate().map(line).collect();
+    let mut visitor = Visitor::new(&config, options.peers)?;
+    visitor.set_manners(options.protocol_version, options.user_agent.as_deref());
+    let rows = visitor.visit(lines, "probe")?;
+    print(&text(&rows, options))?;
+    judge(&rows)
+}
+
+fn text(rows: &[Row], options: &Options) -> String {
+    if options.json {
+        let line = |row: &Row| Facts::of(row, options.peers, options.trace).to_line();
+        return rows.iter().map(line).collect();
+    }
+    let blocks: Vec<String> = rows.iter().map(|row| block(row, options)).collect();
+    blocks.join("\n")
+}
+
+/// Everything on one address.
+fn block(row: &Row, options: &Options) -> String {
+    let title = match row.label() {
+        Some(name) => format!("{} ({})", row.place(), safe(&name)),
+        None => row.place(),
+    };
+    let found = match &row.found {
+        Ok(found) => found,
+        // It names the host.
+        Err(why) if row.address.is_none() => return format!("{}\n", safe(why)),
+        Err(why) => return format!("{title}: {}\n", safe(why)),
+    };
+    let result = &found.result;
+    let mut out = match explanation(result.outcome) {
+        "" => format!("{title}: {}\n", result.outcome),
+        why => format!("{title}: {}: {why}\n", result.outcome),
+    };
+    if result.connect_ms.is_some() {
+        out.push_str(&indented(&fields(found, options.peers).to_text()));
+    }
+    if options.trace {
+        out.push_str(&format!("\n  Conversation\n{}", indented(&steps::lines(&found.trace))));
+    }
+    if options.peers && !result.peers.is_empty() {
+        out.push_str(&format!("\n  Peers\n{}", indented(&peers(result).to_text())));
+    }
+    out
+}
+
+/// What an outcome means, and what to do next.
+fn explanation(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Responded => "",
+        Outcome::Refused => "nobody listens on this port",
+        Outcome::Unreachable => "the network says that this address cannot be reached",
+        Outcome::ConnectTimeout => {
+            "no answer in crawl.connect_timeout: the host is off, or a firewall drops our packets"
+        }
+        Outcome::HandshakeTimeout => {
+            "it accepted the connection and said no version in crawl.handshake_timeout"
+        }
+        Outcome::Closed => {
+            "it hung up before its version: most likely it is full, or it bans this address; try again in some minutes"
+        }
+        Outcome::NotBitcoin => "it speaks something else, or another network's magic",
+        Outcome::Malformed => "this network's magic, but a broken message",
+    }
+}
+
+fn fields(found: &Found, asks_peers: bool) -> Table {
+    let result = &found.result;
+    let ms = |value: Option<u32>| value.map_or("-".to_owned(), |ms| format!("{ms} ms"));
+    let mut table = Table::new(&["connected after", &ms(result.connect_ms)]);
+    let Some(info) = &result.version else { return table };
+    table.row(["version after", &format!("{} more", ms(result.version_ms))]);
+    table.row(["species", species_of(info)]);
+    table.row(["protocol version", &info.protocol_version.to_string()]);
+    table.row(["user agent", &agent_text(info, found.trace.version())]);
+    table.row(["services", &services_text(info.services)]);
+    table.row(["time", &time_text(info, result.probed_at)]);
+    table.row(["height", &info.start_height.map_or("not sent".to_owned(), |h| h.to_string())]);
+    let relay =
+        info.relay.map_or("not sent, which means yes", |yes| if yes { "yes" } else { "no" });
+    table.row(["relay", relay]);
+    if let Some(version) = found.trace.version() {
+        more_fields(version, &mut table);
+    }
+    if asks_peers {
+        table.row(["peers", &peers_text(result)]);
+    }
+    table
+}
+
+/// What the crawl does not keep.
+fn more_fields(version: &Version, table: &mut Table) {
+    let place = |address: &NetworkAddress| {
+        let services = services_text(address.services);
+        match address.ip == [0; 16] {
+            true => format!("unspecified, services {services}"),
+            false => format!("{} port {}, services {services}", host_text(address), address.port),
+        }
+    };
+    table.row(["sees us as", &place(&version.addr_recv)]);
+    let own = version.addr_from.as_ref().map_or("not sent".to_owned(), place);
+    table.row(["sees itself as", &own]);
+    let nonce = version.nonce.map_or("not sent".to_owned(), |nonce| format!("{nonce:016x}"));
+    table.row(["nonce", &nonce]);
+    if version.trailing > 0 {
+        table.row(["unknown bytes", &format!("{} behind the last known field", version.trailing)]);
+    }
+}
+
+fn agent_text(info: &VersionInfo, version: Option<&Version>) -> String {
+    let Some(agent) = &info.user_agent else { return "not sent".to_owned() };
+    let length = version.map_or(0, |version| version.user_agent_length);
+    match agent.as_str() {
+        "" => "empty".to_owned(),
+        agent if length > 256 => format!("{agent} (the first 256 of {length} bytes)"),
+        agent => agent.to_owned(),
+    }
+}
+
+fn services_text(bits: u64) -> String {
+    match services::names(bits).join(" ") {
+        names if names.is_empty() => "none".to_owned(),
+        names => format!("{names} ({bits:#x})"),
+    }
+}
+
+fn time_text(info: &VersionInfo, at: UnixTime) -> String {
+    let theirs = Time(UnixTime::from_secs(info.timestamp)).to_text();
+    let offset = offset(info, at);
+    let far = span(Duration::from_secs(offset.unsigned_abs()));
+    match offset {
+        0 => format!("{theirs}, as ours"),
+        1.. => format!("{theirs}, {far} ahead of ours"),
+        _ => format!("{theirs}, {far} behind ours"),
+    }
+}
+
+fn peers_text(result: &ProbeResult) -> String {
+    match result.peers_sent {
+        None => "not asked".to_owned(),
+        Some(0) if result.peers.is_empty() => "none sent".to_owned(),
+        Some(0) => "none sent but its own address".to_owned(),
+        Some(sent) => format!("{sent} sent, {} IPv4 addresses in all", result.peers.len()),
+    }
+}
+
+fn peers(result: &ProbeResult) -> Table {
+    let mut table = Table::new(&["address", ">last seen", "services"]);
+    for peer in &result.peers {
+        let seen = match age(peer, result.probed_at) {
+            None => "-".to_owned(),
+            Some(age @ 0..) => format!("{} ago", span(Duration::from_secs(age.unsigned_abs()))),
+            Some(age) => format!("in {}", span(Duration::from_secs(age.unsigned_abs()))),
+        };
+        table.row([peer.address.to_string(), seen, services_text(peer.services)]);
+    }
+    table
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}

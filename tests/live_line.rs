@@ -1,0 +1,57 @@
+//! A crawl on a terminal: one live line in place of the repeated stats lines, and the log above it.
+
+mod support;
+
+use std::time::Duration;
+
+use support::Cluster;
+use support::crawl::{Crawl, Simnet};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The texts that stood in the live line one after the other.
+fn drawn(got: &str) -> Vec<&str> {
+    let texts = got.split("\r\x1b[K").skip(1);
+    texts.filter(|text| !text.is_empty() && !text.contains('\n')).collect()
+}
+
+fn crawl(lines: &[&str]) -> (String, Crawl) {
+    let arguments = ["--nodes", "200", "--dead", "300", "--time-scale", "0.05"];
+    let simnet = Simnet::start(&arguments);
+    let database = Cluster::shared().database();
+    // Few sockets, so that the pass takes some seconds.
+    let lines = [&["crawl.max_sockets = 40"], lines].concat();
+    let crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
+    let got =
+        support::terminal::run(crawl.dir.path(), "-c bitdash.toml crawl --passes 1", PATIENCE);
+    (got, crawl)
+}
+
+#[test]
+fn a_crawl_on_a_terminal_shows_one_line_that_is_drawn_again() {
+    let (got, _crawl) = crawl(&[]);
+    let drawn = drawn(&got);
+    let running = |text: &&&str| text.starts_with("pass 1  ") && text.contains("/40 sockets");
+    assert!(drawn.iter().filter(running).count() >= 2, "{got:?}");
+    assert!(drawn.iter().all(|text| text.chars().count() < 80), "{drawn:?}");
+    // The log is there, each line whole, and the stats of every second are not.
+    assert!(got.contains("] pass pass=1 state=started due="), "{got:?}");
+    let stats: Vec<&str> = got.lines().filter(|line| line.contains(" stats pass=")).collect();
+    let finished = got.find("state=finished").unwrap_or_else(|| panic!("{got:?}"));
+    assert!((1..=2).contains(&stats.len()), "{stats:?}");
+    assert!(got.find(" stats pass=").unwrap() > finished, "{got:?}");
+    // At the end the line is gone.
+    let last = got.rfind("\r\x1b[K").unwrap();
+    assert!(!got[last..].contains("sockets  "), "{got:?}");
+}
+
+#[test]
+fn with_a_log_file_the_stats_go_there_and_the_line_to_the_terminal() {
+    let (got, crawl) = crawl(&["log.file = \"crawl.log\""]);
+    assert!(drawn(&got).iter().any(|text| text.starts_with("pass 1  ")), "{got:?}");
+    assert!(!got.contains(" stats pass="), "{got:?}");
+    let log = std::fs::read_to_string(crawl.dir.path().join("crawl.log")).unwrap();
+    let before_the_end = log.split("state=finished").next().unwrap();
+    assert!(before_the_end.contains(" stats pass=1 "), "{log}");
+    assert!(!log.contains('\x1b'), "{log}");
+}

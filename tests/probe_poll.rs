@@ -1,0 +1,498 @@
+//! `probe` and `poll` as a person and a script meet them: the real program against the simulated network
+//! and against addresses that refuse, stay silent or talk something else. No database.
+
+#![allow(clippy::disallowed_methods)] // tests listen, wait and kill
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bitdash::lookup::{services, species};
+use bitdash::watchglass::{Decoder, Magic, Message, text};
+use serde_json::Value;
+use support::crawl::Simnet;
+use tempfile::TempDir;
+
+type Row = BTreeMap<String, String>;
+
+/// A small network, which ends with the test.
+struct Network {
+    nodes: Vec<Row>,
+    dead: Vec<Row>,
+    _simnet: Simnet,
+}
+
+fn network() -> Network {
+    let simnet = Simnet::start(&[
+        "--nodes",
+        "60",
+        "--dead",
+        "40",
+        "--time-scale",
+        "0.02",
+        "--latency",
+        "off",
+    ]);
+    Network { nodes: simnet.table("nodes.tsv"), dead: simnet.table("dead.tsv"), _simnet: simnet }
+}
+
+impl Network {
+    fn silent(&self) -> String {
+        self.dead.iter().find(|row| row["kind"] == "silent").map(place).unwrap()
+    }
+}
+
+fn place(row: &Row) -> String {
+    format!("{}:{}", row["host"], row["port"])
+}
+
+/// A folder with a configuration that leads nowhere but to loopback.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let config = "[crawl]\nconnect_timeout = \"400ms\"\nhandshake_timeout = \"500ms\"\n\
+            addr_timeout = \"4s\"\naddr_quiet = \"300ms\"\n[filter]\nonly = [\"127.0.0.0/8\"]\n";
+        folder.write("bitdash.toml", config);
+        folder
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitdash"));
+        command.current_dir(self.0.path()).args(arguments).env_remove("BITDASH_DATABASE_URL");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(&self.command(arguments).output().unwrap())
+    }
+
+    /// What a terminal got of it, within this time.
+    fn run_on_terminal(&self, arguments: &str, time: Duration) -> String {
+        support::terminal::run(self.0.path(), arguments, time)
+    }
+}
+
+struct Ran {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let status = output.status.code().expect("not killed");
+        Self { status, out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    fn json(&self) -> Vec<Value> {
+        let line =
+            |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        self.out.lines().map(line).collect()
+    }
+}
+
+/// A listener on loopback that does this to everyone.
+fn listen(does: fn(std::net::TcpStream)) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(does));
+    address
+}
+
+/// A port that refuses.
+fn refusing() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+fn check_node(found: &Value, node: &Row) {
+    assert_eq!(found["outcome"], "responded", "{found}");
+    assert_eq!(found["host"], node["host"]);
+    // The network names the species of those alone that it plays by name.
+    let number = |key: &str| node[key].parse::<i64>().unwrap();
+    let told = species::species(
+        Some(&node["user_agent"]),
+        number("protocol_version") as i32,
+        number("services") as u64,
+    );
+    assert_eq!(found["services"].as_u64(), Some(number("services") as u64), "{found}");
+    assert_eq!(found["species"], told, "{found}");
+    assert!(node["species"].is_empty() || node["species"] == told, "{found}");
+    assert_eq!(found["user_agent"], node["user_agent"]);
+    for key in ["port", "protocol_version", "start_height"] {
+        assert_eq!(found[key].to_string(), node[key], "{key} of {found}");
+    }
+    let relay = match node["relay"].as_str() {
+        "t" => Value::Bool(true),
+        "f" => Value::Bool(false),
+        _ => Value::Null,
+    };
+    assert_eq!(found["relay"], relay);
+    let names = services::names(number("services") as u64);
+    assert_eq!(found["service_names"], Value::from(names));
+    assert!(found["time_offset_s"].as_i64().unwrap().abs() < 10_000, "{found}");
+    assert!(found["connect_ms"].is_u64() && found["version_ms"].is_u64(), "{found}");
+    assert_eq!(found["nonce"].as_str().unwrap().len(), 16);
+    assert!(found["addr_recv"]["host"].is_string() && found["addr_from"]["port"].is_u64());
+    let agent = text::to_bytes(&node["user_agent"]).unwrap();
+    assert_eq!(found["user_agent_length"], agent.len());
+    assert_eq!(found["trailing_bytes"], 0);
+}
+
+#[test]
+fn probe_gives_every_field_of_every_kind_of_node_as_json() {
+    let network = network();
+    let places: Vec<String> = network.nodes.iter().map(place).collect();
+    let mut arguments = vec!["probe", "--json"];
+    arguments.extend(places.iter().map(String::as_str));
+    let ran = Folder::new().run(&arguments);
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    let found = ran.json();
+    assert_eq!(found.len(), network.nodes.len());
+    for (found, node) in found.iter().zip(&network.nodes) {
+        check_node(found, node);
+        assert!(found["peers_sent"].is_null() && found.get("peers").is_none());
+        assert!(found.get("trace").is_none() && found.get("error").is_none());
+    }
+    let species: std::collections::BTreeSet<&str> =
+        found.iter().filter_map(|found| found["species"].as_str()).collect();
+    assert!(species.len() >= 2 && species.contains("TRB"), "{species:?}");
+}
+
+#[test]
+fn probe_with_peers_lists_them_with_age_and_services() {
+    let network = network();
+    let sends = |node: &&Row| node["manner"] == "trb" && node["peers"].parse::<u64>().unwrap() > 3;
+    let node = network.nodes.iter().find(sends).unwrap();
+    let folder = Folder::new();
+    let ran = folder.run(&["probe", "--peers", "--json", &place(node)]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let found = &ran.json()[0];
+    let peers = found["peers"].as_array().unwrap();
+    assert!(found["peers_sent"].as_u64().unwrap() >= peers.len() as u64);
+    assert!(peers.len() >= 3, "{found}");
+    for peer in peers {
+        assert!(peer["host"].as_str().unwrap().parse::<Ipv4Addr>().is_ok(), "{peer}");
+        assert_eq!(
+            peer["services"].as_u64().unwrap() == 0,
+            peer["service_names"] == Value::Array(vec![])
+        );
+        assert_eq!(peer["time"].is_null(), peer["age_s"].is_null());
+    }
+    let ran = folder.run(&["probe", "--peers", &place(node)]);
+    let first = format!("{}:{}", peers[0]["host"].as_str().unwrap(), peers[0]["port"]);
+    assert!(ran.out.contains("\n  Peers\n  address"), "{}", ran.out);
+    assert!(ran.out.contains(&first) && ran.out.contains(" ago  "), "{}", ran.out);
+}
+
+#[test]
+fn probe_for_a_person_names_what_came_and_what_did_not() {
+    let network = network();
+    let trb = network.nodes.iter().find(|node| node["manner"] == "trb").unwrap();
+    let ran = Folder::new().run(&["probe", &place(trb)]);
+    let has = |text: &str| assert!(ran.out.contains(text), "no {text:?} in\n{}", ran.out);
+    assert!(ran.out.starts_with(&format!("{}: responded\n", place(trb))), "{}", ran.out);
+    has(&format!("user agent        {}\n", trb["user_agent"]));
+    has("species           TRB\n");
+    has("services          NETWORK (0x1)\n");
+    has("relay             not sent, which means yes\n");
+    has(&format!("height            {}\n", trb["start_height"]));
+    has(" ours\n");
+    assert_eq!(ran.status, 0);
+}
+
+#[test]
+fn probe_traces_the_conversation_message_by_message() {
+    let network = network();
+    let sends = |node: &&Row| node["manner"] == "trb" && node["peers"].parse::<u64>().unwrap() > 3;
+    let node = network.nodes.iter().find(sends).unwrap();
+    let folder = Folder::new();
+    let ran = folder.run(&["probe", "--trace", "--peers", &place(node)]);
+    let marks = [
+        "ms  connected",
+        "> version  70015, services 0x0,",
+        &format!("< version  {}, services 0x1,", node["protocol_version"]),
+        "> verack",
+        "> getaddr",
+        "< addr  ",
+        "no further addr: the reply is whole; we hang up",
+    ];
+    let mut rest = ran.out.as_str();
+    for mark in marks {
+        let at =
+            rest.find(mark).unwrap_or_else(|| panic!("no {mark:?} in its place in\n{}", ran.out));
+        rest = &rest[at..];
+    }
+    let ran = folder.run(&["probe", "--trace", "--json", &refusing().to_string()]);
+    let trace = &ran.json()[0]["trace"];
+    assert_eq!(trace.as_array().unwrap().len(), 1);
+    assert!(trace[0]["step"].as_str().unwrap().starts_with("failed: "), "{trace}");
+}
+
+#[test]
+fn every_way_to_fail_has_its_outcome_and_exit_status_1() {
+    let network = network();
+    let silent = network.silent();
+    let closes = listen(drop);
+    let web = listen(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        let _ = stream.read(&mut [0; 1_000]);
+    });
+    let mute = listen(|stream| {
+        thread::sleep(Duration::from_secs(5));
+        drop(stream);
+    });
+    let table = [
+        (refusing().to_string(), "refused", "nobody listens"),
+        (silent, "connect_timeout", "crawl.connect_timeout"),
+        (closes.to_string(), "closed", "most likely it is full"),
+        (web.to_string(), "not_bitcoin", "speaks something else"),
+        (mute.to_string(), "handshake_timeout", "crawl.handshake_timeout"),
+    ];
+    let places: Vec<&str> = table.iter().map(|(place, ..)| place.as_str()).collect();
+    let folder = Folder::new();
+    let ran = folder.run(&[&["probe", "--json"], &places[..]].concat());
+    assert_eq!((ran.status, ran.err.as_str()), (1, "bitdash: 5 of 5 did not respond\n"));
+    for (found, (place, outcome, _)) in ran.json().iter().zip(&table) {
+        assert_eq!(found["outcome"], *outcome, "{place}");
+        assert!(found["species"].is_null() && found["protocol_version"].is_null(), "{found}");
+    }
+    let ran = folder.run(&[&["probe"], &places[..]].concat());
+    for (place, outcome, why) in &table {
+        let title = format!("{place}: {outcome}: ");
+        let line = ran.out.lines().find(|line| line.starts_with(&title));
+        assert!(line.is_some_and(|line| line.contains(why)), "{title}\n{}", ran.out);
+    }
+}
+
+#[test]
+fn what_filter_only_does_not_contain_is_not_dialled() {
+    let ran = Folder::new().run(&["probe", "--json", "192.0.2.1:8333"]);
+    assert_eq!(ran.status, 1);
+    let found = &ran.json()[0];
+    assert!(found["outcome"].is_null());
+    assert_eq!(found["error"], "not dialled: filter.only does not contain it");
+}
+
+#[test]
+fn host_names_are_looked_up_and_shown_and_no_address_is_dialled_twice() {
+    let port = refusing().port();
+    let name = format!("localhost:{port}");
+    let ran = Folder::new().run(&["probe", "--json", &name, &format!("127.0.0.1:{port}")]);
+    let found = ran.json();
+    assert_eq!(found.len(), 1, "{}", ran.out);
+    assert_eq!((&found[0]["host"], &found[0]["name"]), (&"127.0.0.1".into(), &"localhost".into()));
+}
+
+#[test]
+fn probe_says_what_it_is_told_to_say() {
+    let node = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let place = node.local_addr().unwrap().to_string();
+    let heard = thread::spawn(move || {
+        let (mut stream, _) = node.accept().unwrap();
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).unwrap();
+        let mut decoder = Decoder::new(Magic::MAIN);
+        decoder.decode(&mut &bytes[..length]).unwrap().unwrap()
+    });
+    let manners = ["--protocol-version", "-1", "--user-agent", "/old thing:0.1/"];
+    let ran = Folder::new().run(&[&["probe", &place], &manners[..]].concat());
+    assert_eq!(ran.status, 1);
+    let Message::Version(version) = heard.join().unwrap() else { panic!() };
+    assert_eq!(version.version, -1);
+    assert_eq!(version.user_agent.as_deref(), Some(&b"/old thing:0.1/"[..]));
+    assert_eq!((version.services, version.relay), (0, Some(false)));
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2_and_one_line() {
+    let folder = Folder::new();
+    folder.write("empty.txt", "# nobody\n");
+    let table: [(&[&str], &str); 6] = [
+        (&["probe"], "<HOST[:PORT]>..."),
+        (&["probe", "127.0.0.1:0"], "its port must be a whole number from 1 to 65535"),
+        (&["probe", "--user-agent", "\u{e9}", "127.0.0.1"], "256 printable ASCII characters"),
+        (&["poll", "--watch", "10s"], "must be a time with a unit, from 60s to 7d"),
+        (&["poll", "missing.txt"], "missing.txt: cannot be read: no such file or folder"),
+        (&["poll", "empty.txt"], "empty.txt: names no node"),
+    ];
+    for (arguments, text) in table {
+        let ran = folder.run(arguments);
+        assert_eq!(ran.status, 2, "{arguments:?}: {}", ran.err);
+        assert!(
+            ran.err.contains(text) && ran.err.lines().count() == 1,
+            "{arguments:?}: {}",
+            ran.err
+        );
+        assert_eq!(ran.out, "");
+    }
+}
+
+/// The cells of a table's column, by the place of its heading.
+fn column(out: &str, heading: &str, next: Option<&str>) -> Vec<String> {
+    let head = out.lines().next().unwrap();
+    let begin = head.find(heading).unwrap_or_else(|| panic!("no {heading} in {head}"));
+    let end = next.and_then(|next| head.find(next)).unwrap_or(usize::MAX);
+    let cell = |line: &str| {
+        line.chars().skip(begin).take(end - begin).collect::<String>().trim().to_owned()
+    };
+    out.lines().skip(1).map(cell).collect()
+}
+
+#[test]
+fn poll_shows_all_lines_the_worst_first() {
+    let network = network();
+    let folder = Folder::new();
+    let silent = network.dead.iter().find(|row| row["kind"] == "silent").unwrap();
+    let mut list = format!(
+        "{} {} gone away\n127.0.0.1 {} shut\n192.0.2.1 8333 outside\n",
+        silent["host"],
+        silent["port"],
+        refusing().port()
+    );
+    for node in &network.nodes[..20] {
+        list += &format!("{} {}\n", node["host"], node["port"]);
+    }
+    folder.write("mine.txt", &list);
+    let ran = folder.run(&["poll", "mine.txt"]);
+    assert_eq!((ran.status, ran.err.as_str()), (1, "bitdash: 3 of 23 did not respond\n"));
+    assert_eq!(
+        column(&ran.out, "name", Some("address"))[..3],
+        ["outside", "gone away", "shut"],
+        "{}",
+        ran.out
+    );
+    let outcomes = column(&ran.out, "outcome", Some("species"));
+    assert_eq!(outcomes[..4], ["not_dialled", "connect_timeout", "refused", "responded"]);
+    assert!(ran.out.ends_with("20 of 23 up\n"), "{}", ran.out);
+    assert!(ran.out.contains("192.0.2.1:8333: not dialled: filter.only does not contain it\n"));
+    // Headings of numbers end where their column ends, so that the heights are found by their neighbours.
+    let heights: Vec<i64> = ran
+        .out
+        .lines()
+        .filter(|line| line.contains(" responded "))
+        .map(|line| {
+            line.split_whitespace()
+                .rev()
+                .nth(2)
+                .unwrap()
+                .parse()
+                .unwrap_or_else(|e| panic!("{e}: {line}"))
+        })
+        .collect();
+    assert_eq!(heights.len(), 20);
+    assert!(heights.is_sorted(), "{heights:?}");
+}
+
+#[test]
+fn poll_takes_the_configured_file_and_gives_json_and_status_0_when_all_are_up() {
+    let network = network();
+    let folder = Folder::new();
+    let lines = network.nodes[..5].iter().enumerate();
+    let list: String =
+        lines.map(|(i, node)| format!("{} {} node {i}\n", node["host"], node["port"])).collect();
+    folder.write("nodes.txt", &(list + "not/a/host\n"));
+    let ran = folder.run(&["poll", "--json"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert!(ran.err.starts_with("bitdash: ") && ran.err.contains("nodes.txt:6: "), "{}", ran.err);
+    let found = ran.json();
+    assert_eq!(found.len(), 5);
+    for (i, node) in network.nodes[..5].iter().enumerate() {
+        let name = format!("node {i}");
+        let found = found.iter().find(|found| found["name"] == name.as_str()).unwrap();
+        check_node(found, node);
+    }
+}
+
+/// Starts a `poll --watch` on a pipe and reads the first line of its first page.
+fn watch(folder: &Folder) -> (Child, BufReader<ChildStdout>) {
+    let mut command = folder.command(&["poll", "mine.txt", "--watch", "1m"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert!(line.ends_with("Z, every 1m\n"), "{line:?}");
+    (child, out)
+}
+
+#[test]
+fn poll_watches_on_a_pipe_page_after_page_until_its_reader_goes() {
+    let folder = Folder::new();
+    folder.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
+    let begin = Instant::now();
+    let (mut left, reader) = watch(&folder);
+    drop(reader);
+    let (mut child, mut out) = watch(&folder);
+    // The second page, without a terminal's codes.
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert!(out.read_line(&mut line).unwrap() > 0, "it ended");
+        assert!(!line.contains('\x1b'), "{line:?}");
+        if line.ends_with("Z, every 1m\n") {
+            break;
+        }
+    }
+    let waited = begin.elapsed().as_secs_f64();
+    assert!((58.0..90.0).contains(&waited), "the second page came after {waited} s");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The other one met a closed pipe about now, and that is no failure.
+    while left.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(120) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    let status = left.try_wait().unwrap();
+    let _ = left.kill();
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+}
+
+#[test]
+fn poll_watches_on_a_terminal_by_replacing_the_page() {
+    let folder = Folder::new();
+    folder.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
+    let got = folder.run_on_terminal("poll mine.txt --watch 60s", Duration::from_secs(3));
+    let page = got.split("\x1b[H\x1b[2J").nth(1).unwrap_or_else(|| panic!("{got:?}"));
+    assert!(page.contains("every 1m") && page.contains("0 of 1 up"), "{got:?}");
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_cleared_at_the_end() {
+    let network = network();
+    let silent = network.silent();
+    let got = Folder::new().run_on_terminal(&format!("probe {silent}"), Duration::from_secs(20));
+    let shown = got.find("\r\x1b[Kprobe: 0 of 1 done, 1 open");
+    let cleared = got.rfind("\r\x1b[K").unwrap();
+    assert!(shown.is_some_and(|shown| shown < cleared), "{got:?}");
+    assert!(got[cleared..].contains(": connect_timeout: "), "{got:?}");
+}
+
+#[test]
+fn help_shows_examples_units_and_what_to_do_next() {
+    let folder = Folder::new();
+    for (command, texts) in [
+        ("probe", ["Examples:", "milliseconds", "Exit status:"]),
+        ("poll", ["Examples:", "bitdash probe --trace", "Exit status:"]),
+    ] {
+        let ran = folder.run(&[command, "--help"]);
+        assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+        for text in texts {
+            assert!(ran.out.contains(text), "{command}: no {text} in\n{}", ran.out);
+        }
+    }
+}
