@@ -11,13 +11,15 @@ use crate::crawl::book::table::{Entry, Table};
 /// Classes of badness, 0 for the best.
 const CLASSES: usize = 256;
 
-/// Lets about `surplus` of the worst candidates go and gives them back.
+/// Lets about `surplus` of the worst candidates go and gives them back. Among equals chance decides; `salt` must be
+/// another one each time, or who was spared once is spared for ever.
 pub fn worst(
     table: &mut Table,
     sources: &Sources,
     epoch: u16,
     surplus: usize,
     now: u32,
+    salt: u64,
 ) -> Vec<Address> {
     let class = |entry: &Entry| {
         let may_go = !entry.is_node() && entry.met != epoch;
@@ -42,7 +44,7 @@ pub fn worst(
     let needed = surplus.saturating_sub(worse - at_threshold.min(worse)).min(at_threshold);
     let share = needed as f64 / at_threshold as f64;
     let goes = |entry: &Entry| match class(entry) {
-        Some(class) if class == threshold => chance(entry) < share,
+        Some(class) if class == threshold => chance(entry, salt) < share,
         Some(class) => class > threshold,
         None => false,
     };
@@ -64,8 +66,9 @@ fn badness(entry: &Entry, sources: &Sources, now: u32) -> usize {
     unproven + 3 * usize::from(entry.failures.min(20)) + days_unheard
 }
 
-/// A number between 0 and 1 that is the same at every look.
-fn chance(entry: &Entry) -> f64 {
-    let mixed = entry.address().to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 11) as f64 / (1_u64 << 53) as f64
+/// A number between 0 and 1 that is the same at every look with the same salt.
+fn chance(entry: &Entry, salt: u64) -> f64 {
+    let mixed = (entry.address().to_bits() ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((mixed ^ (mixed >> 32)) >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -124,6 +124,7 @@ pub struct AddressBook {
     held_back: u64,
     sources: Sources,
     forgotten_at: u32,
+    evictions: u64,
     up: usize,
 }
 
@@ -143,6 +144,7 @@ impl AddressBook {
             held_back: 0,
             sources: Sources::default(),
             forgotten_at: 0,
+            evictions: 0,
             up: 0,
         }
     }
@@ -249,7 +251,10 @@ impl AddressBook {
                 if entry.is_node() || !is_due(entry) {
                     continue;
                 }
-                let is_proven = entry.is_probed() || entry.is_confirmed() || believes_all;
+                // An invention that was probed once in vain is as good as one that never was.
+                let is_invented = entry.is_probed() && self.sources.is_poor(entry.source);
+                let is_believed = entry.is_confirmed() || believes_all;
+                let is_proven = is_believed || (entry.is_probed() && !is_invented);
                 if is_proven || self.sources.let_in(entry.source, epoch) {
                     entry.met = epoch;
                     due.push(candidate(entry));
@@ -341,7 +346,9 @@ impl AddressBook {
         }
         // A fiftieth more than needed, so that the table is not walked for every single one.
         let surplus = self.table.len() - bound + bound / 50;
-        evict::worst(&mut self.table, &self.sources, self.epoch, surplus, secs(now))
+        self.evictions += 1;
+        let (epoch, salt) = (self.epoch, self.evictions);
+        evict::worst(&mut self.table, &self.sources, epoch, surplus, secs(now), salt)
     }
 
     /// The sources whose figures changed since the last call.

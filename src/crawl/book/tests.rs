@@ -345,6 +345,42 @@ fn when_the_book_is_full_the_worst_candidates_go_and_a_node_never() {
 }
 
 #[test]
+fn room_is_made_again_and_again_where_all_are_equally_bad() {
+    let mut book = with_nodes(150);
+    book.set_params(params(5_000));
+    let mut evictions = 0;
+    for round in 1..40_u32 {
+        let now = START.plus(HOUR * round);
+        book.start_pass(now);
+        for number in 0..1_000 {
+            // As if the pass had begun before: what was heard in it is not spared.
+            book.hear(address(round * 1_000 + number), node_source(9), now);
+            evictions += usize::from(!book.evict(now).is_empty());
+            assert!(book.len() <= 5_000 + 100, "{} in round {round}", book.len());
+        }
+    }
+    assert!((100..1_000).contains(&evictions), "{evictions} walks for 35,000 addresses");
+    assert_eq!(book.nodes(), 150);
+}
+
+#[test]
+fn retries_of_a_liars_inventions_count_against_its_quota() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    for number in 0..1_000 {
+        // Let in by hand, as over quota.
+        book.hear(address(number), node_source(9), START);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    let later = START.plus(2 * HOUR);
+    book.start_pass(later);
+    let due = all_due(&mut book, later);
+    let retried = due.len() - 150;
+    assert_eq!(retried, 10, "of a thousand that are due");
+    assert_eq!(over_quota(&mut book).len(), 990, "the others come last");
+}
+
+#[test]
 fn what_is_loaded_is_what_was_known() {
     let mut book = book();
     let known = |number, next_probe, node| Known {
