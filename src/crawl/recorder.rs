@@ -201,6 +201,7 @@ impl Recorder {
         let group = result.target.address().group();
         let mut targets = Vec::new();
         let acked_peers = result.peers.len();
+        self.book.warm(result.peers.iter().map(|peer| peer.address));
         for peer in &result.peers {
             let source = Source::Node { group, is_stale: is_stale(peer, now) };
             if self.filter.admits(peer.address) {

@@ -125,6 +125,7 @@ pub struct AddressBook {
     sources: Sources,
     forgotten_at: u32,
     evictions: u64,
+    warmth: u32,
     up: usize,
 }
 
@@ -145,6 +146,7 @@ impl AddressBook {
             sources: Sources::default(),
             forgotten_at: 0,
             evictions: 0,
+            warmth: 0,
             up: 0,
         }
     }
@@ -287,6 +289,13 @@ impl AddressBook {
     /// `poll_over_quota` has gone through all.
     pub fn held_back(&self) -> u64 {
         if self.over_quota_cursor < SHARDS { self.held_back } else { 0 }
+    }
+
+    /// Fetches from memory what hearing of these addresses will need, all at once.
+    pub fn warm(&mut self, addresses: impl Iterator<Item = Address>) {
+        let touched = addresses.map(|address| self.table.touch(address));
+        // The sum is of no use, but without it nothing would have to be read.
+        self.warmth = touched.fold(0, u32::wrapping_add);
     }
 
     /// Somebody names an address. With `target` set in what comes back it is handed out.

@@ -162,6 +162,15 @@ impl Table {
         true
     }
 
+    /// Reads the slot where a look-up of `address` will begin, and nothing else. A few hundred of these in a row wait
+    /// for memory together; the look-ups themselves would wait one after the other.
+    pub fn touch(&self, address: Address) -> u32 {
+        let hash = self.hash(address);
+        let slots = self.shards.get(shard_of(hash)).map(|shard| &shard.slots[..]);
+        let slots = slots.unwrap_or_default();
+        slots.get(start_of(hash, slots.len())).map_or(0, |entry| entry.ip)
+    }
+
     /// How many ports of this IP it holds.
     pub fn ports(&self, address: Address) -> usize {
         let hash = self.hash(address);
