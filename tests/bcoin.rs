@@ -54,16 +54,62 @@ fn free_address(host: &str) -> String {
     listener.local_addr().unwrap().to_string()
 }
 
+/// Three nodes: the first knows the second and a dead address, the second the others, the third nobody.
+fn three(hosts: [&str; 3], dead: &str) -> [Bcoin; 3] {
+    let [first, second, third] = hosts.map(free_address);
+    [
+        Bcoin::start(&first, &[&second, dead]),
+        Bcoin::start(&second, &[&third, &first]),
+        Bcoin::start(&third, &[]),
+    ]
+}
+
+#[test]
+fn probe_and_poll_see_all_three_bcoin_nodes() {
+    let dead = free_address("127.84.0.4");
+    let nodes = three(["127.81.0.1", "127.82.0.2", "127.83.0.3"], &dead);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("list.txt");
+    let line = |node: &Bcoin| node.address.replace(':', " ") + " bcoin\n";
+    std::fs::write(&list, nodes.iter().map(line).collect::<String>()).unwrap();
+    let config = folder.path().join("bitdash.toml");
+    std::fs::write(&config, "[filter]\nonly = [\"127.0.0.0/8\"]\n").unwrap();
+    let run = |arguments: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_bitdash");
+        let output = Command::new(program).arg("-c").arg(&config).args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let json = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        (output.status.code(), text.lines().map(json).collect::<Vec<_>>())
+    };
+
+    let mut arguments = vec!["probe", "--peers", "--json"];
+    arguments.extend(nodes.iter().map(|node| node.address.as_str()));
+    let (status, found) = run(&arguments);
+    assert_eq!((status, found.len()), (Some(0), 3));
+    for (found, peers) in found.iter().zip([2, 2, 0]) {
+        assert_eq!(found["outcome"], "responded");
+        assert_eq!(found["user_agent"], "/bcoin:v1.0.2/");
+        assert_eq!(found["species"], "bcoin");
+        assert_eq!(found["protocol_version"], 70015);
+        assert_eq!(found["peers_sent"].as_u64().unwrap_or(0), peers, "{found}");
+    }
+    assert_eq!(run(&["probe", "--json", &dead]).0, Some(1));
+
+    let list = list.display().to_string();
+    let (status, rows) = run(&["poll", "--json", &list]);
+    assert_eq!((status, rows.len()), (Some(0), 3));
+    assert!(rows.iter().all(|row| row["outcome"] == "responded" && row["name"] == "bcoin"));
+    drop(nodes);
+    let (status, rows) = run(&["poll", "--json", &list]);
+    assert_eq!((status, rows.len()), (Some(1), 3), "all of them are down");
+}
+
 #[test]
 fn all_three_bcoin_nodes_are_found_from_one_seed() {
-    let addresses = ["127.77.0.1", "127.78.0.2", "127.79.0.3"].map(free_address);
     let dead = free_address("127.80.0.4");
-    let [first, second, third] = &addresses;
-    let nodes = [
-        Bcoin::start(first, &[second, &dead]),
-        Bcoin::start(second, &[third, first]),
-        Bcoin::start(third, &[]),
-    ];
+    let nodes = three(["127.77.0.1", "127.78.0.2", "127.79.0.3"], &dead);
+    let addresses = [0, 1, 2].map(|index: usize| nodes[index].address.clone());
+    let [first, _, third] = &addresses;
     let database = Cluster::shared().database();
     let seeds = tempfile::tempdir().unwrap();
     let file = seeds.path().join("nodes.txt");
