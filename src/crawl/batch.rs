@@ -116,7 +116,7 @@ pub struct ProbeRow {
 pub struct SourceRow {
     /// How many of them were probed; halved from time to time together with `answered`.
     pub tried: u32,
-    /// How many of these responded.
+    /// How many of these responded, or were named by an unrelated source as well.
     pub answered: u32,
 }
 

@@ -309,12 +309,15 @@ impl AddressBook {
         if let Some(entry) = self.table.get_mut(address) {
             // A clock that jumped back must not silence the entry for years.
             let mut wants_row = !is_stale && wall.abs_diff(entry.last_heard) >= HEARD_AGAIN_AFTER;
-            let is_unproven = !entry.is_node() && !entry.is_probed() && !entry.is_confirmed();
+            let is_unconfirmed = !entry.is_node() && !entry.is_confirmed();
             let mut target = None;
-            if is_unproven && entry.source != group && !is_stale && !self.sources.is_poor(group) {
+            if is_unconfirmed && entry.source != group && !is_stale && !self.sources.is_poor(group)
+            {
                 entry.set_confirmed();
                 wants_row = true;
-                if entry.met != epoch && entry.next_probe <= self.pass_started {
+                if entry.is_probed() {
+                    self.sources.credit(entry.source);
+                } else if entry.met != epoch && entry.next_probe <= self.pass_started {
                     entry.met = epoch;
                     target = Some(candidate(entry));
                 }
@@ -390,7 +393,7 @@ impl AddressBook {
         let next_probe = probed_at.plus(wait);
         if let Some(entry) = self.table.get_mut(address) {
             if !entry.is_probed() && entry.source != 0 {
-                self.sources.record(entry.source, responded);
+                self.sources.record(entry.source, responded || entry.is_confirmed());
             }
             entry.failures = u8::try_from(failures).unwrap_or(u8::MAX);
             entry.next_probe = ceil_secs(next_probe);

@@ -2,7 +2,8 @@
 //!
 //! Layer 1: plain data. An address that nobody has probed costs a socket for seconds, and naming one costs a liar
 //! nothing: so each source has a quota of new, unproven addresses per pass, which follows the share of its
-//! earlier ones that answered. A quota orders, it never discards.
+//! earlier ones that answered, or that an unrelated source named as well: of what honest nodes hear of these
+//! days one in thousands answers, but they all hear of the same. A quota orders, it never discards.
 //! Invariants: 1. a quota lies between [`LEAST_QUOTA`] and [`MOST_QUOTA`]; 2. `answered` <= `tried`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +12,10 @@ use crate::crawl::batch::SourceRow;
 
 /// What even a source with nothing but dead addresses to its name may bring in a pass.
 pub const LEAST_QUOTA: u32 = 10;
-/// What the best source may bring in a pass: several whole replies.
-pub const MOST_QUOTA: u32 = 5_000;
-/// The quota at a share of one: 3 % of answers, the honest network's, make 300.
-const SCALE: u32 = 10_000;
-/// An unknown source counts as if half an address of fifty had answered, and so begins with 100.
+/// What the best source may bring in a pass: one whole reply. Most of it is soon confirmed and counts no more.
+pub const MOST_QUOTA: u32 = 1_000;
+/// An unknown source counts as if five addresses of fifty had been good, and so begins with 100.
+const PRIOR_GOOD: u32 = 5;
 const PRIOR_TRIED: u32 = 50;
 /// So many trials are remembered; then both figures are halved, so that old merits and sins fade.
 const MEMORY: u16 = 2_000;
@@ -52,11 +52,20 @@ impl Sources {
         }
     }
 
-    /// An address that this source was the first to name was probed for the first time.
-    pub fn record(&mut self, group: u16, answered: bool) {
+    /// An address that this source was the first to name, and that was probed in vain, was named by another one.
+    pub fn credit(&mut self, group: u16) {
+        if let Some(source) = self.all.get_mut(usize::from(group)) {
+            source.answered = source.answered.saturating_add(1).min(source.tried);
+            self.changed.insert(group);
+        }
+    }
+
+    /// An address that this source was the first to name was probed for the first time; it was `good` if it
+    /// answered or if another source had named it too.
+    pub fn record(&mut self, group: u16, good: bool) {
         let Some(source) = self.all.get_mut(usize::from(group)) else { return };
         source.tried = source.tried.saturating_add(1);
-        source.answered = source.answered.saturating_add(u16::from(answered));
+        source.answered = source.answered.saturating_add(u16::from(good));
         if source.tried >= MEMORY {
             source.tried /= 2;
             source.answered /= 2;
@@ -67,14 +76,14 @@ impl Sources {
     /// How many new, unproven addresses the source may bring in a pass.
     pub fn quota(&self, group: u16) -> u32 {
         let source = self.all.get(usize::from(group)).copied().unwrap_or_default();
-        let doubled = SCALE.saturating_mul(2 * u32::from(source.answered) + 1);
-        let quota = doubled / (2 * (u32::from(source.tried) + PRIOR_TRIED));
+        let good = u32::from(source.answered) + PRIOR_GOOD;
+        let quota = MOST_QUOTA * good / (u32::from(source.tried) + PRIOR_TRIED);
         quota.clamp(LEAST_QUOTA, MOST_QUOTA)
     }
 
     /// Whether the source has done worse than one of which nothing is known.
     pub fn is_poor(&self, group: u16) -> bool {
-        self.quota(group) < SCALE / (2 * PRIOR_TRIED)
+        self.quota(group) < MOST_QUOTA * PRIOR_GOOD / PRIOR_TRIED
     }
 
     /// Lets one more address of the source into the pass `epoch`, if its quota allows.
@@ -117,9 +126,9 @@ mod tests {
             (0, 0, 100, false),
             (100, 0, 33, true),
             (1_000, 0, 10, true),
-            (1_000, 30, 290, false),
-            (1_000, 150, 1_433, false),
-            (1_000, 1_000, 5_000, false),
+            (1_000, 30, 33, true),
+            (1_000, 150, 147, false),
+            (1_000, 1_000, 957, false),
         ];
         for (tried, answered, quota, is_poor) in table {
             let sources = after(tried, answered);
@@ -153,6 +162,6 @@ mod tests {
         assert_eq!(again.quota(7), sources.quota(7));
         // A row that makes no sense does no harm.
         again.load(7, SourceRow { tried: 5, answered: u32::MAX });
-        assert_eq!(again.quota(7), 1_000);
+        assert_eq!(again.quota(7), 181);
     }
 }

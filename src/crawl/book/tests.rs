@@ -249,6 +249,28 @@ fn an_address_that_unrelated_sources_name_is_confirmed_and_goes_at_once() {
 }
 
 #[test]
+fn a_source_is_believed_for_what_others_hear_as_well_even_if_it_is_dead() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    for number in 0..1_000 {
+        book.hear(address(number), node_source(9), START);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    assert_eq!(book.sources.quota(9), sources::LEAST_QUOTA);
+    for number in 0..500 {
+        book.hear(address(number), node_source(10), START);
+    }
+    assert!(book.sources.quota(9) > 400, "{}", book.sources.quota(9));
+    // Named by two before it is probed: the first one's merit all the same.
+    for number in 2_000..2_100 {
+        book.hear(address(number), node_source(11), START);
+        book.hear(address(number), node_source(12), START);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    assert!(book.sources.quota(11) > 400);
+}
+
+#[test]
 fn while_few_nodes_are_known_every_source_is_believed() {
     let mut book = with_nodes(99);
     let count = |book: &mut AddressBook, range: std::ops::Range<u32>| {
