@@ -54,10 +54,12 @@ pub const MAX_UNACKED: usize = 1_000;
 pub const MAX_UNACKED_PEERS: usize = 200_000;
 /// Below so many waiting targets the writer is asked for more of the due.
 const LOW_QUEUE: usize = 4_096;
+/// Passes with nothing to do must not follow each other without a breath.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
 /// After a fault of our own side nothing is dialled for so long.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
-/// An answer so recent proves that the line is up, whatever the kernel says of one address.
-const ANSWER_PROVES_LINE: Duration = Duration::from_secs(5);
+/// So many addresses in a row that the kernel knows no way to are our own line's fault, fewer are their own.
+const LINE_FAULTS: u32 = 8;
 
 /// Nothing is known and no seed's name gave an address: they are looked up again after so long.
 const SEEDS_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -85,8 +87,12 @@ pub struct Crawler {
     allowance_grows_at: Duration,
     paused_until: Duration,
     is_line_up: bool,
-    last_answer: Option<Duration>,
+    /// Targets in a row that the kernel knows no way to.
+    line_faults: u32,
+    /// Whether the target granted last was dialled: nobody said otherwise.
+    is_granted_dialled: bool,
     is_db_up: bool,
+    is_opened: bool,
     forbidden: u64,
     counters: Counters,
     totals: Totals,
@@ -120,8 +126,10 @@ impl Crawler {
             allowance_grows_at: Duration::ZERO,
             paused_until: Duration::ZERO,
             is_line_up: true,
-            last_answer: None,
+            line_faults: 0,
+            is_granted_dialled: true,
             is_db_up: false,
+            is_opened: false,
             forbidden: 0,
             counters: Counters::default(),
             totals: Totals::default(),
@@ -200,7 +208,7 @@ impl Crawler {
     }
 
     /// A session ended; `None` if it was cut off by a stop and says nothing of its target.
-    pub fn handle_ended(&mut self, result: Option<ProbeResult>, now: Now) {
+    pub fn handle_ended(&mut self, result: Option<ProbeResult>) {
         debug_assert!(self.open > 0, "more sessions ended than were dialled");
         self.open = self.open.saturating_sub(1);
         let Some(result) = result else { return };
@@ -209,12 +217,9 @@ impl Crawler {
             Some(_) => self.counters.responded += 1,
             None => self.counters.failed += 1,
         }
-        if result.outcome.is_answer() {
-            self.last_answer = Some(now.mono);
-            if !self.is_line_up {
-                self.is_line_up = true;
-                self.events.push_back(Event::Line(true));
-            }
+        if result.outcome.is_answer() && !self.is_line_up {
+            self.is_line_up = true;
+            self.events.push_back(Event::Line(true));
         }
         self.unacked += 1;
         self.unacked_peers += result.peers.len();
@@ -224,18 +229,20 @@ impl Crawler {
     /// A granted target could not be dialled, for a fault of our own side.
     pub fn handle_undialled(&mut self, target: Target, fault: Fault, now: Now) {
         self.open = self.open.saturating_sub(1);
-        let answered = self.last_answer.is_some_and(|at| now.mono - at < ANSWER_PROVES_LINE);
+        self.is_granted_dialled = false;
         match fault {
             Fault::Descriptors | Fault::Ports => self.squeeze(fault, now.mono),
-            Fault::Line if !answered => {
+            Fault::Line if self.line_faults + 1 >= LINE_FAULTS => {
                 self.paused_until = now.mono + FAULT_PAUSE;
                 if self.is_line_up {
                     self.is_line_up = false;
                     self.events.push_back(Event::Line(false));
                 }
             }
-            // A rule or route of our own host concerns this address: it stays due, for a later pass.
+            // A rule or route of our own host concerns this address alone (the broadcast address of our own net
+            // is such a one): it stays due, for a later pass.
             Fault::Line | Fault::Forbidden => {
+                self.line_faults += u32::from(fault == Fault::Line);
                 self.forbidden += 1;
                 return;
             }
@@ -288,6 +295,10 @@ impl Crawler {
             };
             // The filter may have changed since the target was queued.
             if admitted {
+                if self.is_granted_dialled {
+                    self.line_faults = 0;
+                }
+                self.is_granted_dialled = true;
                 self.limiter.start(now.mono);
                 self.open += 1;
                 debug_assert!(self.open <= self.params.max_sockets);
@@ -382,6 +393,11 @@ impl Crawler {
         self.is_db_up
     }
 
+    /// Whether the database was ever open: before that nothing can be in hand.
+    pub fn is_opened(&self) -> bool {
+        self.is_opened
+    }
+
     /// Whether our own line is believed to work.
     pub fn is_line_up(&self) -> bool {
         self.is_line_up
@@ -397,6 +413,7 @@ impl Crawler {
             return;
         }
         self.is_db_up = true;
+        self.is_opened = true;
         self.totals = opened.totals;
         // A start that lies in the future comes from a clock that jumped: it costs one interval at most.
         let age = opened.last_started.map(|at| now.wall.since(at));
@@ -479,7 +496,8 @@ impl Crawler {
             }
         }
         let since = elapsed.saturating_add(self.pass_age);
-        self.wait(self.params.pass_interval.saturating_sub(since), now);
+        let wait = self.params.pass_interval.saturating_sub(since);
+        self.wait(wait.max(LEAST_WAIT), now);
     }
 
     fn queue_all(&mut self, targets: Vec<Target>) {

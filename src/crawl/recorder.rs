@@ -68,7 +68,7 @@ impl Recorder {
 
     /// Takes in an address that the database knows.
     pub fn load(&mut self, known: &Known) {
-        self.book.load(known);
+        self.book.load(known, self.filter.admits(known.address));
     }
 
     /// Takes in what the database knows of a source.
@@ -158,7 +158,9 @@ impl Recorder {
             }
         }
         for address in seeds {
-            targets.extend(self.hand_out_named(*address, resumed, at));
+            // A seed is named by a person too: `filter.only` alone binds it.
+            let target = self.hand_out_named(*address, resumed, at);
+            targets.extend(target.map(Target::named));
         }
         self.batch.names = Some(self.names.clone());
         let due = self.book.count_due(&self.filter).max(targets.len() as u64);

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_busy_process_uses_memory_and_time() {
-        let before = (resident_bytes().unwrap(), cpu_time().unwrap());
+        let before = cpu_time().unwrap();
         let mut block = vec![0u8; 32 << 20];
         let mut sum = 0u64;
         for round in 0..20 {
@@ -83,8 +83,9 @@ mod tests {
             }
         }
         assert!(std::hint::black_box(sum) > 0);
-        assert!(resident_bytes().unwrap() >= before.0 + (24 << 20));
-        assert!(cpu_time().unwrap() > before.1);
+        // Other tests of this process take and give back memory meanwhile: only the block itself is sure.
+        assert!(resident_bytes().unwrap() >= block.len() as u64);
+        assert!(cpu_time().unwrap() > before);
     }
 
     #[test]

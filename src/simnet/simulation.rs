@@ -384,7 +384,7 @@ impl<N: Network> Simulation<N> {
             self.digest(result.target.address().to_bits() ^ (result.outcome as u64) << 56);
             self.digest(result.peers.len() as u64);
         }
-        self.crawler.handle_ended(result, self.now);
+        self.crawler.handle_ended(result);
     }
 
     fn digest(&mut self, value: u64) {

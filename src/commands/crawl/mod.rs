@@ -19,12 +19,14 @@ use self::params::Params;
 use self::report::Reporter;
 use crate::commands::Failure;
 use crate::crawl::crawler::{Crawler, Phase};
+use crate::crawl::exchange::FromWriter;
 use crate::crawl::target::Target;
 use crate::crawl::time::Now;
 use crate::io::clock::Clock;
 use crate::io::config::{Config, ConfigSource};
 use crate::io::driver::{Driver, Ended, SIGNALS};
 use crate::io::logging::{self, LogHandle};
+use crate::io::nodes_file::NodesFile;
 use crate::io::process;
 use crate::io::signal::{Signal, Signals};
 use crate::io::writer::thread::{MAX_SOCKETS, Writer};
@@ -70,6 +72,9 @@ struct Crawl<'a> {
     live: Live,
     rng: fastrand::Rng,
     stats_at: Duration,
+    /// A person wants it to end: what cannot be written soon is dropped.
+    is_hurried: bool,
+    is_cut: bool,
     stop_at: Option<Duration>,
     ended: Vec<Ended>,
 }
@@ -127,6 +132,8 @@ impl<'a> Crawl<'a> {
             live: Live::open(),
             rng,
             stats_at,
+            is_hurried: false,
+            is_cut: false,
             stop_at: None,
             ended: Vec::new(),
         })
@@ -140,7 +147,7 @@ impl<'a> Crawl<'a> {
             .turn(Some(timeout), &self.clock, &mut self.ended)
             .map_err(|error| failed("polling", &error))?;
         let now = self.clock.now();
-        self.reap(now);
+        self.reap();
         self.hear_the_writer(now)?;
         if let Some(names) = self.names.receive() {
             self.crawler.handle_names(names.named, names.seeds, names.is_partial, now);
@@ -154,13 +161,13 @@ impl<'a> Crawl<'a> {
     }
 
     /// Results of the sessions that ended.
-    fn reap(&mut self, now: Now) {
+    fn reap(&mut self) {
         for ended in self.ended.drain(..) {
             if let Some(result) = &ended.result {
                 self.reporter.count_ended();
                 log::debug!("probe address={} outcome={}", result.target.address(), result.outcome);
             }
-            self.crawler.handle_ended(ended.result, now);
+            self.crawler.handle_ended(ended.result);
         }
     }
 
@@ -180,7 +187,11 @@ impl<'a> Crawl<'a> {
         for signal in signals {
             match signal {
                 Signal::Reload => self.reload(),
-                Signal::Stop => self.crawler.handle_stop(),
+                Signal::Stop => {
+                    self.crawler.handle_stop();
+                    self.writer.hurry();
+                    self.is_hurried = true;
+                }
             }
         }
     }
@@ -199,7 +210,7 @@ impl<'a> Crawl<'a> {
             Ok(None) => {}
             Ok(Some(ended)) => {
                 self.reporter.count_ended();
-                self.crawler.handle_ended(ended.result, now);
+                self.crawler.handle_ended(ended.result);
             }
             Err(fault) => self.crawler.handle_undialled(target, fault, now),
         }
@@ -220,12 +231,20 @@ impl<'a> Crawl<'a> {
         while let Some(event) = self.crawler.poll_event() {
             wants_stats |= report::event(&event);
         }
-        if self.crawler.is_stopping() && self.stop_at.is_none() {
+        if self.crawler.is_stopping() && self.is_hurried && self.stop_at.is_none() {
             self.stop_at = Some(now.mono + STOP_BOUND);
+        }
+        if self.crawler.is_stopping() && !self.is_cut {
+            self.is_cut = true;
             self.driver.stop(&mut self.ended);
             wants_stats = true;
         }
         if self.stop_at.is_some_and(|at| now.mono >= at) {
+            if !self.crawler.is_opened() {
+                // The writer hangs on a database that never opened: nothing is in hand.
+                self.crawler.handle_writer(FromWriter::Stopped { lost: 0 }, now);
+                return Ok(());
+            }
             let why = "the database did not take what was in hand: those addresses are due again";
             return Err(Failure::Failed(why.to_owned()));
         }
@@ -270,8 +289,9 @@ impl<'a> Crawl<'a> {
         let config = self.config.reloaded_with(&new);
         let filter = config.load_filter()?;
         let report = self.config.reload_differences(&new);
-        self.names.reread(&config.crawl.nodes_file, config.network.port)?;
+        let nodes = NodesFile::read(&config.crawl.nodes_file, config.network.port)?;
         self.log.reopen(config.log.file.as_deref(), config.log.level)?;
+        self.names.replace(nodes);
         for key in &report.needs_restart {
             log::warn!("reload needs_restart={key}");
         }

@@ -2,6 +2,7 @@
 //!
 //! Layer 4. Names of seeds are looked up only when seeds are wanted: a crawl that knows nodes asks no DNS seed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -25,6 +26,9 @@ pub struct Names {
 /// The lines of the nodes file and the look-ups under way.
 pub struct NameBook {
     lines: Vec<Line>,
+    /// What each name's look-up gave when it last gave something: a name service that is away for a moment
+    /// takes no named node out of a pass.
+    last_good: BTreeMap<(String, u16), Vec<Address>>,
     sender: Sender<Vec<Resolved>>,
     receiver: Receiver<Vec<Resolved>>,
     waker: Arc<Waker>,
@@ -37,22 +41,18 @@ impl NameBook {
     /// Where the file cannot be read.
     pub fn read(path: &Path, port: u16, waker: Arc<Waker>) -> Result<Self, NodesFileError> {
         let (sender, receiver) = mpsc::channel();
-        let mut book = Self { lines: Vec::new(), sender, receiver, waker };
-        book.reread(path, port)?;
+        let last_good = BTreeMap::new();
+        let mut book = Self { lines: Vec::new(), last_good, sender, receiver, waker };
+        book.replace(NodesFile::read(path, port)?);
         Ok(book)
     }
 
-    /// Reads the file again; where that fails the old lines stay.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub fn reread(&mut self, path: &Path, port: u16) -> Result<(), NodesFileError> {
-        let file = NodesFile::read(path, port)?;
+    /// Takes another nodes file, and logs what is wrong with single lines.
+    pub fn replace(&mut self, file: NodesFile) {
         for complaint in &file.complaints {
             log::warn!("nodes_file error=\"{complaint}\"");
         }
         self.lines = file.lines;
-        Ok(())
     }
 
     /// Begins a look-up; [`NameBook::receive`] has the answer when the waker has woken the loop.
@@ -69,10 +69,24 @@ impl NameBook {
     }
 
     /// The answer, once it is there.
-    pub fn receive(&self) -> Option<Names> {
+    pub fn receive(&mut self) -> Option<Names> {
         let resolved = self.receiver.try_recv().ok()?;
         let mut names = Names { named: Vec::new(), seeds: Vec::new(), is_partial: false };
         for Resolved { line, addresses } in resolved {
+            let key = (line.host.to_string(), line.port);
+            let addresses = match addresses {
+                Ok(found) => Ok(self.last_good.entry(key).insert_entry(found).get().clone()),
+                Err(why) => match self.last_good.get(&key) {
+                    Some(old) => {
+                        log::warn!(
+                            "nodes_file line={} uses=last_answer error=\"{why}\"",
+                            line.number
+                        );
+                        Ok(old.clone())
+                    }
+                    None => Err(why),
+                },
+            };
             match (addresses, line.name) {
                 (Err(why), _) => {
                     names.is_partial = true;

@@ -52,9 +52,11 @@ const MOST_PORTS: usize = 16;
 /// While fewer nodes are known every source is believed: a first pass must begin somewhere.
 const FEW_NODES: usize = 100;
 /// A candidate that no source has named for so long is forgotten, as Bitcoin Core does.
-const FORGET_CANDIDATE_AFTER: Duration = Duration::from_secs(30 * 86_400);
+const FORGET_CANDIDATE_AFTER: u32 = 30 * 86_400;
 /// A node that was silent for so long leaves memory; the database keeps it.
 const FORGET_NODE_AFTER: Duration = Duration::from_secs(180 * 86_400);
+/// Clocks are set by seconds all the time; a step of more than this is a clock that was wrong.
+const CLOCK_STEP: u32 = 3_600;
 /// What is to be forgotten is looked for so often.
 const FORGET_EVERY: u32 = 86_400;
 
@@ -157,7 +159,7 @@ impl AddressBook {
     }
 
     /// Takes in what the database knows.
-    pub fn load(&mut self, known: &Known) {
+    pub fn load(&mut self, known: &Known, is_admitted: bool) {
         let mut entry = Entry::new(known.address);
         entry.next_probe = ceil_secs(known.next_probe);
         entry.last_heard = secs(known.last_heard);
@@ -174,7 +176,9 @@ impl AddressBook {
             entry.set_node();
             let node = Node { known: node, failures: known.failures };
             if self.nodes.insert(known.address, node).is_none() {
-                self.up += usize::from(known.last_outcome == Some(Outcome::Responded));
+                // A node that may not be probed any more must not keep seeds from being used.
+                let is_up = is_admitted && known.last_outcome == Some(Outcome::Responded);
+                self.up += usize::from(is_up);
             }
         }
         self.table.insert(entry);
@@ -200,9 +204,22 @@ impl AddressBook {
     /// Forgets candidates that nobody names any more, and nodes that were silent for half a year.
     fn forget(&mut self, now: UnixTime) {
         self.forgotten_at = secs(now);
-        let nodes_before = now.minus(FORGET_NODE_AFTER);
-        self.nodes.retain(|_, node| node.known.last_seen >= nodes_before);
-        let heard_before = secs(now.minus(FORGET_CANDIDATE_AFTER));
+        // Measured from the newest word heard, so that neither a clock ahead of its time nor a long stop empties
+        // the book.
+        let newest = self.table.iter().map(|entry| entry.last_heard).max().unwrap_or(0);
+        let seen = self.nodes.values().map(|node| node.known.last_seen).max().unwrap_or_default();
+        let nodes_before = now.min(seen).minus(FORGET_NODE_AFTER);
+        let heard_before = secs(now).min(newest).saturating_sub(FORGET_CANDIDATE_AFTER);
+        let mut up = self.up;
+        let table = &self.table;
+        self.nodes.retain(|address, node| {
+            let stays = node.known.last_seen >= nodes_before;
+            let was_up =
+                table.get(*address).and_then(Entry::last_outcome) == Some(Outcome::Responded);
+            up = up.saturating_sub(usize::from(!stays && was_up));
+            stays
+        });
+        self.up = up;
         let nodes = &self.nodes;
         self.table.retain(|entry| match entry.is_node() {
             true => nodes.contains_key(&entry.address()),
@@ -236,8 +253,12 @@ impl AddressBook {
     /// their source's quota.
     pub fn poll_due(&mut self, filter: &Filter, now: UnixTime, due: &mut Vec<Target>) -> bool {
         let (epoch, started) = (self.epoch, self.pass_started);
+        let wall = secs(now);
         let is_due = |entry: &Entry| {
-            entry.met != epoch && entry.next_probe <= started && filter.admits(entry.address())
+            // What was probed in the future was so by a clock that ran ahead: its back-off is void.
+            let is_time =
+                entry.next_probe <= started || entry.last_probed > wall.saturating_add(CLOCK_STEP);
+            entry.met != epoch && is_time && filter.admits(entry.address())
         };
         if self.cursor == 0 {
             let nodes: Vec<Address> = self.nodes.keys().copied().collect();

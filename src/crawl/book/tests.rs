@@ -311,17 +311,38 @@ fn candidates_that_nobody_names_and_nodes_long_silent_are_forgotten() {
     book.hear(address(1), node_source(9), START);
     book.hear(address(2), node_source(9), START);
     assert_eq!((book.len(), book.nodes()), (4, 2));
-    let later = START.plus(29 * DAY);
+    let later = START.plus(32 * DAY);
     assert!(book.hear(address(2), node_source(9), later).wants_row);
-    book.start_pass(START.plus(31 * DAY));
+    book.start_pass(START.plus(33 * DAY));
     assert!(book.table.get(address(1)).is_none(), "not named for 30 days");
-    assert!(book.table.get(address(2)).is_some(), "named two days ago");
+    assert!(book.table.get(address(2)).is_some(), "named a day ago");
     assert_eq!(book.nodes(), 2);
     let alive = *book.nodes.keys().last().unwrap();
-    book.record(&facts(alive, Outcome::Responded, START.plus(100 * DAY)), 0.5);
-    book.start_pass(START.plus(181 * DAY));
+    book.record(&facts(alive, Outcome::Responded, START.plus(182 * DAY)), 0.5);
+    book.start_pass(START.plus(183 * DAY));
     assert_eq!(book.nodes.keys().copied().collect::<Vec<_>>(), [alive]);
     assert!(book.table.get(silent).is_none());
+}
+
+#[test]
+fn a_clock_that_ran_ahead_neither_silences_nor_empties_the_book() {
+    let mut book = with_nodes(2);
+    book.hear(address(1), node_source(9), START);
+    let wrong = START.plus(400 * DAY);
+    book.start_pass(wrong);
+    assert_eq!((book.len(), book.nodes(), book.up()), (3, 2, 2), "nothing is forgotten");
+    for address in all_due(&mut book, wrong) {
+        book.record(&facts(address, Outcome::ConnectTimeout, wrong), 0.5);
+    }
+    let right = START.plus(HOUR);
+    book.start_pass(right);
+    assert_eq!(all_due(&mut book, right).len(), 3, "the back-off of the wrong time is void");
+    // A clock that is set by seconds changes nothing.
+    let mut book = with_nodes(1);
+    book.hear(address(1), node_source(9), START);
+    book.record(&facts(address(1), Outcome::Refused, START.plus(Duration::from_secs(20))), 0.5);
+    book.start_pass(START);
+    assert!(!all_due(&mut book, START).contains(&address(1)));
 }
 
 #[test]
@@ -421,9 +442,12 @@ fn what_is_loaded_is_what_was_known() {
         peers_sent: Some(5),
         is_trb: false,
     };
-    book.load(&known(1, START.plus(HOUR), None));
-    book.load(&known(2, START, Some(node)));
-    book.load(&Known { last_outcome: Some(Outcome::Responded), ..known(3, START, Some(node)) });
+    book.load(&known(1, START.plus(HOUR), None), true);
+    book.load(&known(2, START, Some(node)), true);
+    book.load(
+        &Known { last_outcome: Some(Outcome::Responded), ..known(3, START, Some(node)) },
+        true,
+    );
     assert_eq!((book.len(), book.nodes(), book.up()), (3, 2, 1));
     book.start_pass(START);
     assert_eq!(all_due(&mut book, START), BTreeSet::from([address(2), address(3)]));

@@ -104,7 +104,7 @@ impl Rig {
         for address in ended {
             let (target, _) = self.open.remove(&address).unwrap();
             let result = self.result(target);
-            self.crawler.handle_ended(Some(result), self.now);
+            self.crawler.handle_ended(Some(result));
         }
         self.settle();
     }
@@ -408,18 +408,35 @@ fn a_lack_of_descriptors_costs_pace_and_no_result() {
 #[test]
 fn a_line_that_is_down_marks_nobody_down_and_comes_back_by_itself() {
     let mut rig = Rig::new(50, Some(1), &[], LastPass::default()).with_ring(50, 0);
+    rig.seeds = (0..50).map(address).collect();
     rig.advance(Duration::ZERO);
-    let Some((_, (target, _))) = rig.open.pop_first() else { panic!("nothing was dialled") };
+    let open: Vec<Target> = std::mem::take(&mut rig.open).into_values().map(|(t, _)| t).collect();
     rig.probed.clear();
-    rig.crawler.handle_undialled(target, Fault::Line, rig.now);
+    assert!(open.len() >= 10);
+    for target in &open {
+        rig.crawler.handle_undialled(*target, Fault::Line, rig.now);
+    }
     assert!(!rig.crawler.is_line_up());
     assert_eq!(rig.crawler.poll_dial(rig.now), None, "no dial for a second");
     assert_eq!(rig.crawler.limit(rig.now), Limit::Line);
     rig.pass_ends();
     assert!(rig.crawler.is_line_up());
-    assert_eq!(rig.probed[&1].len(), 50);
+    // The first few could not be told from addresses that only the kernel dislikes: they stay due.
+    assert_eq!(rig.probed[&1].len(), 50 - 7);
+    assert!(rig.events.contains(&Event::Forbidden(7)));
     let lines: Vec<&Event> = rig.events.iter().filter(|e| matches!(e, Event::Line(_))).collect();
     assert_eq!(lines, [&Event::Line(false), &Event::Line(true)]);
+}
+
+#[test]
+fn a_single_address_without_a_way_to_it_does_not_hold_up_the_pass() {
+    let mut rig = Rig::new(50, Some(1), &[], LastPass::default()).with_ring(50, 0);
+    rig.advance(Duration::ZERO);
+    let Some((_, (target, _))) = rig.open.pop_first() else { panic!("nothing was dialled") };
+    rig.crawler.handle_undialled(target, Fault::Line, rig.now);
+    assert!(rig.crawler.is_line_up());
+    rig.pass_ends();
+    assert!(rig.events.contains(&Event::Forbidden(1)));
 }
 
 #[test]
@@ -432,7 +449,7 @@ fn a_stop_dials_nothing_more_and_hands_over_what_is_in_hand() {
     assert!(!open.is_empty());
     for (number, (target, _)) in open.into_values().enumerate() {
         let result = (number % 2 == 0).then(|| rig.result(target));
-        rig.crawler.handle_ended(result, rig.now);
+        rig.crawler.handle_ended(result);
     }
     rig.settle();
     assert_eq!(*rig.crawler.phase(), Phase::Stopping { told: true });

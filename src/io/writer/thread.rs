@@ -57,6 +57,8 @@ struct Shared {
     /// The loop was woken and has not looked yet: it need not be woken again.
     is_woken: AtomicBool,
     is_stopping: AtomicBool,
+    /// What is in hand may take [`STOP_PATIENCE`] and no longer.
+    is_hurried: AtomicBool,
     /// Present while a fold runs: a stop does not wait for it.
     folding: Mutex<Option<CancelToken>>,
 }
@@ -81,6 +83,7 @@ impl Writer {
             settings: Mutex::new(settings),
             is_woken: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            is_hurried: AtomicBool::new(false),
             folding: Mutex::new(None),
         });
         let outbox = Outbox { sender: outbox, waker, shared: Arc::clone(&shared) };
@@ -88,6 +91,12 @@ impl Writer {
         let mut worker = Worker::new(url, recorder, receiver, outbox, clock);
         let thread = thread::Builder::new().name("writer".into()).spawn(move || worker.run())?;
         Ok(Self { sender, inbox, shared, thread })
+    }
+
+    /// A person wants the end: what cannot be written soon is dropped.
+    pub fn hurry(&self) {
+        self.shared.is_hurried.store(true, Ordering::Release);
+        self.thread.thread().unpark();
     }
 
     /// Tells the writer something; `false` if it is gone.
@@ -258,7 +267,11 @@ impl Worker {
 
     fn try_open(&mut self) -> Result<(), StoreError> {
         let mut store = Store::connect(&self.url)?;
-        store.lock_crawler()?;
+        match self.former_pid {
+            0 => store.lock_crawler()?,
+            former_pid => store.relock_crawler(former_pid)?,
+        }
+        self.former_pid = store.backend_pid();
         let migrated = store.migrate()?;
         if migrated.from != migrated.to {
             log::info!("schema from={} to={}", migrated.from, migrated.to);
@@ -268,7 +281,6 @@ impl Worker {
         store.load_sources(&mut |group, row| recorder.load_source(group, row))?;
         let last_pass = store.load(&mut |known| recorder.load(&known))?;
         recorder.handle_loaded(last_pass);
-        self.former_pid = store.backend_pid();
         self.store = Some(store);
         Ok(())
     }
@@ -372,8 +384,8 @@ impl Worker {
                     StoreError::Permanent(why) => Refused::Locked(why),
                     error => Refused::Store(error),
                 })?;
-                store.migrate().map_err(Refused::Store)?;
                 self.former_pid = store.backend_pid();
+                store.migrate().map_err(Refused::Store)?;
                 self.store.insert(store)
             }
         };
@@ -381,20 +393,24 @@ impl Worker {
         store.write(batch, settings.results_per_node).map_err(Refused::Store)
     }
 
-    /// Writes until nothing is left or time runs out, and gives the number of rows lost.
+    /// Writes until nothing is left or, where somebody hurries, time runs out, and gives the number of rows lost.
     fn write_the_rest(&mut self) -> usize {
-        let deadline = self.clock.now().mono + STOP_PATIENCE;
+        let mut deadline = None;
         self.retry_at = Duration::ZERO;
         while self.store.is_some() || self.is_down {
             if self.in_hand.is_none() && !self.recorder.has_rows() {
                 break;
             }
             let now = self.clock.now().mono;
-            if now >= deadline {
+            if deadline.is_none() && self.outbox.shared.is_hurried.load(Ordering::Acquire) {
+                deadline = Some(now + STOP_PATIENCE);
+            }
+            let left = deadline.map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(now));
+            if left.is_zero() {
                 break;
             }
             if now < self.retry_at {
-                thread::park_timeout((self.retry_at - now).min(deadline - now));
+                thread::park_timeout((self.retry_at - now).min(left));
                 continue;
             }
             if self.flush(&self.settings()).is_err() {
