@@ -8,18 +8,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bitdash::commands::crawl::params::Params;
 use bitdash::crawl::batch::LastPass;
-use bitdash::crawl::book::BookParams;
-use bitdash::crawl::crawler::{CrawlerParams, Event};
+use bitdash::crawl::crawler::Event;
 use bitdash::crawl::filter::Filter;
-use bitdash::crawl::probe::ProbeParams;
-use bitdash::crawl::recorder::RecorderParams;
 use bitdash::io::config::Config;
 use bitdash::simnet::census::{Census, Delay, Standing, quantile};
 use bitdash::simnet::churn::{Churn, ChurnParams};
 use bitdash::simnet::simulation::{Simulation, SimulationParams};
 use bitdash::simnet::tally::Tally;
-use bitdash::watchglass::Magic;
 use clap::{Parser, ValueEnum};
 
 /// Crawls a living simulated network for some days of virtual time and prints how well that went.
@@ -326,38 +323,12 @@ fn configuration(options: &Options) -> Result<Config, String> {
 }
 
 fn params(options: &Options, config: &Config) -> SimulationParams {
-    let filter = Arc::new(Filter::new(&[], &[]));
-    SimulationParams {
-        seed: options.seed,
-        crawler: CrawlerParams {
-            max_sockets: options.sockets,
-            connects_per_second: options.rate.unwrap_or(config.crawl.connects_per_second),
-            pass_interval: config.crawl.pass_interval,
-            spam_share: config.crawl.spam_share,
-            filter: Arc::clone(&filter),
-        },
-        recorder: RecorderParams {
-            book: BookParams {
-                backoff: config.backoff,
-                getaddr_interval: config.crawl.getaddr_interval,
-                max_addresses: config.crawl.max_addresses as usize,
-            },
-            filter,
-        },
-        probe: Arc::new(ProbeParams {
-            magic: Magic(config.network.magic),
-            protocol_version: config.network.protocol_version,
-            services: config.network.services,
-            user_agent: config.sent_user_agent().into_bytes(),
-            connect_timeout: config.crawl.connect_timeout,
-            candidate_connect_timeout: config.crawl.candidate_connect_timeout,
-            handshake_timeout: config.crawl.handshake_timeout,
-            addr_timeout: config.crawl.addr_timeout,
-            addr_quiet: config.crawl.addr_quiet,
-        }),
-        flush_interval: config.database.flush_interval,
-        splits_bytes: false,
-    }
+    let filter = Filter::new(&[], &[]);
+    let Params { mut crawler, recorder, probe, writer } =
+        Params::new(config, filter, options.sockets);
+    crawler.connects_per_second = options.rate.unwrap_or(crawler.connects_per_second);
+    let (seed, flush_interval) = (options.seed, writer.flush_interval);
+    SimulationParams { seed, crawler, recorder, probe, flush_interval, splits_bytes: false }
 }
 
 fn minutes(time: Duration) -> f64 {

@@ -6,62 +6,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitdash::commands::crawl::params::Params;
 use bitdash::crawl::address::Address;
 use bitdash::crawl::batch::{Batch, NodeRow, Status};
-use bitdash::crawl::book::BookParams;
 use bitdash::crawl::crawler::CrawlerParams;
 use bitdash::crawl::filter::Filter;
 use bitdash::crawl::outcome::Outcome;
-use bitdash::crawl::probe::ProbeParams;
-use bitdash::crawl::recorder::RecorderParams;
 use bitdash::io::config::Config;
 use bitdash::simnet::manner::Manner;
 use bitdash::simnet::simulation::{Simulation, SimulationParams};
 use bitdash::simnet::world::{World, WorldParams};
-use bitdash::watchglass::{Magic, text};
+use bitdash::watchglass::text;
 
-/// What is dialled may be anything that a simulated peer invents: the belt is on here too.
-fn filter() -> Arc<Filter> {
-    Arc::new(Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]))
-}
-
+/// The belt is on here too: what is dialled may be anything that a simulated peer invents.
 fn crawler_params(max_sockets: usize) -> CrawlerParams {
-    let config = Config::default().crawl;
-    CrawlerParams {
-        max_sockets,
-        connects_per_second: config.connects_per_second,
-        pass_interval: config.pass_interval,
-        spam_share: config.spam_share,
-        filter: filter(),
-    }
+    params(0, max_sockets).crawler
 }
 
 /// A crawl with the default configuration but for its sockets.
 fn params(seed: u64, max_sockets: usize) -> SimulationParams {
+    let filter = Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]);
     let config = Config::default();
-    let book = BookParams {
-        backoff: config.backoff,
-        getaddr_interval: config.crawl.getaddr_interval,
-        max_addresses: config.crawl.max_addresses as usize,
-    };
-    SimulationParams {
-        seed,
-        crawler: crawler_params(max_sockets),
-        recorder: RecorderParams { book, filter: filter() },
-        probe: Arc::new(ProbeParams {
-            magic: Magic::MAIN,
-            protocol_version: config.network.protocol_version,
-            services: config.network.services,
-            user_agent: config.network.user_agent.clone().into_bytes(),
-            connect_timeout: config.crawl.connect_timeout,
-            candidate_connect_timeout: config.crawl.candidate_connect_timeout,
-            handshake_timeout: config.crawl.handshake_timeout,
-            addr_timeout: config.crawl.addr_timeout,
-            addr_quiet: config.crawl.addr_quiet,
-        }),
-        flush_interval: config.database.flush_interval,
-        splits_bytes: false,
-    }
+    let Params { crawler, recorder, probe, writer } = Params::new(&config, filter, max_sockets);
+    let flush_interval = writer.flush_interval;
+    SimulationParams { seed, crawler, recorder, probe, flush_interval, splits_bytes: false }
 }
 
 fn world(seed: u64, nodes: usize, silent: usize, refusing: usize) -> Arc<World> {

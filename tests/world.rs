@@ -3,52 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitdash::commands::crawl::params::Params;
 use bitdash::crawl::batch::LastPass;
-use bitdash::crawl::book::BookParams;
-use bitdash::crawl::crawler::{CrawlerParams, Event};
+use bitdash::crawl::crawler::Event;
 use bitdash::crawl::filter::Filter;
-use bitdash::crawl::probe::ProbeParams;
-use bitdash::crawl::recorder::{Recorder, RecorderParams};
+use bitdash::crawl::recorder::Recorder;
 use bitdash::io::config::Config;
 use bitdash::simnet::census::{Census, Standing, quantile};
 use bitdash::simnet::churn::{Churn, ChurnParams};
 use bitdash::simnet::simulation::{Simulation, SimulationParams};
-use bitdash::watchglass::Magic;
 
 fn params(seed: u64, max_sockets: usize) -> SimulationParams {
-    let config = Config::default();
-    let filter = Arc::new(Filter::new(&[], &[]));
-    SimulationParams {
-        seed,
-        crawler: CrawlerParams {
-            max_sockets,
-            connects_per_second: config.crawl.connects_per_second,
-            pass_interval: config.crawl.pass_interval,
-            spam_share: config.crawl.spam_share,
-            filter: Arc::clone(&filter),
-        },
-        recorder: RecorderParams {
-            book: BookParams {
-                backoff: config.backoff,
-                getaddr_interval: config.crawl.getaddr_interval,
-                max_addresses: config.crawl.max_addresses as usize,
-            },
-            filter,
-        },
-        probe: Arc::new(ProbeParams {
-            magic: Magic::MAIN,
-            protocol_version: config.network.protocol_version,
-            services: config.network.services,
-            user_agent: config.sent_user_agent().into_bytes(),
-            connect_timeout: config.crawl.connect_timeout,
-            candidate_connect_timeout: config.crawl.candidate_connect_timeout,
-            handshake_timeout: config.crawl.handshake_timeout,
-            addr_timeout: config.crawl.addr_timeout,
-            addr_quiet: config.crawl.addr_quiet,
-        }),
-        flush_interval: config.database.flush_interval,
-        splits_bytes: false,
-    }
+    let (config, filter) = (Config::default(), Filter::new(&[], &[]));
+    let Params { crawler, recorder, probe, writer } = Params::new(&config, filter, max_sockets);
+    let flush_interval = writer.flush_interval;
+    SimulationParams { seed, crawler, recorder, probe, flush_interval, splits_bytes: false }
 }
 
 fn world(seed: u64) -> Arc<Churn> {

@@ -5,7 +5,7 @@
 
 mod live;
 mod names;
-pub(super) mod params;
+pub mod params;
 mod report;
 
 use std::sync::Arc;
