@@ -22,6 +22,7 @@ use bitdash::io::config::Config;
 use bitdash::io::process::resident_bytes;
 
 const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+const NOW: Now = Now { mono: Duration::ZERO, wall: START };
 
 fn address(number: u32) -> Address {
     // Spread over all of the space, so that neither /16s nor cache lines are shared by neighbours.
@@ -52,7 +53,7 @@ fn recorder(size: u32) -> Recorder {
         });
     }
     recorder.handle_loaded(LastPass::default());
-    recorder.handle(ToWriter::StartPass { at: START, named: Vec::new(), seeds: Vec::new() }, START);
+    recorder.handle(ToWriter::StartPass { at: START, named: Vec::new(), seeds: Vec::new() }, NOW);
     while recorder.poll_output().is_some() {}
     recorder.take_batch();
     recorder
@@ -90,7 +91,7 @@ fn cost(recorder: &mut Recorder, mut result: impl FnMut() -> ProbeResult, result
                 (0..results).map(|_| ToWriter::Finished(Box::new(result()))).collect();
             let begin = Instant::now();
             for message in messages {
-                recorder.handle(message, START);
+                recorder.handle(message, NOW);
                 while recorder.poll_output().is_some() {}
             }
             let elapsed = begin.elapsed().as_nanos() as f64;

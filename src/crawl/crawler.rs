@@ -4,9 +4,9 @@
 //! think (`tick`) and takes what comes out: `poll_dial`, `poll_writer`, `poll_need`, `poll_event`, `poll_timeout`.
 //!
 //! ```text
-//! Opening ──ready──▶ Waiting ──time──▶ Naming ──names──▶ Starting ──started──▶ Running ─┐
-//!                       ▲                                                               │ nothing left
-//!                       └───────────────────ended────────── Ending ◀────────────────────┘
+//! Opening ──ready──▶ Clockless ──calendar right──▶ Waiting ──time──▶ Naming ──names──▶ Starting
+//!                                                     ▲                                   │ started
+//!                                                     └──ended── Ending ◀──nothing left── Running
 //! any ──stop──▶ Stopping ──stopped──▶ Stopped
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! result at the writer; 3. granted = ended + open + given back; 4. a pass ends only when the queue is empty, no
 //! session open, the last of the due here, and every result acknowledged: its peers may be new.
 
+mod clock;
 mod parts;
 
 pub use parts::{Counters, Event, Phase};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crawl::address::Address;
-use crate::crawl::exchange::{Database, FromWriter, Opened, ToWriter, Totals};
+use crate::crawl::exchange::{Database, FromWriter, ToWriter, Totals};
 use crate::crawl::filter::Filter;
 use crate::crawl::limiter::Limiter;
 use crate::crawl::outcome::Fault;
@@ -31,7 +32,7 @@ use crate::crawl::queue::Queue;
 use crate::crawl::recorder::RecorderParams;
 use crate::crawl::stats::Limit;
 use crate::crawl::target::{ProbeResult, Target};
-use crate::crawl::time::Now;
+use crate::crawl::time::{Now, UnixTime};
 
 /// What the crawl goes by.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct CrawlerParams {
     pub spam_share: f64,
     /// What is never dialled.
     pub filter: Arc<Filter>,
+    /// When the program was built: a calendar that shows less is wrong.
+    pub built_at: UnixTime,
 }
 
 /// So many results may wait for the writer before no new probe begins.
@@ -145,7 +148,7 @@ impl Crawler {
     /// The writer says something.
     pub fn handle_writer(&mut self, message: FromWriter, now: Now) {
         match message {
-            FromWriter::Ready(opened) => self.opened(&opened, now),
+            FromWriter::Ready(opened) => self.opened(opened, now),
             FromWriter::Started { pass, row, resumed, due } => {
                 if self.phase == Phase::Starting {
                     self.phase = Phase::Running;
@@ -170,6 +173,7 @@ impl Crawler {
                 self.queue_all(targets);
             }
             FromWriter::Totals(totals) => self.totals = totals,
+            FromWriter::ClockStepped(step) => self.events.push_back(Event::ClockStepped(step)),
             FromWriter::Database(database) => {
                 self.is_db_up = database == Database::Up;
                 self.events.push_back(Event::Database(database));
@@ -271,6 +275,7 @@ impl Crawler {
     /// Lets time pass: whatever is due now happens.
     pub fn tick(&mut self, now: Now) {
         match self.phase {
+            Phase::Clockless(wait) => self.tick_clockless(wait, now),
             Phase::Waiting { until } if now.mono >= until => {
                 self.phase = Phase::Naming;
                 self.needs_names = Some(self.totals.up == 0);
@@ -326,6 +331,7 @@ impl Crawler {
     /// When `tick` and `poll_dial` should be called again, if nothing happens before.
     pub fn poll_timeout(&self, now: Now) -> Option<Duration> {
         match self.phase {
+            Phase::Clockless(wait) => Some(wait.look_at),
             Phase::Waiting { until } => Some(until),
             Phase::Running if !self.queue.is_empty() => {
                 let resumes = match self.held_back(now.mono) {
@@ -406,24 +412,6 @@ impl Crawler {
     /// How long the pass has been running, or ran.
     pub fn elapsed(&self, now: Now) -> Duration {
         now.mono.saturating_sub(self.pass_started)
-    }
-
-    fn opened(&mut self, opened: &Opened, now: Now) {
-        if self.phase != Phase::Opening {
-            return;
-        }
-        self.is_db_up = true;
-        self.is_opened = true;
-        self.totals = opened.totals;
-        // A start that lies in the future comes from a clock that jumped: it costs one interval at most.
-        let age = opened.last_started.map(|at| now.wall.since(at));
-        let wait = match age {
-            Some(age) if !opened.unfinished => self.params.pass_interval.saturating_sub(age),
-            _ => Duration::ZERO,
-        };
-        self.pass_started = now.mono;
-        self.pass_age = age.unwrap_or(self.params.pass_interval);
-        self.wait(wait, now);
     }
 
     fn wait(&mut self, wait: Duration, now: Now) {

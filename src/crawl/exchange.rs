@@ -5,6 +5,7 @@
 
 use crate::crawl::address::Address;
 use crate::crawl::batch::PassRow;
+use crate::crawl::clock_watch::Step;
 use crate::crawl::recorder::RecorderParams;
 use crate::crawl::target::{ProbeResult, Target};
 use crate::crawl::time::UnixTime;
@@ -78,6 +79,8 @@ pub enum FromWriter {
     },
     /// New figures for the stats line.
     Totals(Totals),
+    /// The calendar was set by more than an hour; who is due was reckoned anew.
+    ClockStepped(Step),
     /// The database went away or came back.
     Database(Database),
     /// The pass's last row is on its way to the database.
@@ -98,6 +101,8 @@ pub struct Opened {
     pub last_started: Option<UnixTime>,
     /// Whether that pass is not finished.
     pub unfinished: bool,
+    /// The newest time of all: a calendar that shows less is wrong.
+    pub newest: UnixTime,
     /// The figures.
     pub totals: Totals,
 }

@@ -8,6 +8,7 @@ pub mod address;
 pub mod backoff;
 pub mod batch;
 pub mod book;
+pub mod clock_watch;
 pub mod crawler;
 pub mod exchange;
 pub mod filter;

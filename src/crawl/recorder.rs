@@ -7,16 +7,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::crawl::address::Address;
 use crate::crawl::batch::{
     Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, SourceRow,
 };
 use crate::crawl::book::{AddressBook, BookParams, Recorded, ResultFacts, Source};
+use crate::crawl::clock_watch::ClockWatch;
 use crate::crawl::exchange::{FromWriter, Opened, ToWriter, Totals};
 use crate::crawl::filter::Filter;
 use crate::crawl::target::{Peer, ProbeResult, Target};
-use crate::crawl::time::UnixTime;
+use crate::crawl::time::{Now, UnixTime};
 use crate::lookup::species::species;
 
 /// What the recorder goes by.
@@ -27,6 +29,9 @@ pub struct RecorderParams {
     /// What is never stored.
     pub filter: Arc<Filter>,
 }
+
+/// So long after a step of the calendar nobody is forgotten: most are named again meanwhile.
+const REMEMBERS_FOR: Duration = Duration::from_secs(86_400);
 
 /// So many rows are held at most while the database is away; then no more results are taken.
 pub const MAX_HELD_ROWS: usize = 100_000;
@@ -47,6 +52,12 @@ pub struct Recorder {
     pass: Option<Pass>,
     last_pass: LastPass,
     names: BTreeMap<Address, String>,
+    /// The newest time that the database holds, as far as it was loaded.
+    newest: UnixTime,
+    /// From the first pass on: before that the calendar may be about to be set, and nothing was reckoned by it.
+    clock_watch: Option<ClockWatch>,
+    /// Until then, on the monotonic clock, nobody is forgotten: the calendar was set.
+    remembers_until: Duration,
     outbox: VecDeque<FromWriter>,
 }
 
@@ -62,12 +73,17 @@ impl Recorder {
             pass: None,
             last_pass: LastPass::default(),
             names: BTreeMap::new(),
+            newest: UnixTime::default(),
+            clock_watch: None,
+            remembers_until: Duration::ZERO,
             outbox: VecDeque::new(),
         }
     }
 
     /// Takes in an address that the database knows.
     pub fn load(&mut self, known: &Known) {
+        let newest = self.newest.max(known.last_heard);
+        self.newest = newest.max(known.last_probed.unwrap_or_default());
         self.book.load(known, self.filter.admits(known.address));
     }
 
@@ -81,17 +97,28 @@ impl Recorder {
         self.last_pass = last_pass;
         let unfinished = last_pass.pass > 0 && last_pass.row.finished_at.is_none();
         let last_started = (last_pass.pass > 0).then_some(last_pass.row.started_at);
+        let newest = self.newest.max(last_pass.row.started_at);
+        let newest = newest.max(last_pass.row.finished_at.unwrap_or_default());
         let totals = self.totals();
-        self.outbox.push_back(FromWriter::Ready(Opened { last_started, unfinished, totals }));
+        let opened = Opened { last_started, unfinished, newest, totals };
+        self.outbox.push_back(FromWriter::Ready(opened));
     }
 
-    /// The loop says something. `now` is the calendar time.
-    pub fn handle(&mut self, message: ToWriter, now: UnixTime) {
+    /// The loop says something.
+    pub fn handle(&mut self, message: ToWriter, now: Now) {
+        if matches!(message, ToWriter::StartPass { .. }) {
+            self.clock_watch.get_or_insert_default();
+        }
+        // The loop may have said what time it is before a step that is seen only now.
+        let shift = self.watch_clock(now);
+        let now = now.wall;
         match message {
-            ToWriter::StartPass { at, named, seeds } => self.start_pass(at, named, &seeds),
+            ToWriter::StartPass { at, named, seeds } => {
+                self.start_pass(at.shifted(shift), named, &seeds);
+            }
             ToWriter::MoreDue { over_quota } => self.more_due(over_quota, now),
             ToWriter::Finished(result) => self.finished(*result, now),
-            ToWriter::EndPass { at } => self.end_pass(at),
+            ToWriter::EndPass { at } => self.end_pass(at.shifted(shift)),
             ToWriter::Reconfigure(params) => {
                 self.book.set_params(params.book);
                 self.filter = Arc::clone(&params.filter);
@@ -99,6 +126,27 @@ impl Recorder {
             // The shell stops by itself; all that is left to do here is to hand over the rows.
             ToWriter::Stop => {}
         }
+    }
+
+    /// Whether what nobody names any more may be forgotten: not within a day after the calendar was set, since
+    /// what was heard before bears times of another calendar.
+    pub fn may_forget(&self, now: Now) -> bool {
+        now.mono >= self.remembers_until
+    }
+
+    /// After a step of the calendar, who is due is reckoned anew: everybody waits as long as before. Gives the
+    /// step in microseconds.
+    fn watch_clock(&mut self, now: Now) -> i64 {
+        let Some(step) = self.clock_watch.as_mut().and_then(|watch| watch.observe(now)) else {
+            return 0;
+        };
+        self.remembers_until = now.mono + REMEMBERS_FOR;
+        self.book.rebase(step, now.wall);
+        if let Some(pass) = &mut self.pass {
+            pass.row.started_at = pass.row.started_at.shifted(step.as_micros());
+        }
+        self.outbox.push_back(FromWriter::ClockStepped(step));
+        step.as_micros()
     }
 
     /// What goes back to the loop.

@@ -32,6 +32,11 @@ impl Clock {
     }
 }
 
+/// When this program was built: a calendar that shows less is wrong.
+pub fn built_at() -> UnixTime {
+    UnixTime::from_secs(env!("BITDASH_BUILT_AT").parse().unwrap_or(0))
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self::new()
@@ -52,6 +57,12 @@ mod tests {
             assert!(now >= last);
             last = now;
         }
+    }
+
+    #[test]
+    fn the_program_was_built_before_it_runs() {
+        assert!(built_at() > UnixTime::from_secs(1_700_000_000));
+        assert!(built_at() <= Clock::new().now().wall);
     }
 
     #[test]

@@ -259,7 +259,7 @@ impl<N: Network> Simulation<N> {
             }
             while let Some(message) = self.crawler.poll_writer() {
                 is_settled = false;
-                self.recorder.handle(message, self.now.wall);
+                self.recorder.handle(message, self.now);
             }
             if is_settled {
                 return;

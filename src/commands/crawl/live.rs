@@ -110,6 +110,7 @@ impl View {
     fn text(&self, now: Now) -> String {
         let text = match &self.phase {
             Phase::Opening => "opening the database".to_owned(),
+            Phase::Clockless(_) => "the calendar is wrong: waiting until it is set".to_owned(),
             Phase::Waiting { until } => {
                 let left = span(until.saturating_sub(now.mono));
                 format!("pass {} done, {} up; the next one in {left}", self.pass, self.responded())

@@ -20,9 +20,10 @@ use self::report::Reporter;
 use crate::commands::Failure;
 use crate::crawl::crawler::{Crawler, Phase};
 use crate::crawl::exchange::FromWriter;
+use crate::crawl::filter::Filter;
 use crate::crawl::target::Target;
 use crate::crawl::time::Now;
-use crate::io::clock::Clock;
+use crate::io::clock::{Clock, built_at};
 use crate::io::config::{Config, ConfigSource};
 use crate::io::driver::{Driver, Ended, SIGNALS};
 use crate::io::logging::{self, LogHandle};
@@ -102,7 +103,7 @@ impl<'a> Crawl<'a> {
         if let Err(error) = process::raise_open_files() {
             log::warn!("open_files error=\"{error}\"");
         }
-        let params = Params::new(&config, filter, sockets_that_fit(&config));
+        let params = params(&config, filter);
         let mut rng = fastrand::Rng::with_seed(seed().map_err(Failure::Failed)?);
         let url = config.database.url.expose().to_owned();
         let (settings, recorder) = (params.writer.clone(), &params.recorder);
@@ -295,7 +296,7 @@ impl<'a> Crawl<'a> {
         for key in &report.needs_restart {
             log::warn!("reload needs_restart={key}");
         }
-        self.params = Params::new(&config, filter, sockets_that_fit(&config));
+        self.params = params(&config, filter);
         self.crawler.handle_params(self.params.crawler.clone(), self.params.recorder.clone());
         self.writer.reconfigure(self.params.writer.clone());
         self.stats_at = self.clock.now().mono + config.log.stats_interval;
@@ -321,6 +322,13 @@ impl<'a> Crawl<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// What all machines go by, on this system and with this program.
+fn params(config: &Config, filter: Filter) -> Params {
+    let mut params = Params::new(config, filter, sockets_that_fit(config));
+    params.crawler.built_at = built_at();
+    params
 }
 
 /// How many probes the system has room for, at most the configured number.

@@ -9,6 +9,7 @@ use crate::crawl::crawler::CrawlerParams;
 use crate::crawl::filter::Filter;
 use crate::crawl::probe::ProbeParams;
 use crate::crawl::recorder::RecorderParams;
+use crate::crawl::time::UnixTime;
 use crate::io::config::Config;
 use crate::io::writer::thread::WriterSettings;
 use crate::watchglass::Magic;
@@ -37,6 +38,7 @@ impl Params {
                 pass_interval: config.crawl.pass_interval,
                 spam_share: config.crawl.spam_share,
                 filter: Arc::clone(&filter),
+                built_at: UnixTime::default(),
             },
             recorder: RecorderParams {
                 book: BookParams {

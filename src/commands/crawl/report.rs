@@ -10,6 +10,7 @@ use crate::crawl::outcome::Fault;
 use crate::crawl::stats::StatsLine;
 use crate::crawl::time::Now;
 use crate::io::process::{cpu_time, resident_bytes};
+use crate::io::query::Time;
 
 /// The values of the last stats line, for rates by subtraction.
 #[derive(Debug, Default)]
@@ -81,6 +82,23 @@ pub fn event(event: &Event) -> bool {
             log::warn!("squeezed lacks={lacks} sockets={sockets}");
         }
         Event::Unsqueezed => log::warn!("squeezed state=over"),
+        Event::ClockBehind { shows, needs, by_database } => {
+            let by = if *by_database { "database" } else { "build" };
+            let (shows, needs) = (Time(*shows).to_text(), Time(*needs).to_text());
+            let what = "the calendar is wrong: waiting until it is set";
+            log::warn!("clock state=behind shows={shows} needs={needs} by={by} error=\"{what}\"");
+        }
+        Event::ClockRight => log::warn!("clock state=right"),
+        Event::ClockTrusted => {
+            let what =
+                "nobody set the calendar: times in the database must come from one that ran ahead";
+            log::warn!("clock state=trusted error=\"{what}\"");
+        }
+        Event::ClockStepped(step) => {
+            let what =
+                "the calendar was set: who is due is reckoned anew, nobody is forgotten for a day";
+            log::warn!("clock state=stepped by_s={} error=\"{what}\"", step.as_secs());
+        }
         Event::Line(true) => log::warn!("line state=up"),
         Event::Line(false) => log::warn!("line state=down error=\"network is unreachable\""),
         Event::Forbidden(addresses) => {

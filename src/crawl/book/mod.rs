@@ -5,6 +5,7 @@
 //! Invariants: 1. an address is handed out at most once a pass; 2. a node is never forgotten for want of room;
 //! 3. what is not handed out in a pass is unchanged by it.
 
+mod clock;
 mod evict;
 pub mod sources;
 pub mod table;
@@ -18,6 +19,7 @@ use foldhash::quality::FixedState;
 use crate::crawl::address::Address;
 use crate::crawl::backoff::{BackoffParams, delay, spread};
 use crate::crawl::batch::{Known, KnownNode, SourceRow, Status};
+use crate::crawl::clock_watch::CLOCK_STEP;
 use crate::crawl::filter::Filter;
 use crate::crawl::outcome::Outcome;
 use crate::crawl::target::Target;
@@ -55,8 +57,6 @@ const FEW_NODES: usize = 100;
 const FORGET_CANDIDATE_AFTER: u32 = 30 * 86_400;
 /// A node that was silent for so long leaves memory; the database keeps it.
 const FORGET_NODE_AFTER: Duration = Duration::from_secs(180 * 86_400);
-/// Clocks are set by seconds all the time; a step of more than this is a clock that was wrong.
-const CLOCK_STEP: u32 = 3_600;
 /// What is to be forgotten is looked for so often.
 const FORGET_EVERY: u32 = 86_400;
 
@@ -253,11 +253,10 @@ impl AddressBook {
     /// their source's quota.
     pub fn poll_due(&mut self, filter: &Filter, now: UnixTime, due: &mut Vec<Target>) -> bool {
         let (epoch, started) = (self.epoch, self.pass_started);
-        let wall = secs(now);
+        let void_after = secs(now.plus(CLOCK_STEP));
         let is_due = |entry: &Entry| {
             // What was probed in the future was so by a clock that ran ahead: its back-off is void.
-            let is_time =
-                entry.next_probe <= started || entry.last_probed > wall.saturating_add(CLOCK_STEP);
+            let is_time = entry.next_probe <= started || entry.last_probed > void_after;
             entry.met != epoch && is_time && filter.admits(entry.address())
         };
         if self.cursor == 0 {

@@ -202,6 +202,12 @@ impl Table {
         self.shards.iter().flat_map(|shard| shard.slots.iter()).filter(|entry| entry.is_used())
     }
 
+    /// All entries, to be changed; their addresses stay.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let slots = self.shards.iter_mut().flat_map(|shard| shard.slots.iter_mut());
+        slots.filter(|entry| entry.is_used())
+    }
+
     fn hash(&self, address: Address) -> u64 {
         hash_of(&self.hasher, address)
     }

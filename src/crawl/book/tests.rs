@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 
 use super::*;
 
-const START: UnixTime = UnixTime::from_secs(1_800_000_000);
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 fn params(max_addresses: usize) -> BookParams {
     let backoff = BackoffParams {
@@ -21,7 +21,7 @@ fn params(max_addresses: usize) -> BookParams {
     BookParams { backoff, getaddr_interval: DAY, max_addresses }
 }
 
-fn book() -> AddressBook {
+pub(super) fn book() -> AddressBook {
     AddressBook::new(params(1_000_000), 5)
 }
 
@@ -29,7 +29,7 @@ fn filter() -> Filter {
     Filter::new(&[], &["0.0.0.0/0".parse().unwrap()])
 }
 
-fn address(number: u32) -> Address {
+pub(super) fn address(number: u32) -> Address {
     Address::new(Ipv4Addr::from(0x0500_0000 + number * 17), 8333)
 }
 
@@ -37,11 +37,11 @@ fn node_source(group: u16) -> Source {
     Source::Node { group, is_stale: false }
 }
 
-fn facts(address: Address, outcome: Outcome, probed_at: UnixTime) -> ResultFacts {
+pub(super) fn facts(address: Address, outcome: Outcome, probed_at: UnixTime) -> ResultFacts {
     ResultFacts { address, outcome, probed_at, peers_sent: None, is_trb: false }
 }
 
-fn all_due(book: &mut AddressBook, now: UnixTime) -> BTreeSet<Address> {
+pub(super) fn all_due(book: &mut AddressBook, now: UnixTime) -> BTreeSet<Address> {
     let (mut due, mut found) = (Vec::new(), BTreeSet::new());
     loop {
         let is_last = book.poll_due(&filter(), now, &mut due);
@@ -63,7 +63,7 @@ fn over_quota(book: &mut AddressBook) -> Vec<Target> {
 }
 
 /// A book with `count` nodes that responded at the start, each in a /16 of its own.
-fn with_nodes(count: u32) -> AddressBook {
+pub(super) fn with_nodes(count: u32) -> AddressBook {
     let mut book = book();
     book.start_pass(START);
     for number in 0..count {

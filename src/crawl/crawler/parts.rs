@@ -4,14 +4,19 @@
 
 use std::time::Duration;
 
+use super::clock::ClockWait;
+use crate::crawl::clock_watch::Step;
 use crate::crawl::exchange::Database;
 use crate::crawl::outcome::Fault;
+use crate::crawl::time::UnixTime;
 
 /// Where the crawl stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The writer opens the database.
     Opening,
+    /// The calendar is wrong, until the network has set it.
+    Clockless(ClockWait),
     /// Until the next pass may begin.
     Waiting {
         /// When that is, on the monotonic clock.
@@ -71,6 +76,21 @@ pub enum Event {
     },
     /// As many sockets as wished are used again.
     Unsqueezed,
+    /// The calendar shows less than it must: the crawl waits until it is set.
+    ClockBehind {
+        /// What it shows.
+        shows: UnixTime,
+        /// What it must show at least.
+        needs: UnixTime,
+        /// Whether the database says so; else it is the program's build.
+        by_database: bool,
+    },
+    /// The calendar was set, and the crawl goes on.
+    ClockRight,
+    /// Nobody has set the calendar: the times in the database must have come from one that ran ahead.
+    ClockTrusted,
+    /// The calendar was set by more than an hour during the crawl.
+    ClockStepped(Step),
     /// Our own line went down (`false`) or came back.
     Line(bool),
     /// So many addresses could not be dialled in this pass because of our own host's rules.

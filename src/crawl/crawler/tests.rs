@@ -12,7 +12,7 @@ use crate::crawl::recorder::Recorder;
 use crate::crawl::target::{Peer, VersionInfo};
 use crate::crawl::time::UnixTime;
 
-const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(super) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn address(number: u32) -> Address {
@@ -35,13 +35,14 @@ fn filter() -> Arc<Filter> {
     Arc::new(Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]))
 }
 
-fn crawler_params(max_sockets: usize) -> CrawlerParams {
+pub(super) fn crawler_params(max_sockets: usize) -> CrawlerParams {
     CrawlerParams {
         max_sockets,
         connects_per_second: 400,
         pass_interval: HOUR / 2,
         spam_share: 0.3,
         filter: filter(),
+        built_at: UnixTime::default(),
     }
 }
 
@@ -131,7 +132,7 @@ impl Rig {
                 is_settled = false;
                 match (self.is_writer_stuck, message) {
                     (true, message) => self.stuck.push(message),
-                    (false, message) => self.recorder.handle(message, self.now.wall),
+                    (false, message) => self.recorder.handle(message, self.now),
                 }
             }
             self.events.extend(std::iter::from_fn(|| self.crawler.poll_event()));
@@ -284,7 +285,7 @@ fn nothing_is_dialled_without_room_for_its_result() {
     let probed = rig.crawler.counters().probed;
     rig.is_writer_stuck = false;
     for message in std::mem::take(&mut rig.stuck) {
-        rig.recorder.handle(message, rig.now.wall);
+        rig.recorder.handle(message, rig.now);
     }
     assert!(rig.run(|rig| rig.crawler.counters().probed > probed), "goes on by itself");
 }

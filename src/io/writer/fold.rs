@@ -237,5 +237,6 @@ fn oldest(t: &mut Transaction, now: UnixTime, params: &FoldParams) -> Result<i64
     let newest: Option<i32> =
         t.query_one("SELECT max(heard_at) FROM address_journal", &[])?.try_get(0)?;
     let newest = newest.map_or(0, i64::from).min(now.as_secs() - 946_684_800);
-    Ok(newest - i64::try_from(params.forget_after.as_secs()).unwrap_or(i64::MAX))
+    let forget_after = i64::try_from(params.forget_after.as_secs()).unwrap_or(i64::MAX);
+    Ok(newest.saturating_sub(forget_after))
 }

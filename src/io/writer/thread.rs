@@ -147,14 +147,14 @@ impl Shared {
 }
 
 /// Folds if that is due. Without it all goes on as before: the next pass's end is early enough to try again.
-fn fold(store: &mut Store, shared: &Shared, now: UnixTime) {
+fn fold(store: &mut Store, shared: &Shared, now: UnixTime, params: &FoldParams) {
     let set = |token| {
         *shared.folding.lock().unwrap_or_else(PoisonError::into_inner) = token;
     };
     set(Some(store.cancel_token()));
     // A stop that came before the token was there has cancelled nothing.
     while !shared.is_stopping.load(Ordering::Acquire) {
-        match store.fold_if_due(now, &FoldParams::default()) {
+        match store.fold_if_due(now, params) {
             Ok(None) => break,
             Ok(Some(report)) => log::info!("fold {report}"),
             Err(error) => {
@@ -256,7 +256,7 @@ impl Worker {
             // Only a stop, or a reload, can come before the crawl has begun.
             match self.receiver.recv_timeout(self.wait) {
                 Ok(ToWriter::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(End::Stop),
-                Ok(message) => self.recorder.handle(message, self.clock.now().wall),
+                Ok(message) => self.recorder.handle(message, self.clock.now()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -276,7 +276,8 @@ impl Worker {
         if migrated.from != migrated.to {
             log::info!("schema from={} to={}", migrated.from, migrated.to);
         }
-        fold(&mut store, &self.outbox.shared, self.clock.now().wall);
+        let now = self.clock.now().wall;
+        fold(&mut store, &self.outbox.shared, now, &FoldParams::default());
         let recorder = &mut self.recorder;
         store.load_sources(&mut |group, row| recorder.load_source(group, row))?;
         let last_pass = store.load(&mut |known| recorder.load(&known))?;
@@ -315,7 +316,7 @@ impl Worker {
                 return Err(End::Stop);
             }
             let now = self.clock.now();
-            self.recorder.handle(message, now.wall);
+            self.recorder.handle(message, now);
             if self.recorder.has_rows() {
                 self.waits_since.get_or_insert(now.mono);
             }
@@ -363,7 +364,11 @@ impl Worker {
                 self.came_back();
                 let is_pass_over = batch.passes.values().any(|row| row.finished_at.is_some());
                 if let Some(store) = self.store.as_mut().filter(|_| is_pass_over) {
-                    fold(store, &self.outbox.shared, self.clock.now().wall);
+                    let (now, mut params) = (self.clock.now(), FoldParams::default());
+                    if !self.recorder.may_forget(now) {
+                        params.forget_after = Duration::MAX;
+                    }
+                    fold(store, &self.outbox.shared, now.wall, &params);
                 }
             }
             Err(Refused::Locked(why)) => return Err(End::Failed(why)),
