@@ -17,7 +17,7 @@ use bitdash::crawl::filter::Filter;
 use bitdash::crawl::outcome::Outcome;
 use bitdash::crawl::recorder::{Recorder, RecorderParams};
 use bitdash::crawl::target::{Peer, ProbeResult, Target, VersionInfo};
-use bitdash::crawl::time::UnixTime;
+use bitdash::crawl::time::{Now, UnixTime};
 use bitdash::io::config::Config;
 use bitdash::io::process::resident_bytes;
 

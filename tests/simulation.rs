@@ -14,7 +14,7 @@ use bitdash::crawl::filter::Filter;
 use bitdash::crawl::outcome::Outcome;
 use bitdash::io::config::Config;
 use bitdash::simnet::manner::Manner;
-use bitdash::simnet::simulation::{Simulation, SimulationParams};
+use bitdash::simnet::simulation::{LineState, Simulation, SimulationParams};
 use bitdash::simnet::world::{World, WorldParams};
 use bitdash::watchglass::text;
 
@@ -180,4 +180,36 @@ fn later_passes_greet_the_nodes_and_let_the_dead_rest() {
     // A day later every address has been tried again.
     assert!(simulation.run_passes(40, Duration::from_secs(86_400)));
     check_map(&world, &nodes_after(&simulation.take_batches()), 6);
+}
+
+#[test]
+fn a_line_that_is_silent_or_unreachable_answers_nothing_until_it_is_up_again() {
+    for line in [LineState::Silent, LineState::Unreachable] {
+        let world = world(8, 200, 100, 50);
+        let mut simulation = Simulation::new(Arc::clone(&world), params(8, 60));
+        assert!(!simulation.run_passes(1, Duration::from_secs(20)));
+        let before = *simulation.tally();
+        simulation.set_line(line);
+        simulation.run_passes(1, Duration::from_secs(60));
+        let after = *simulation.tally();
+        assert_eq!(after.bytes_in, before.bytes_in, "{line:?}");
+        assert_eq!(after.bytes_out, before.bytes_out, "{line:?}");
+        simulation.set_line(LineState::Up);
+        let up = simulation.tally().bytes_in;
+        assert!(simulation.run_passes(1, Duration::from_secs(7_200)));
+        assert!(simulation.tally().bytes_in > up, "{line:?}");
+    }
+}
+
+#[test]
+fn the_calendar_jumps_and_the_deadlines_do_not() {
+    let mut simulation = Simulation::new(world(9, 100, 50, 20), params(9, 60));
+    assert!(!simulation.run_passes(1, Duration::from_secs(5)));
+    let before = simulation.now();
+    simulation.jump_wall(-10 * 365 * 86_400);
+    let after = simulation.now();
+    assert_eq!(after.mono, before.mono);
+    assert_eq!(before.wall.as_secs() - after.wall.as_secs(), 10 * 365 * 86_400);
+    assert!(simulation.run_passes(1, Duration::from_secs(7_200)));
+    assert!(simulation.now().mono < Duration::from_secs(7_200));
 }

@@ -5,7 +5,7 @@
 //! wires between them and the clock are made here. A crawl of an hour takes a second, and one seed decides all.
 //!
 //! Invariants, checked at every step: 1. no more sessions than `max_sockets`; 2. an address is met at most once
-//! in a pass; 3. time goes forward with every step that does nothing else; 4. every probe gives one result;
+//! in a pass: no dial while it is open or after its result went to the writer; 3. time goes forward with every step that does nothing else; 4. every probe gives one result;
 //! 5. (on demand, by [`Tally::check`]) what the far ends say they sent is what the results hold.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -17,7 +17,8 @@ use slab::Slab;
 use crate::crawl::address::Address;
 use crate::crawl::batch::{Batch, LastPass};
 use crate::crawl::crawler::{Crawler, CrawlerParams, Event};
-use crate::crawl::exchange::FromWriter;
+use crate::crawl::exchange::{FromWriter, ToWriter};
+use crate::crawl::outcome::Fault;
 use crate::crawl::probe::{Probe, ProbeParams};
 use crate::crawl::recorder::{Recorder, RecorderParams};
 use crate::crawl::stats::Limit;
@@ -44,6 +45,18 @@ pub struct SimulationParams {
     pub flush_interval: Duration,
     /// Every stretch of bytes arrives in pieces of random length.
     pub splits_bytes: bool,
+}
+
+/// How our own line to the world is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LineState {
+    /// It works.
+    #[default]
+    Up,
+    /// Whatever is sent or comes is lost; open conversations go on once it works again.
+    Silent,
+    /// The same, and the kernel knows it: dialling fails at once.
+    Unreachable,
 }
 
 /// The far end of a connection.
@@ -83,11 +96,14 @@ pub struct Simulation<N: Network = World> {
     ready: Vec<usize>,
     rng: fastrand::Rng,
     now: Now,
+    line: LineState,
     flush_at: Duration,
     batches: Vec<Batch>,
     events: Vec<Event>,
     finished_passes: usize,
     met: Met,
+    /// The addresses of the open sessions.
+    dialled: BTreeSet<Address>,
     tally: Tally,
     /// Every address that was dialled though the world knows nothing of it.
     pub strays: Vec<Address>,
@@ -133,12 +149,14 @@ impl<N: Network> Simulation<N> {
             ready: Vec::new(),
             rng,
             now: Now { mono: Duration::ZERO, wall },
+            line: LineState::Up,
             flush_at: params.flush_interval,
             params,
             batches: Vec::new(),
             events: Vec::new(),
             finished_passes: 0,
             met: Met::default(),
+            dialled: BTreeSet::new(),
             tally: Tally::default(),
             strays: Vec::new(),
             bans: 0,
@@ -197,6 +215,22 @@ impl<N: Network> Simulation<N> {
     pub fn reload(&mut self, crawler: CrawlerParams) {
         self.params.crawler = crawler.clone();
         self.crawler.handle_params(crawler, self.params.recorder.clone());
+    }
+
+    /// The calendar jumps; the monotonic clock, and the calendar of everybody else, do not.
+    pub fn jump_wall(&mut self, seconds: i64) {
+        let micros = seconds.saturating_mul(1_000_000);
+        let wall = self.now.wall.as_micros().saturating_add(micros);
+        self.now.wall = UnixTime::from_micros(wall);
+    }
+
+    /// From now on the line is so.
+    pub fn set_line(&mut self, line: LineState) {
+        self.line = line;
+        let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.arm(key);
+        }
     }
 
     /// The batches that the writer would have written since the last call.
@@ -259,6 +293,11 @@ impl<N: Network> Simulation<N> {
             }
             while let Some(message) = self.crawler.poll_writer() {
                 is_settled = false;
+                if let ToWriter::Finished(result) = &message {
+                    let address = result.target.address();
+                    let is_first = self.met.insert(self.network.place(address), address);
+                    assert!(is_first, "{address} has two results in a pass");
+                }
                 self.recorder.handle(message, self.now);
             }
             if is_settled {
@@ -305,14 +344,21 @@ impl<N: Network> Simulation<N> {
 
     fn dial(&mut self, target: Target) {
         let address = target.address();
+        if self.line == LineState::Unreachable {
+            self.digest(!address.to_bits());
+            return self.crawler.handle_undialled(target, Fault::Line, self.now);
+        }
         let place = self.network.place(address);
-        assert!(self.met.insert(place, address), "{address} is met twice in a pass");
+        // What the crawler put back was not met: only a result that went to the writer counts.
+        assert!(!self.met.contains(place, address), "{address} is met twice in a pass");
+        assert!(self.dialled.insert(address), "{address} is dialled while it is open");
         if place.is_none() {
             self.strays.push(address);
         }
         self.dials += 1;
         self.digest(address.to_bits());
         let link = match self.network.dial(address, self.now.mono, &mut self.rng) {
+            _ if self.line == LineState::Silent => Link::Silent,
             Answer::Silence => Link::Silent,
             Answer::Refusal(wait) => Link::Refusing(self.now.mono + wait),
             Answer::Accepted(wait, node) => Link::Accepting(self.now.mono + wait, node),
@@ -332,6 +378,7 @@ impl<N: Network> Simulation<N> {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.probe.handle_timeout(now);
         match session.link {
+            _ if self.line != LineState::Up => {}
             Link::Refusing(at) if at <= now.mono => {
                 let error = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
                 session.probe.handle_error(&error, now);
@@ -346,7 +393,9 @@ impl<N: Network> Simulation<N> {
             _ => {}
         }
         let mut rng = self.params.splits_bytes.then(|| self.rng.fork());
-        if let Link::Open(conversation) = &mut session.link {
+        if let Link::Open(conversation) = &mut session.link
+            && self.line == LineState::Up
+        {
             converse(&mut session.probe, conversation, now, rng.as_mut(), &mut self.tally);
         }
         if session.probe.is_done() {
@@ -359,6 +408,7 @@ impl<N: Network> Simulation<N> {
     fn arm(&mut self, key: usize) {
         let Some(session) = self.sessions.get(key) else { return };
         let link = match &session.link {
+            _ if self.line != LineState::Up => None,
             Link::Silent => None,
             Link::Refusing(at) | Link::Accepting(at, _) => Some(*at),
             Link::Open(conversation) => conversation.poll_timeout(),
@@ -370,6 +420,7 @@ impl<N: Network> Simulation<N> {
     fn end(&mut self, key: usize) {
         self.timers.set(key, None);
         let Some(mut session) = self.sessions.try_remove(key) else { return };
+        self.dialled.remove(&session.probe.target().address());
         self.tally.busy += self.now.mono - session.dialled_at;
         if let Link::Open(conversation) = &session.link {
             let seen = conversation.observations();
@@ -401,6 +452,11 @@ struct Met {
 }
 
 impl Met {
+    fn contains(&self, place: Option<usize>, address: Address) -> bool {
+        let Some(place) = place else { return self.strangers.contains(&address) };
+        self.places.get(place / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+
     /// Gives `false` if it was met before.
     fn insert(&mut self, place: Option<usize>, address: Address) -> bool {
         let Some(place) = place else { return self.strangers.insert(address) };
