@@ -15,6 +15,7 @@
 //! session open, the last of the due here, and every result acknowledged: its peers may be new.
 
 mod clock;
+mod line;
 mod parts;
 
 pub use parts::{Counters, Event, Phase};
@@ -27,6 +28,7 @@ use crate::crawl::address::Address;
 use crate::crawl::exchange::{Database, FromWriter, ToWriter, Totals};
 use crate::crawl::filter::Filter;
 use crate::crawl::limiter::Limiter;
+use crate::crawl::line::LineWatch;
 use crate::crawl::outcome::Fault;
 use crate::crawl::queue::Queue;
 use crate::crawl::recorder::RecorderParams;
@@ -59,10 +61,10 @@ pub const MAX_UNACKED_PEERS: usize = 200_000;
 const LOW_QUEUE: usize = 4_096;
 /// Passes with nothing to do must not follow each other without a breath.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
+/// While our own line is down one target is tried in this time.
+const TRICKLE: Duration = Duration::from_secs(1);
 /// After a fault of our own side nothing is dialled for so long.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
-/// So many addresses in a row that the kernel knows no way to are our own line's fault, fewer are their own.
-const LINE_FAULTS: u32 = 8;
 
 /// Nothing is known and no seed's name gave an address: they are looked up again after so long.
 const SEEDS_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -89,9 +91,7 @@ pub struct Crawler {
     allowance: usize,
     allowance_grows_at: Duration,
     paused_until: Duration,
-    is_line_up: bool,
-    /// Targets in a row that the kernel knows no way to.
-    line_faults: u32,
+    line: LineWatch,
     /// Whether the target granted last was dialled: nobody said otherwise.
     is_granted_dialled: bool,
     is_db_up: bool,
@@ -128,8 +128,7 @@ impl Crawler {
             allowance: usize::MAX,
             allowance_grows_at: Duration::ZERO,
             paused_until: Duration::ZERO,
-            is_line_up: true,
-            line_faults: 0,
+            line: LineWatch::default(),
             is_granted_dialled: true,
             is_db_up: false,
             is_opened: false,
@@ -212,22 +211,13 @@ impl Crawler {
     }
 
     /// A session ended; `None` if it was cut off by a stop and says nothing of its target.
-    pub fn handle_ended(&mut self, result: Option<ProbeResult>) {
+    pub fn handle_ended(&mut self, result: Option<ProbeResult>, now: Now) {
         debug_assert!(self.open > 0, "more sessions ended than were dialled");
         self.open = self.open.saturating_sub(1);
-        let Some(result) = result else { return };
-        self.counters.probed += 1;
-        match result.version {
-            Some(_) => self.counters.responded += 1,
-            None => self.counters.failed += 1,
+        if let Some(result) = result {
+            self.line.handle_result(result, now.mono, &mut self.rng);
+            self.take_from_line();
         }
-        if result.outcome.is_answer() && !self.is_line_up {
-            self.is_line_up = true;
-            self.events.push_back(Event::Line(true));
-        }
-        self.unacked += 1;
-        self.unacked_peers += result.peers.len();
-        self.to_writer.push_back(ToWriter::Finished(Box::new(result)));
     }
 
     /// A granted target could not be dialled, for a fault of our own side.
@@ -235,23 +225,24 @@ impl Crawler {
         self.open = self.open.saturating_sub(1);
         self.is_granted_dialled = false;
         match fault {
-            Fault::Descriptors | Fault::Ports => self.squeeze(fault, now.mono),
-            Fault::Line if self.line_faults + 1 >= LINE_FAULTS => {
-                self.paused_until = now.mono + FAULT_PAUSE;
-                if self.is_line_up {
-                    self.is_line_up = false;
-                    self.events.push_back(Event::Line(false));
+            Fault::Descriptors | Fault::Ports => {
+                self.squeeze(fault, now.mono);
+                match target.is_witness() {
+                    true => self.line.handle_ungreeted(target.address()),
+                    false => self.queue.push(target),
                 }
+            }
+            Fault::Line => {
+                self.line.handle_unroutable(target, now.mono, &mut self.rng);
+                if self.line.is_down() {
+                    self.paused_until = now.mono + FAULT_PAUSE;
+                }
+                self.take_from_line();
             }
             // A rule or route of our own host concerns this address alone (the broadcast address of our own net
             // is such a one): it stays due, for a later pass.
-            Fault::Line | Fault::Forbidden => {
-                self.line_faults += u32::from(fault == Fault::Line);
-                self.forbidden += 1;
-                return;
-            }
+            Fault::Forbidden => self.forbidden += 1,
         }
-        self.queue.push(target);
     }
 
     /// The configuration changed: sessions that run are not touched.
@@ -267,6 +258,8 @@ impl Crawler {
     /// Stop: nothing is dialled any more. The shell ends its sessions, then ticks on until `Stopped`.
     pub fn handle_stop(&mut self) {
         if !self.is_over() && !self.is_stopping() {
+            self.line.handle_stop();
+            self.take_from_line();
             self.phase = Phase::Stopping { told: false };
             self.queue.clear();
         }
@@ -282,6 +275,8 @@ impl Crawler {
             }
             Phase::Running => self.tick_running(now),
             Phase::Stopping { told: false } if self.open == 0 => {
+                self.line.handle_stop();
+                self.take_from_line();
                 self.to_writer.push_back(ToWriter::Stop);
                 self.phase = Phase::Stopping { told: true };
             }
@@ -293,7 +288,7 @@ impl Crawler {
     /// `handle_undialled`, once.
     pub fn poll_dial(&mut self, now: Now) -> Option<Target> {
         while self.held_back(now.mono).is_none() {
-            let target = self.queue.pop(&mut self.rng)?;
+            let target = self.next_target()?;
             let admitted = match target.is_named() {
                 true => self.params.filter.admits_named(target.address()),
                 false => self.params.filter.admits(target.address()),
@@ -301,13 +296,20 @@ impl Crawler {
             // The filter may have changed since the target was queued.
             if admitted {
                 if self.is_granted_dialled {
-                    self.line_faults = 0;
+                    self.forbidden += self.line.handle_routable();
                 }
                 self.is_granted_dialled = true;
+                if self.line.is_down() {
+                    self.paused_until = now.mono + TRICKLE;
+                }
                 self.limiter.start(now.mono);
                 self.open += 1;
                 debug_assert!(self.open <= self.params.max_sockets);
                 return Some(target);
+            }
+            if target.is_witness() {
+                self.line.handle_unasked(target.address(), now.mono);
+                self.take_from_line();
             }
         }
         None
@@ -333,7 +335,7 @@ impl Crawler {
         match self.phase {
             Phase::Clockless(wait) => Some(wait.look_at),
             Phase::Waiting { until } => Some(until),
-            Phase::Running if !self.queue.is_empty() => {
+            Phase::Running if !self.queue.is_empty() || self.line.has_witnesses_to_greet() => {
                 let resumes = match self.held_back(now.mono) {
                     Some(Limit::Rate) => Some(self.limiter.next(now.mono)),
                     Some(Limit::Line) => Some(self.paused_until),
@@ -406,7 +408,7 @@ impl Crawler {
 
     /// Whether our own line is believed to work.
     pub fn is_line_up(&self) -> bool {
-        self.is_line_up
+        !self.line.is_down()
     }
 
     /// How long the pass has been running, or ran.
@@ -436,8 +438,12 @@ impl Crawler {
             true => self.unacked * 10 > most.0 * 9 || self.unacked_peers * 10 > most.1 * 9,
         };
         self.want_more(now.mono);
+        if self.queue.is_empty() && self.open == 0 && self.line.is_holding() {
+            self.line.question(now.mono, &mut self.rng);
+            self.take_from_line();
+        }
         let is_idle = self.queue.is_empty() && self.open == 0 && self.unacked == 0;
-        let is_idle = is_idle && !self.is_due_asked;
+        let is_idle = is_idle && !self.is_due_asked && !self.line.is_holding();
         if is_idle && self.is_last_due_here {
             self.phase = Phase::Ending;
             self.to_writer.push_back(ToWriter::EndPass { at: now.wall });
@@ -473,6 +479,7 @@ impl Crawler {
             return;
         }
         let (pass, elapsed) = (self.counters.pass, self.elapsed(now));
+        self.forbidden += self.line.handle_routable();
         if self.forbidden > 0 {
             self.events.push_back(Event::Forbidden(std::mem::take(&mut self.forbidden)));
         }
@@ -490,7 +497,10 @@ impl Crawler {
 
     fn queue_all(&mut self, targets: Vec<Target>) {
         if self.phase == Phase::Running {
-            targets.into_iter().for_each(|target| self.queue.push(target));
+            for target in targets {
+                self.line.offer(target, &mut self.rng);
+                self.queue.push(target);
+            }
         }
     }
 
@@ -523,7 +533,11 @@ impl Crawler {
         if self.is_writer_full || !has_room {
             return Some(Limit::Writer);
         }
-        (self.limiter.next(now) > now).then_some(Limit::Rate)
+        if self.limiter.next(now) > now {
+            return Some(Limit::Rate);
+        }
+        let is_waiting = self.line.is_full() && !self.line.has_witnesses_to_greet();
+        is_waiting.then_some(Limit::Line)
     }
 }
 

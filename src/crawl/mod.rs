@@ -13,6 +13,7 @@ pub mod crawler;
 pub mod exchange;
 pub mod filter;
 pub mod limiter;
+pub mod line;
 pub mod outcome;
 pub mod probe;
 pub mod queue;

@@ -72,11 +72,6 @@ impl Outcome {
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
-
-    /// Whether bytes or a refusal came back at all: proof that our own line works.
-    pub fn is_answer(self) -> bool {
-        !matches!(self, Self::Unreachable | Self::ConnectTimeout)
-    }
 }
 
 impl fmt::Display for Outcome {

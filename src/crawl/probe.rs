@@ -124,6 +124,7 @@ impl Probe {
                 target,
                 outcome: Outcome::ConnectTimeout,
                 probed_at: now.wall,
+                heard_at: None,
                 connect_ms: None,
                 version_ms: None,
                 version: None,
@@ -148,6 +149,7 @@ impl Probe {
             return;
         }
         self.connected_at = now.mono;
+        self.result.heard_at = Some(now.mono);
         self.result.connect_ms = Some(millis(now.mono.saturating_sub(self.dialled_at)));
         self.state = State::AwaitingVersion { deadline: now.mono + self.params.handshake_timeout };
         let version = self.own_version(now.wall);
@@ -160,6 +162,9 @@ impl Probe {
 
     /// Bytes arrived.
     pub fn handle_bytes(&mut self, mut bytes: &[u8], now: Now) {
+        if !self.is_done() && !bytes.is_empty() {
+            self.result.heard_at = Some(now.mono);
+        }
         self.received_bytes = self.received_bytes.saturating_add(bytes.len() as u64);
         while !matches!(self.state, State::Done | State::Connecting { .. }) {
             match self.decoder.decode(&mut bytes) {
@@ -186,18 +191,24 @@ impl Probe {
     /// The other side closed or reset the connection, or it broke.
     pub fn handle_closed(&mut self, now: Now) {
         self.note(now, || TraceEvent::Closed);
-        self.end(Outcome::Closed, now.wall);
+        self.hear_the_end(Outcome::Closed, now);
     }
 
-    /// Connecting failed.
+    /// Connecting failed, or the connection broke.
     pub fn handle_error(&mut self, error: &io::Error, now: Now) {
         self.note(now, || TraceEvent::Failed(error.to_string()));
-        match self.state {
-            // What looks like a fault of our own side here is an ICMP message from far away.
-            State::Connecting { .. } => {
-                self.end(of_connect_error(error).unwrap_or(Outcome::Unreachable), now.wall);
+        let is_connecting = matches!(self.state, State::Connecting { .. });
+        // What looks like a fault of our own side here is an ICMP message from far away.
+        match of_connect_error(error).unwrap_or(Outcome::Unreachable) {
+            outcome @ (Outcome::ConnectTimeout | Outcome::Unreachable) if is_connecting => {
+                self.end(outcome, now.wall);
             }
-            _ => self.end(Outcome::Closed, now.wall),
+            // The kernel gave up on a connection that stood: nobody has closed it.
+            Outcome::ConnectTimeout | Outcome::Unreachable => {
+                self.end(Outcome::HandshakeTimeout, now.wall);
+            }
+            outcome if is_connecting => self.hear_the_end(outcome, now),
+            _ => self.hear_the_end(Outcome::Closed, now),
         }
     }
 
@@ -386,6 +397,14 @@ impl Probe {
         if let State::AwaitingAddr { bound, deadline } = &mut self.state {
             *deadline = (*bound).min(now.mono + self.params.addr_quiet);
         }
+    }
+
+    /// The other side ended it: proof that it, and our own line, are there.
+    fn hear_the_end(&mut self, outcome: Outcome, now: Now) {
+        if !self.is_done() {
+            self.result.heard_at = Some(now.mono);
+        }
+        self.end(outcome, now.wall);
     }
 
     /// Ends a probe whose node responded.

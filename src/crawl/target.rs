@@ -2,6 +2,8 @@
 //!
 //! Layer 1: no I/O. A target is packed into 64 bits, since a pass queues a million of them.
 
+use std::time::Duration;
+
 use crate::crawl::address::Address;
 use crate::crawl::outcome::Outcome;
 use crate::crawl::time::UnixTime;
@@ -25,6 +27,9 @@ impl Target {
     const CONFIRMED: u64 = 1 << 51;
     const OVER_QUOTA: u64 = 1 << 52;
     const FAILED: u64 = 1 << 53;
+    const UP: u64 = 1 << 54;
+    const RETRIED: u64 = 1 << 55;
+    const WITNESS: u64 = 1 << 56;
 
     /// A candidate: an address that has never answered. It is asked for its peers if it does.
     pub fn candidate(address: Address) -> Self {
@@ -57,6 +62,21 @@ impl Target {
         Self(self.0 | Self::OVER_QUOTA)
     }
 
+    /// The same node with the mark that it responded when it was probed last.
+    pub fn up(self) -> Self {
+        Self(self.0 | Self::UP)
+    }
+
+    /// The same target with the mark that its first result of this pass was doubtful.
+    pub fn retried(self) -> Self {
+        Self(self.0 | Self::RETRIED)
+    }
+
+    /// A node that is greeted only to learn whether our own line works: its result is not recorded.
+    pub fn witness(address: Address) -> Self {
+        Self(address.to_bits() | Self::NODE | Self::WITNESS)
+    }
+
     /// The address.
     pub fn address(self) -> Address {
         Address::from_bits(self.0)
@@ -83,6 +103,21 @@ impl Target {
             () if has(Self::CONFIRMED) => 2,
             () => 3,
         }
+    }
+
+    /// Whether it is a node that responded when it was probed last.
+    pub fn is_up(self) -> bool {
+        self.0 & Self::UP != 0
+    }
+
+    /// Whether its first result of this pass was doubtful.
+    pub fn is_retried(self) -> bool {
+        self.0 & Self::RETRIED != 0
+    }
+
+    /// Whether it is greeted only to learn whether our own line works.
+    pub fn is_witness(self) -> bool {
+        self.0 & Self::WITNESS != 0
     }
 
     /// Whether a person named the address in the nodes file.
@@ -128,6 +163,9 @@ pub struct ProbeResult {
     pub outcome: Outcome,
     /// When the outcome was known.
     pub probed_at: UnixTime,
+    /// When anything came from the other side last, a refusal or a mere connection included, on the monotonic
+    /// clock; `None` if nothing ever did.
+    pub heard_at: Option<Duration>,
     /// From dialling to connected.
     pub connect_ms: Option<u32>,
     /// From connected to `version`.

@@ -148,7 +148,7 @@ impl<'a> Crawl<'a> {
             .turn(Some(timeout), &self.clock, &mut self.ended)
             .map_err(|error| failed("polling", &error))?;
         let now = self.clock.now();
-        self.reap();
+        self.reap(now);
         self.hear_the_writer(now)?;
         if let Some(names) = self.names.receive() {
             self.crawler.handle_names(names.named, names.seeds, names.is_partial, now);
@@ -162,13 +162,13 @@ impl<'a> Crawl<'a> {
     }
 
     /// Results of the sessions that ended.
-    fn reap(&mut self) {
+    fn reap(&mut self, now: Now) {
         for ended in self.ended.drain(..) {
             if let Some(result) = &ended.result {
                 self.reporter.count_ended();
                 log::debug!("probe address={} outcome={}", result.target.address(), result.outcome);
             }
-            self.crawler.handle_ended(ended.result);
+            self.crawler.handle_ended(ended.result, now);
         }
     }
 
@@ -211,7 +211,7 @@ impl<'a> Crawl<'a> {
             Ok(None) => {}
             Ok(Some(ended)) => {
                 self.reporter.count_ended();
-                self.crawler.handle_ended(ended.result);
+                self.crawler.handle_ended(ended.result, now);
             }
             Err(fault) => self.crawler.handle_undialled(target, fault, now),
         }

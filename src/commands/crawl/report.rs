@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::crawl::crawler::{Crawler, Event};
 use crate::crawl::exchange::Database;
+use crate::crawl::line::LineEvent;
 use crate::crawl::outcome::Fault;
 use crate::crawl::stats::StatsLine;
 use crate::crawl::time::Now;
@@ -99,8 +100,16 @@ pub fn event(event: &Event) -> bool {
                 "the calendar was set: who is due is reckoned anew, nobody is forgotten for a day";
             log::warn!("clock state=stepped by_s={} error=\"{what}\"", step.as_secs());
         }
-        Event::Line(true) => log::warn!("line state=up"),
-        Event::Line(false) => log::warn!("line state=down error=\"network is unreachable\""),
+        Event::Line(LineEvent::Up { after }) => {
+            log::warn!("line state=up after_s={}", after.as_secs());
+        }
+        Event::Line(LineEvent::Unroutable) => {
+            log::warn!("line state=down error=\"the network is unreachable\"");
+        }
+        Event::Line(LineEvent::Silent { witnesses }) => {
+            let what = "nobody answers, not even nodes that did so lately";
+            log::warn!("line state=down witnesses={witnesses} error=\"{what}\"");
+        }
         Event::Forbidden(addresses) => {
             let why = "this host's own firewall or routes forbid to connect to them";
             log::warn!("skipped addresses={addresses} error=\"{why}\"");

@@ -488,7 +488,11 @@ impl AddressBook {
 
     fn target(&self, address: Address, now: UnixTime) -> Target {
         match self.nodes.get(&address) {
-            Some(node) => Target::node(address, self.wants_peers(address, &node.known, now)),
+            Some(node) => {
+                let target = Target::node(address, self.wants_peers(address, &node.known, now));
+                let outcome = self.table.get(address).and_then(Entry::last_outcome);
+                if outcome == Some(Outcome::Responded) { target.up() } else { target }
+            }
             None => Target::candidate(address),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::clock::ClockWait;
 use crate::crawl::clock_watch::Step;
 use crate::crawl::exchange::Database;
+use crate::crawl::line::LineEvent;
 use crate::crawl::outcome::Fault;
 use crate::crawl::time::UnixTime;
 
@@ -91,8 +92,8 @@ pub enum Event {
     ClockTrusted,
     /// The calendar was set by more than an hour during the crawl.
     ClockStepped(Step),
-    /// Our own line went down (`false`) or came back.
-    Line(bool),
+    /// Our own line went down or came back.
+    Line(LineEvent),
     /// So many addresses could not be dialled in this pass because of our own host's rules.
     Forbidden(u64),
     /// The database went away or came back.

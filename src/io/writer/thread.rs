@@ -19,6 +19,7 @@ use super::{FoldParams, Store, StoreError};
 use crate::crawl::batch::Batch;
 use crate::crawl::crawler::MAX_UNACKED;
 use crate::crawl::exchange::{Database, FromWriter, ToWriter, Totals};
+use crate::crawl::line::MAX_HELD_RESULTS;
 use crate::crawl::recorder::{MAX_HELD_ROWS, Recorder, RecorderParams};
 use crate::crawl::time::UnixTime;
 use crate::io::clock::Clock;
@@ -77,7 +78,9 @@ impl Writer {
         clock: Clock,
     ) -> io::Result<Self> {
         // Every open socket may bring a result while the writer takes none; control messages are few.
-        let (sender, receiver) = mpsc::sync_channel(MAX_SOCKETS + MAX_UNACKED + 64);
+        // What was held for a doubtful line comes all at once.
+        let room = MAX_SOCKETS + MAX_UNACKED + MAX_HELD_RESULTS + MAX_SOCKETS + 64;
+        let (sender, receiver) = mpsc::sync_channel(room);
         let (outbox, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
             settings: Mutex::new(settings),

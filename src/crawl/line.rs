@@ -1,0 +1,385 @@
+//! `LineWatch`: is it them who are silent, or our own line?
+//!
+//! Layer 2: a pure machine inside the `Crawler`, which hands it every result and takes out what may be believed.
+//!
+//! ```text
+//! Up ──a long run of silence──▶ Suspected ──every witness silent──▶ Down
+//! ▲                                │ anything heard                  │ anything heard
+//! └────────────────────────────────┴─────────────────────────────────┘
+//! ```
+//!
+//! A wave of spam looks just like a dead line: so a run of failures without any answer only raises suspicion. Then
+//! up to eight nodes that responded within the last hour, the witnesses, are greeted; only if all of them are silent
+//! too is the line down. A result of silence is held until something was heard that came later than it ended.
+//! Invariants: 1. a result of silence goes out only after something was heard behind it, or where nobody can be
+//! asked; 2. every result comes out once, as it is or as a target put back; 3. what is held is bounded by
+//! [`MAX_HELD_RESULTS`] and the sockets; 4. a target is put back for a mere suspicion at most once.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::crawl::address::Address;
+use crate::crawl::outcome::Outcome;
+use crate::crawl::target::{ProbeResult, Target};
+
+/// A run of so many silent results raises suspicion at first; every false alarm doubles it.
+const ALARM: usize = 128;
+const MAX_ALARM: usize = 2_048;
+/// So many results are held before no new probe begins.
+pub const MAX_HELD_RESULTS: usize = 4_096;
+/// So many nodes are greeted at most,
+const WITNESSES: usize = 8;
+/// and with fewer than this to ask there is no telling.
+const LEAST_WITNESSES: usize = 2;
+/// Witnesses have responded within this time.
+const WITNESS_AGE: Duration = Duration::from_secs(3_600);
+/// So many are remembered, one every [`WITNESS_EVERY`] once there are a few.
+const MAX_RECENT: usize = 128;
+const WITNESS_EVERY: Duration = Duration::from_secs(20);
+/// So many targets in a row that the kernel knows no way to mean that the line is down.
+const UNROUTABLE: usize = 8;
+/// The end of a pass is questioned if so many of its last results were silent.
+const MANY: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up,
+    Suspected { since: Duration },
+    Down { since: Duration },
+}
+
+/// What the keeper should hear of the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEvent {
+    /// It is down: so many witnesses are as silent as everybody else.
+    Silent {
+        /// How many were greeted.
+        witnesses: usize,
+    },
+    /// It is down: the kernel knows no way to the world.
+    Unroutable,
+    /// Somebody was heard again.
+    Up {
+        /// After so long.
+        after: Duration,
+    },
+}
+
+/// The watch.
+#[derive(Debug)]
+pub struct LineWatch {
+    state: State,
+    /// Silent results, in the order of their ends.
+    held: VecDeque<(Duration, ProbeResult)>,
+    alarm: usize,
+    /// When something came from the world last.
+    heard_at: Option<Duration>,
+    /// Some of those who responded lately, the newest last.
+    recent: VecDeque<(Duration, Address)>,
+    /// Nodes that are up by the database: who is asked before anybody has responded to this process.
+    loaded: Vec<Address>,
+    offered: usize,
+    /// The witnesses of the present suspicion; those from `next` on are not greeted yet.
+    witnesses: Vec<Address>,
+    next: usize,
+    /// Those whose greeting has not ended.
+    waiting: BTreeSet<Address>,
+    unroutable: Vec<Target>,
+    accepted: VecDeque<ProbeResult>,
+    put_back: VecDeque<Target>,
+    events: VecDeque<LineEvent>,
+}
+
+impl Default for LineWatch {
+    fn default() -> Self {
+        Self {
+            state: State::Up,
+            held: VecDeque::new(),
+            alarm: ALARM,
+            heard_at: None,
+            recent: VecDeque::new(),
+            loaded: Vec::new(),
+            offered: 0,
+            witnesses: Vec::new(),
+            next: 0,
+            waiting: BTreeSet::new(),
+            unroutable: Vec::new(),
+            accepted: VecDeque::new(),
+            put_back: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+}
+
+impl LineWatch {
+    /// A target of this pass that was up when it was probed last: it may serve as a witness.
+    pub fn offer(&mut self, target: Target, rng: &mut fastrand::Rng) {
+        if self.heard_at.is_some() || !target.is_up() {
+            return;
+        }
+        // Every one with the same chance, whatever their order.
+        self.offered += 1;
+        if self.loaded.len() < MAX_RECENT {
+            self.loaded.push(target.address());
+        } else if let Some(place) = self.loaded.get_mut(rng.usize(..self.offered)) {
+            *place = target.address();
+        }
+    }
+
+    /// A probe ended.
+    pub fn handle_result(&mut self, result: ProbeResult, now: Duration, rng: &mut fastrand::Rng) {
+        let is_witness = result.target.is_witness();
+        if let Some(heard_at) = result.heard_at {
+            if result.version.is_some() && !is_witness {
+                self.remember(result.target.address(), heard_at);
+            }
+            self.hear(heard_at, now);
+        }
+        if is_witness {
+            return self.witness_ended(result.target.address(), now);
+        }
+        match self.state {
+            _ if !is_silence(result.outcome) => self.accepted.push_back(result),
+            State::Down { .. } => self.put_back.push_back(result.target),
+            State::Up | State::Suspected { .. } => {
+                self.held.push_back((now, result));
+                if self.state == State::Up && self.held.len() >= self.alarm {
+                    self.suspect(now, rng);
+                }
+            }
+        }
+    }
+
+    /// The kernel knows no way to a target that was granted last.
+    pub fn handle_unroutable(&mut self, target: Target, now: Duration, rng: &mut fastrand::Rng) {
+        if target.is_witness() {
+            return self.witness_ended(target.address(), now);
+        }
+        self.unroutable.push(target);
+        if matches!(self.state, State::Down { .. }) {
+            self.put_back.extend(self.unroutable.drain(..));
+        } else if self.unroutable.len() >= UNROUTABLE {
+            self.choose_witnesses(now, rng);
+            self.go_down(LineEvent::Unroutable, now);
+        }
+    }
+
+    /// The kernel knew a way to the target that was granted last. Gives how many before it had none: what
+    /// our own host's rules or routes forbid is nobody's fault.
+    pub fn handle_routable(&mut self) -> u64 {
+        self.unroutable.drain(..).count() as u64
+    }
+
+    /// A witness could not be greeted for want of descriptors or ports: it is still to be greeted.
+    pub fn handle_ungreeted(&mut self, address: Address) {
+        if self.waiting.remove(&address) && matches!(self.state, State::Suspected { .. }) {
+            self.witnesses.push(address);
+        }
+    }
+
+    /// A witness may not be greeted any more: it counts as silent.
+    pub fn handle_unasked(&mut self, address: Address, now: Duration) {
+        self.witness_ended(address, now);
+    }
+
+    /// The pass has nothing else left: were its last results true?
+    pub fn question(&mut self, now: Duration, rng: &mut fastrand::Rng) {
+        let matters = self.held.iter().any(|(_, result)| result.target.is_up());
+        if self.state != State::Up {
+            return;
+        }
+        if matters || self.held.len() >= MANY {
+            self.suspect(now, rng);
+        } else {
+            self.accept_held(Duration::MAX);
+        }
+    }
+
+    /// The crawl stops: what is doubtful is due again at the next start.
+    pub fn handle_stop(&mut self) {
+        if self.state == State::Up {
+            self.accept_held(Duration::MAX);
+        }
+        self.forget();
+    }
+
+    /// Drops what is held and whom to ask: it belongs to another book.
+    pub fn forget(&mut self) {
+        self.held.clear();
+        self.loaded.clear();
+        self.offered = 0;
+        self.unroutable.clear();
+        self.put_back.clear();
+        self.witnesses.clear();
+        self.next = 0;
+        if matches!(self.state, State::Suspected { .. }) {
+            self.state = State::Up;
+        }
+    }
+
+    /// The next witness to greet while the line is suspected.
+    pub fn poll_witness(&mut self) -> Option<Address> {
+        if !matches!(self.state, State::Suspected { .. }) {
+            return None;
+        }
+        let address = *self.witnesses.get(self.next)?;
+        self.next += 1;
+        self.waiting.insert(address);
+        Some(address)
+    }
+
+    /// While the line is down: who is tried next of those who are known to answer; every other time nobody, since
+    /// all of them may have gone meanwhile.
+    pub fn poll_trickle(&mut self) -> Option<Address> {
+        self.next = self.next.wrapping_add(1);
+        let turn = self.next / 2;
+        let witnesses = self.witnesses.len().max(1);
+        let address = self.witnesses.get(turn % witnesses).filter(|_| self.next.is_multiple_of(2));
+        address.copied()
+    }
+
+    /// A result that may be believed.
+    pub fn poll_accepted(&mut self) -> Option<ProbeResult> {
+        self.accepted.pop_front()
+    }
+
+    /// A target whose result counts for nothing: it is to be probed again.
+    pub fn poll_put_back(&mut self) -> Option<Target> {
+        self.put_back.pop_front()
+    }
+
+    /// What the keeper should hear.
+    pub fn poll_event(&mut self) -> Option<LineEvent> {
+        self.events.pop_front()
+    }
+
+    /// Whether results wait for a verdict.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether so many results wait for a verdict that no more should be made.
+    pub fn is_full(&self) -> bool {
+        self.held.len() >= MAX_HELD_RESULTS
+    }
+
+    /// Whether witnesses are to be greeted.
+    pub fn has_witnesses_to_greet(&self) -> bool {
+        matches!(self.state, State::Suspected { .. }) && self.next < self.witnesses.len()
+    }
+
+    /// Whether the line is believed to be down.
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Down { .. })
+    }
+
+    /// Something came from the world at `at`.
+    fn hear(&mut self, at: Duration, now: Duration) {
+        if self.heard_at.is_some_and(|heard_at| heard_at >= at) {
+            return;
+        }
+        self.heard_at = Some(at);
+        self.loaded = Vec::new();
+        match self.state {
+            State::Suspected { since } if at > since => {
+                self.state = State::Up;
+                self.alarm = (self.alarm * 2).min(MAX_ALARM);
+                self.put_back_doubtful();
+            }
+            State::Down { since } if at > since => {
+                self.state = State::Up;
+                self.alarm = ALARM;
+                let after = now.saturating_sub(since);
+                self.events.push_back(LineEvent::Up { after });
+            }
+            State::Up | State::Suspected { .. } | State::Down { .. } => {}
+        }
+        self.accept_held(at);
+    }
+
+    /// It was a false alarm, or the line was down for some seconds: nodes that were up get a second chance.
+    fn put_back_doubtful(&mut self) {
+        for (ended, result) in std::mem::take(&mut self.held) {
+            match result.target {
+                target if target.is_up() && !target.is_retried() => {
+                    self.put_back.push_back(target.retried());
+                }
+                _ => self.held.push_back((ended, result)),
+            }
+        }
+    }
+
+    /// Believes what ended up to `end`.
+    fn accept_held(&mut self, end: Duration) {
+        while self.held.front().is_some_and(|(ended, _)| *ended <= end) {
+            self.accepted.extend(self.held.pop_front().map(|(_, result)| result));
+        }
+    }
+
+    fn suspect(&mut self, now: Duration, rng: &mut fastrand::Rng) {
+        self.choose_witnesses(now, rng);
+        if self.witnesses.len() < LEAST_WITNESSES {
+            // Nobody can be asked: better a node marked down too soon than a crawl that never goes on.
+            return self.accept_held(Duration::MAX);
+        }
+        self.next = 0;
+        self.waiting.clear();
+        self.state = State::Suspected { since: now };
+    }
+
+    /// Those who have not just failed come first.
+    fn choose_witnesses(&mut self, now: Duration, rng: &mut fastrand::Rng) {
+        let failed: BTreeSet<Address> =
+            self.held.iter().map(|(_, result)| result.target.address()).collect();
+        let oldest = now.saturating_sub(WITNESS_AGE);
+        while self.recent.front().is_some_and(|(at, _)| *at < oldest) {
+            self.recent.pop_front();
+        }
+        let recent: BTreeSet<Address> = self.recent.iter().map(|(_, address)| *address).collect();
+        self.witnesses = if self.heard_at.is_some() {
+            recent.into_iter().collect()
+        } else {
+            self.loaded.clone()
+        };
+        rng.shuffle(&mut self.witnesses);
+        self.witnesses.sort_by_key(|address| failed.contains(address));
+        self.witnesses.truncate(WITNESSES);
+    }
+
+    fn witness_ended(&mut self, address: Address, now: Duration) {
+        let was_waited_for = self.waiting.remove(&address);
+        let is_over = self.waiting.is_empty() && self.next >= self.witnesses.len();
+        let is_over = is_over && was_waited_for;
+        if matches!(self.state, State::Suspected { .. }) && is_over {
+            let witnesses = self.witnesses.len();
+            self.go_down(LineEvent::Silent { witnesses }, now);
+        }
+    }
+
+    fn go_down(&mut self, why: LineEvent, now: Duration) {
+        self.state = State::Down { since: now };
+        self.events.push_back(why);
+        let held = std::mem::take(&mut self.held);
+        self.put_back.extend(held.into_iter().map(|(_, result)| result.target));
+        self.put_back.extend(self.unroutable.drain(..));
+    }
+
+    fn remember(&mut self, address: Address, at: Duration) {
+        let is_few = self.recent.len() < WITNESSES;
+        let newest = self.recent.back().map(|(at, _)| *at + WITNESS_EVERY);
+        if is_few || newest.is_none_or(|next| at >= next) {
+            self.recent.push_back((at, address));
+        }
+        if self.recent.len() > MAX_RECENT {
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// Whether a dead line ends a probe in this way.
+fn is_silence(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::ConnectTimeout | Outcome::Unreachable | Outcome::HandshakeTimeout)
+}
+
+#[cfg(test)]
+mod tests;
