@@ -64,6 +64,7 @@ fn dead(number: u32) -> ProbeResult {
         target: Target::candidate(address(number)),
         outcome: Outcome::ConnectTimeout,
         probed_at: START,
+        dialled_at: Duration::ZERO,
         heard_at: None,
         connect_ms: None,
         version_ms: None,

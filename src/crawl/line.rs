@@ -11,9 +11,11 @@
 //! A wave of spam looks just like a dead line: so a run of failures without any answer only raises suspicion. Then
 //! up to eight nodes that responded within the last hour, the witnesses, are greeted; only if all of them are silent
 //! too is the line down. A result of silence is held until something was heard that came later than it ended.
+//! That catches a line that is away for long. One that is away for seconds is told from the times: while a node
+//! that was up was being waited for in vain, nobody else was heard either. Such a node is tried again.
 //! Invariants: 1. a result of silence goes out only after something was heard behind it, or where nobody can be
 //! asked; 2. every result comes out once, as it is or as a target put back; 3. what is held is bounded by
-//! [`MAX_HELD_RESULTS`] and the sockets; 4. a target is put back for a mere suspicion at most once.
+//! [`MAX_HELD_RESULTS`] and the sockets; 4. a target is put back for a mere doubt at most three times a pass.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -33,9 +35,16 @@ const WITNESSES: usize = 8;
 const LEAST_WITNESSES: usize = 2;
 /// Witnesses have responded within this time.
 const WITNESS_AGE: Duration = Duration::from_secs(3_600);
-/// So many are remembered, one every [`WITNESS_EVERY`] once there are a few.
+/// So many are remembered: the first ones at once, then one every [`WITNESS_EVERY`].
 const MAX_RECENT: usize = 128;
+const FIRST_RECENT: usize = 64;
 const WITNESS_EVERY: Duration = Duration::from_secs(20);
+/// While nothing was heard for so long the line may have been down, just when an answer was due.
+const GAP: Duration = Duration::from_secs(3);
+/// Times of hearing are kept this far apart,
+const HEARD_EVERY: Duration = Duration::from_millis(200);
+/// and so many of them: a minute and a half at least.
+const MAX_HEARD: usize = 512;
 /// So many targets in a row that the kernel knows no way to mean that the line is down.
 const UNROUTABLE: usize = 8;
 /// The end of a pass is questioned if so many of its last results were silent.
@@ -72,8 +81,7 @@ pub struct LineWatch {
     /// Silent results, in the order of their ends.
     held: VecDeque<(Duration, ProbeResult)>,
     alarm: usize,
-    /// When something came from the world last.
-    heard_at: Option<Duration>,
+    heard: Heard,
     /// Some of those who responded lately, the newest last.
     recent: VecDeque<(Duration, Address)>,
     /// Nodes that are up by the database: who is asked before anybody has responded to this process.
@@ -96,7 +104,7 @@ impl Default for LineWatch {
             state: State::Up,
             held: VecDeque::new(),
             alarm: ALARM,
-            heard_at: None,
+            heard: Heard::default(),
             recent: VecDeque::new(),
             loaded: Vec::new(),
             offered: 0,
@@ -114,7 +122,7 @@ impl Default for LineWatch {
 impl LineWatch {
     /// A target of this pass that was up when it was probed last: it may serve as a witness.
     pub fn offer(&mut self, target: Target, rng: &mut fastrand::Rng) {
-        if self.heard_at.is_some() || !target.is_up() {
+        if !self.heard.is_empty() || !target.is_up() {
             return;
         }
         // Every one with the same chance, whatever their order.
@@ -275,16 +283,12 @@ impl LineWatch {
 
     /// Something came from the world at `at`.
     fn hear(&mut self, at: Duration, now: Duration) {
-        if self.heard_at.is_some_and(|heard_at| heard_at >= at) {
-            return;
-        }
-        self.heard_at = Some(at);
+        self.heard.insert(at);
         self.loaded = Vec::new();
         match self.state {
             State::Suspected { since } if at > since => {
                 self.state = State::Up;
                 self.alarm = (self.alarm * 2).min(MAX_ALARM);
-                self.put_back_doubtful();
             }
             State::Down { since } if at > since => {
                 self.state = State::Up;
@@ -297,22 +301,16 @@ impl LineWatch {
         self.accept_held(at);
     }
 
-    /// It was a false alarm, or the line was down for some seconds: nodes that were up get a second chance.
-    fn put_back_doubtful(&mut self) {
-        for (ended, result) in std::mem::take(&mut self.held) {
-            match result.target {
-                target if target.is_up() && !target.is_retried() => {
-                    self.put_back.push_back(target.retried());
-                }
-                _ => self.held.push_back((ended, result)),
-            }
-        }
-    }
-
-    /// Believes what ended up to `end`.
+    /// Believes what ended up to `end`, but for what is doubtful.
     fn accept_held(&mut self, end: Duration) {
         while self.held.front().is_some_and(|(ended, _)| *ended <= end) {
-            self.accepted.extend(self.held.pop_front().map(|(_, result)| result));
+            let Some((ended, result)) = self.held.pop_front() else { return };
+            let target = result.target;
+            let is_doubtful = target.is_up() && self.heard.has_gap(result.dialled_at, ended);
+            match target.retried().filter(|_| is_doubtful) {
+                Some(again) => self.put_back.push_back(again),
+                None => self.accepted.push_back(result),
+            }
         }
     }
 
@@ -336,10 +334,9 @@ impl LineWatch {
             self.recent.pop_front();
         }
         let recent: BTreeSet<Address> = self.recent.iter().map(|(_, address)| *address).collect();
-        self.witnesses = if self.heard_at.is_some() {
-            recent.into_iter().collect()
-        } else {
-            self.loaded.clone()
+        self.witnesses = match self.heard.is_empty() {
+            true => self.loaded.clone(),
+            false => recent.into_iter().collect(),
         };
         rng.shuffle(&mut self.witnesses);
         self.witnesses.sort_by_key(|address| failed.contains(address));
@@ -365,7 +362,7 @@ impl LineWatch {
     }
 
     fn remember(&mut self, address: Address, at: Duration) {
-        let is_few = self.recent.len() < WITNESSES;
+        let is_few = self.recent.len() < FIRST_RECENT;
         let newest = self.recent.back().map(|(at, _)| *at + WITNESS_EVERY);
         if is_few || newest.is_none_or(|next| at >= next) {
             self.recent.push_back((at, address));
@@ -373,6 +370,44 @@ impl LineWatch {
         if self.recent.len() > MAX_RECENT {
             self.recent.pop_front();
         }
+    }
+}
+
+/// When something came from the world, over the last while.
+#[derive(Debug, Default)]
+struct Heard {
+    /// In their order, none closer than [`HEARD_EVERY`] to the one before.
+    times: VecDeque<Duration>,
+}
+
+impl Heard {
+    fn insert(&mut self, at: Duration) {
+        let place = self.times.partition_point(|time| *time <= at);
+        let before = place.checked_sub(1).and_then(|place| self.times.get(place));
+        let is_told = before.is_some_and(|before| at < *before + HEARD_EVERY);
+        if !is_told {
+            self.times.insert(place, at);
+        }
+        if self.times.len() > MAX_HEARD {
+            self.times.pop_front();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Whether for the length of [`GAP`] between `from` and `to` nothing was heard.
+    fn has_gap(&self, from: Duration, to: Duration) -> bool {
+        let place = self.times.partition_point(|time| *time <= from);
+        let mut last = from;
+        for time in self.times.range(place..).copied().take_while(|time| *time < to) {
+            if time >= last + GAP {
+                return true;
+            }
+            last = time;
+        }
+        to >= last + GAP
     }
 }
 

@@ -124,6 +124,7 @@ impl Probe {
                 target,
                 outcome: Outcome::ConnectTimeout,
                 probed_at: now.wall,
+                dialled_at: now.mono,
                 heard_at: None,
                 connect_ms: None,
                 version_ms: None,

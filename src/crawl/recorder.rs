@@ -109,16 +109,17 @@ impl Recorder {
         if matches!(message, ToWriter::StartPass { .. }) {
             self.clock_watch.get_or_insert_default();
         }
-        // The loop may have said what time it is before a step that is seen only now.
-        let shift = self.watch_clock(now);
+        let has_stepped = self.watch_clock(now);
         let now = now.wall;
+        // The loop may have read the calendar before a step that is seen only now.
+        let time = |at| if has_stepped { now } else { at };
         match message {
             ToWriter::StartPass { at, named, seeds } => {
-                self.start_pass(at.shifted(shift), named, &seeds);
+                self.start_pass(time(at), named, &seeds);
             }
             ToWriter::MoreDue { over_quota } => self.more_due(over_quota, now),
             ToWriter::Finished(result) => self.finished(*result, now),
-            ToWriter::EndPass { at } => self.end_pass(at.shifted(shift)),
+            ToWriter::EndPass { at } => self.end_pass(time(at)),
             ToWriter::Reconfigure(params) => {
                 self.book.set_params(params.book);
                 self.filter = Arc::clone(&params.filter);
@@ -134,11 +135,11 @@ impl Recorder {
         now.mono >= self.remembers_until
     }
 
-    /// After a step of the calendar, who is due is reckoned anew: everybody waits as long as before. Gives the
-    /// step in microseconds.
-    fn watch_clock(&mut self, now: Now) -> i64 {
+    /// After a step of the calendar, who is due is reckoned anew: everybody waits as long as before. Gives
+    /// whether there was one.
+    fn watch_clock(&mut self, now: Now) -> bool {
         let Some(step) = self.clock_watch.as_mut().and_then(|watch| watch.observe(now)) else {
-            return 0;
+            return false;
         };
         self.remembers_until = now.mono + REMEMBERS_FOR;
         self.book.rebase(step, now.wall);
@@ -146,7 +147,7 @@ impl Recorder {
             pass.row.started_at = pass.row.started_at.shifted(step.as_micros());
         }
         self.outbox.push_back(FromWriter::ClockStepped(step));
-        step.as_micros()
+        true
     }
 
     /// What goes back to the loop.

@@ -28,8 +28,9 @@ impl Target {
     const OVER_QUOTA: u64 = 1 << 52;
     const FAILED: u64 = 1 << 53;
     const UP: u64 = 1 << 54;
-    const RETRIED: u64 = 1 << 55;
-    const WITNESS: u64 = 1 << 56;
+    const WITNESS: u64 = 1 << 55;
+    /// How often it was tried again: two bits.
+    const RETRY: u64 = 1 << 56;
 
     /// A candidate: an address that has never answered. It is asked for its peers if it does.
     pub fn candidate(address: Address) -> Self {
@@ -67,9 +68,9 @@ impl Target {
         Self(self.0 | Self::UP)
     }
 
-    /// The same target with the mark that its first result of this pass was doubtful.
-    pub fn retried(self) -> Self {
-        Self(self.0 | Self::RETRIED)
+    /// The same target, to be tried again because its result was doubtful: at most three times.
+    pub fn retried(self) -> Option<Self> {
+        (self.0 / Self::RETRY < 3).then(|| Self(self.0 + Self::RETRY))
     }
 
     /// A node that is greeted only to learn whether our own line works: its result is not recorded.
@@ -108,11 +109,6 @@ impl Target {
     /// Whether it is a node that responded when it was probed last.
     pub fn is_up(self) -> bool {
         self.0 & Self::UP != 0
-    }
-
-    /// Whether its first result of this pass was doubtful.
-    pub fn is_retried(self) -> bool {
-        self.0 & Self::RETRIED != 0
     }
 
     /// Whether it is greeted only to learn whether our own line works.
@@ -163,6 +159,8 @@ pub struct ProbeResult {
     pub outcome: Outcome,
     /// When the outcome was known.
     pub probed_at: UnixTime,
+    /// When the connection was begun, on the monotonic clock.
+    pub dialled_at: Duration,
     /// When anything came from the other side last, a refusal or a mere connection included, on the monotonic
     /// clock; `None` if nothing ever did.
     pub heard_at: Option<Duration>,

@@ -64,6 +64,8 @@ pub enum LineState {
 enum Link<N: Network> {
     /// Nobody will ever answer.
     Silent,
+    /// The attempt was lost on our own line; it is repeated, as Linux does it.
+    Lost,
     /// The refusal arrives then.
     Refusing(Duration),
     /// The node accepts then.
@@ -229,8 +231,27 @@ impl<N: Network> Simulation<N> {
         self.line = line;
         let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
+            if line == LineState::Up {
+                self.repeat_lost(key);
+            }
             self.arm(key);
         }
+    }
+
+    /// The kernel's next attempt on a session whose first ones were lost, if the line is up by then.
+    fn repeat_lost(&mut self, key: usize) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if !matches!(session.link, Link::Lost) {
+            return;
+        }
+        let times = [1, 3, 7].map(|second| session.dialled_at + Duration::from_secs(second));
+        let Some(at) = times.into_iter().find(|at| *at >= self.now.mono) else { return };
+        let address = session.probe.target().address();
+        session.link = match self.network.dial(address, at, &mut self.rng) {
+            Answer::Silence => Link::Silent,
+            Answer::Refusal(wait) => Link::Refusing(at + wait),
+            Answer::Accepted(wait, node) => Link::Accepting(at + wait, node),
+        };
     }
 
     /// The batches that the writer would have written since the last call.
@@ -361,7 +382,7 @@ impl<N: Network> Simulation<N> {
         self.dials += 1;
         self.digest(address.to_bits());
         let link = match self.network.dial(address, self.now.mono, &mut self.rng) {
-            _ if self.line == LineState::Silent => Link::Silent,
+            _ if self.line == LineState::Silent => Link::Lost,
             Answer::Silence => Link::Silent,
             Answer::Refusal(wait) => Link::Refusing(self.now.mono + wait),
             Answer::Accepted(wait, node) => Link::Accepting(self.now.mono + wait, node),
@@ -412,7 +433,7 @@ impl<N: Network> Simulation<N> {
         let Some(session) = self.sessions.get(key) else { return };
         let link = match &session.link {
             _ if self.line != LineState::Up => None,
-            Link::Silent => None,
+            Link::Silent | Link::Lost => None,
             Link::Refusing(at) | Link::Accepting(at, _) => Some(*at),
             Link::Open(conversation) => conversation.poll_timeout(),
         };

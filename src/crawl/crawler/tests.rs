@@ -168,6 +168,7 @@ impl Rig {
             target,
             outcome: if peers.is_some() { Outcome::Responded } else { Outcome::ConnectTimeout },
             probed_at: self.now.wall,
+            dialled_at: self.now.mono.saturating_sub(Duration::from_secs(3)),
             heard_at: peers.map(|_| self.now.mono),
             connect_ms: None,
             version_ms: None,
