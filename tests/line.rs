@@ -70,7 +70,12 @@ fn switch(pipe: &PathBuf, command: &str) {
 fn interrupted(pipe: &PathBuf, off: &str, on: &str, why: &str) {
     let simnet = Simnet::start(&["--nodes", "300", "--dead", "300", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
-    let slow = ["crawl.connects_per_second = 60", "crawl.max_sockets = 400"];
+    let slow = [
+        "crawl.connects_per_second = 60",
+        "crawl.max_sockets = 400",
+        "crawl.candidate_connect_timeout = \"2s\"",
+        "crawl.connect_timeout = \"3s\"",
+    ];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
     crawl.start(&["--passes", "1"]);
     let responded = |line: &str| value(line, "responded").parse::<u64>().unwrap();
