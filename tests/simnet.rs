@@ -222,8 +222,10 @@ fn files_match_the_world_and_each_other() {
         ..WorldParams::default()
     })
     .unwrap();
-    let expected =
-        format!("ready nodes=300 silent=166 refusing=34 dir={}\n", network.dir.path().display());
+    let expected = format!(
+        "ready nodes=300 silent=166 refusing=34 zoo=0 dir={}\n",
+        network.dir.path().display()
+    );
     assert_eq!(network.ready, expected);
     let rows = network.rows("nodes.tsv");
     let agents = world.nodes().iter().map(|node| text::from_bytes(&node.user_agent));

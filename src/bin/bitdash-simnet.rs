@@ -11,6 +11,7 @@ use bitdash::io::clock::Clock;
 use bitdash::simnet::report;
 use bitdash::simnet::serve::{STOP, Server};
 use bitdash::simnet::world::{DeadKind, World, WorldParams};
+use bitdash::simnet::zoo;
 use clap::Parser;
 use ipnet::Ipv4Net;
 use mio::Interest;
@@ -25,7 +26,7 @@ use signal_hook_mio::v1_0::Signals;
 /// addresses, which stay silent or refuse. The same seed gives the same network.
 ///
 /// Before it prints `ready` it writes into its directory what it serves: nodes.tsv (each node and what
-/// it should be recorded as), dead.tsv and seeds.txt (where to start from). On SIGTERM or SIGINT it
+/// it should be recorded as), zoo.tsv (the same for the beasts), dead.tsv and seeds.txt (where to start from). On SIGTERM or SIGINT it
 /// writes what it saw of the crawler, report.tsv and connections.tsv, and ends.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
@@ -46,6 +47,14 @@ struct Arguments {
     /// given
     #[arg(long, value_name = "N|SHARE", value_parser = trb)]
     trb: Option<Trb>,
+
+    /// How many of each beast of the zoo, the bad behaviours: silence, floods, forgeries (see --list-zoo)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    zoo: usize,
+
+    /// Print the beasts of the zoo, each with what a crawler must record of it, and end
+    #[arg(long)]
+    list_zoo: bool,
 
     /// Which share of the nodes sends no peers
     #[arg(long, value_name = "SHARE", default_value_t = 0.28, value_parser = share)]
@@ -91,6 +100,7 @@ Examples:
   bitdash-simnet                        2,000 nodes, 6,000 dead addresses, twenty times as fast as life
   bitdash-simnet --nodes 200 --dead 300 --port-offset 1000 --dir /tmp/net
   bitdash-simnet --time-scale 1         as slow as life
+  bitdash-simnet --zoo 1                one of each bad behaviour among them
 Nothing leaves the machine: connections that do not come from loopback are dropped.";
 
 #[derive(Clone, Copy)]
@@ -100,7 +110,11 @@ enum Trb {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if arguments.list_zoo {
+        return list_zoo();
+    }
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("bitdash-simnet: {error}");
@@ -115,6 +129,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn list_zoo() -> ExitCode {
+    let mut out = io::stdout().lock();
+    for beast in zoo::all() {
+        // Whoever reads it need not read on.
+        if writeln!(out, "{}: {}", beast.name, beast.statement()).is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let world = Arc::new(World::generate(&params(arguments))?);
     let dir = arguments.dir.as_path();
@@ -125,10 +150,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     server.registry().register(&mut signals, STOP, Interest::READABLE)?;
     write_world(dir, &world).map_err(named)?;
     println!(
-        "ready nodes={} silent={} refusing={} dir={}",
+        "ready nodes={} silent={} refusing={} zoo={} dir={}",
         world.nodes().len(),
         report::count_dead(&world, DeadKind::Silent),
         report::count_dead(&world, DeadKind::Refusing),
+        world.dens().len(),
         dir.display()
     );
     // Whoever started us need not read on.
@@ -147,6 +173,7 @@ fn params(arguments: &Arguments) -> WorldParams {
         nodes: arguments.nodes,
         silent,
         refusing: arguments.dead.saturating_sub(silent),
+        zoo: arguments.zoo,
         trb: arguments.trb.map(|trb| match trb {
             Trb::Number(nodes) => nodes,
             Trb::Share(share) => (arguments.nodes as f64 * share).round() as usize,
@@ -172,6 +199,7 @@ fn write_world(dir: &Path, world: &World) -> io::Result<()> {
         }
     }
     write(&dir.join("nodes.tsv"), |out| report::write_nodes(world, out))?;
+    write(&dir.join("zoo.tsv"), |out| report::write_zoo(world, out))?;
     write(&dir.join("dead.tsv"), |out| report::write_dead(world, out))?;
     write(&dir.join("seeds.txt"), |out| report::write_seeds(world, out))
 }

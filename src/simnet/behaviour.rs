@@ -57,6 +57,8 @@ pub enum Close {
     Fin,
     /// By a reset.
     Reset,
+    /// Not at all, but nothing more is sent: the other side may go on.
+    Half,
 }
 
 /// What the other side did wrong.
@@ -505,7 +507,7 @@ impl<H: Home> Conversation<H> {
 }
 
 impl Observations {
-    fn count(&mut self, command: Command) {
+    pub(super) fn count(&mut self, command: Command) {
         if let Some((_, times)) = self.commands.iter_mut().find(|(known, _)| *known == command) {
             *times += 1;
         } else if self.commands.len() < MOST_KEPT {
@@ -513,7 +515,7 @@ impl Observations {
         }
     }
 
-    fn fault(&mut self, fault: Fault) {
+    pub(super) fn fault(&mut self, fault: Fault) {
         if self.faults.len() < MOST_KEPT {
             self.faults.push(fault);
         }

@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! 1. Every node is told of by [`LIVE_COPIES`] other nodes that send peers, or by all of them.
-//! 2. Every dead address is told of by at least one node.
+//! 2. Every dead address, and every den of the zoo, is told of by at least one node.
 //! 3. From the seeds, through replies, every node is reached.
 //! 4. All replies of a node are equally long.
 //! 5. No entry leads to an address outside 127.0.0.0/8 that could be answered by a stranger: what is not
@@ -161,7 +161,7 @@ impl Knowledge {
         if !spec.sends_peers {
             return 0;
         }
-        let plain = wanted(spec, world.nodes().len(), world.dead().len());
+        let plain = wanted(spec, world.nodes().len(), world.others());
         let plain = plain.max(self.sure[node].len());
         let own = usize::from(spec.announces == Announces::InReply);
         (plain + own).min(spec.manner.most_peers().max(self.sure[node].len() + own))
@@ -198,7 +198,7 @@ impl Knowledge {
         let mut met: HashSet<u32> = known.iter().copied().collect();
         met.insert(node as u32);
         let alive = world.nodes().len() as u32;
-        let range = if tells_of_dead(spec) { alive + world.dead().len() as u32 } else { alive };
+        let range = if tells_of_dead(spec) { alive + world.others() as u32 } else { alive };
         if count * 2 < range as usize {
             while known.len() < count {
                 let at = rng.u32(0..range);
@@ -250,9 +250,13 @@ fn plain(world: &World, teller: &NodeSpec, at: usize, wall: u32, rng: &mut fastr
     match world.nodes().get(at) {
         Some(node) => Entry::ipv4(node.address, node.services, time),
         None => {
-            let dead = &world.dead()[at - world.nodes().len()];
+            let other = at - world.nodes().len();
+            let address = match world.dead().get(other) {
+                Some(dead) => dead.address,
+                None => world.dens()[other - world.dead().len()].address,
+            };
             let services = [1033, 3081, 3081, 3145, 1, 0][rng.usize(0..6)];
-            Entry::ipv4(dead.address, services, time)
+            Entry::ipv4(address, services, time)
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::crawl::address::Address;
 use crate::simnet::knowledge::Entry;
 use crate::simnet::world::{DeadKind, NodeSpec, World};
+use crate::simnet::zoo::Beast;
 
 /// Where nodes live: what a conversation asks for.
 pub trait Home: fmt::Debug {
@@ -27,6 +28,11 @@ pub trait Home: fmt::Debug {
     /// The entries of a node's reply to its `round`th `getaddr`, at calendar time `wall`. Empty for a node
     /// that sends no peers.
     fn reply(&self, node: usize, round: u64, wall: u32) -> Vec<Entry>;
+
+    /// The beast that lives at this place; `None` for everybody else.
+    fn beast(&self, _place: usize) -> Option<&Beast> {
+        None
+    }
 }
 
 /// A network that can be dialled in virtual time.
@@ -48,7 +54,7 @@ pub enum Answer {
     Silence,
     /// A refusal, after so long.
     Refusal(Duration),
-    /// This node accepts, after so long.
+    /// Who has this place accepts, after so long.
     Accepted(Duration, usize),
 }
 
@@ -80,12 +86,19 @@ impl Home for World {
     fn reply(&self, node: usize, round: u64, wall: u32) -> Vec<Entry> {
         Self::reply(self, node, round, wall)
     }
+
+    fn beast(&self, place: usize) -> Option<&Beast> {
+        Self::beast(self, place)
+    }
 }
 
 impl Network for World {
     fn dial(&self, address: Address, _: Duration, rng: &mut fastrand::Rng) -> Answer {
         if let Some(node) = self.find(address) {
             return Answer::Accepted(self.spec(node).rtt.mul_f64(self.params().latency), node);
+        }
+        if let Some(place) = self.find_den(address) {
+            return Answer::Accepted(DEN_RTT.mul_f64(self.params().latency), place);
         }
         match self.find_dead(address).map(|at| self.dead()[at].kind) {
             Some(DeadKind::Refusing) => Answer::refusal(rng),
@@ -95,10 +108,13 @@ impl Network for World {
 
     fn place(&self, address: Address) -> Option<usize> {
         let dead = || self.find_dead(address).map(|at| self.nodes().len() + at);
-        self.find(address).or_else(dead)
+        self.find(address).or_else(dead).or_else(|| self.find_den(address))
     }
 
     fn seed_addresses(&self) -> Vec<Address> {
         self.seeds().iter().map(|seed| self.nodes()[*seed].address).collect()
     }
 }
+
+/// The round trip time to a beast.
+const DEN_RTT: Duration = Duration::from_millis(60);

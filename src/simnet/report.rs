@@ -16,6 +16,10 @@ use crate::watchglass::text;
 pub struct Report {
     /// Connections to each node, by its place in [`World::nodes`].
     pub connections: Vec<u64>,
+    /// Connections to each den of the zoo, by its place in [`World::dens`].
+    pub den_connections: Vec<u64>,
+    /// The place of the first den, as conversations count them.
+    first_den: usize,
     /// Connections to nodes that are open now.
     pub open: u64,
     /// The most that were open at the same time.
@@ -51,6 +55,8 @@ impl Report {
     pub fn new(world: &World) -> Self {
         Self {
             connections: vec![0; world.nodes().len()],
+            den_connections: vec![0; world.dens().len()],
+            first_den: world.nodes().len() + world.dead().len(),
             open: 0,
             most_at_once: 0,
             bans: 0,
@@ -64,9 +70,13 @@ impl Report {
         }
     }
 
-    /// A connection to a node was made.
-    pub fn connected(&mut self, node: usize) {
-        if let Some(connections) = self.connections.get_mut(node) {
+    /// A connection was made to the node or beast at this place.
+    pub fn connected(&mut self, place: usize) {
+        let count = match place.checked_sub(self.first_den) {
+            Some(den) => self.den_connections.get_mut(den),
+            None => self.connections.get_mut(place),
+        };
+        if let Some(connections) = count {
             *connections += 1;
         }
     }
@@ -82,7 +92,8 @@ impl Report {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// A connection to a node ended, with so many whole replies.
+    /// A connection to a node ended, with so many whole replies; or one to a beast, which counts for what the
+    /// other side said alone.
     pub fn ended(&mut self, world: &World, node: usize, seen: &Observations, whole_replies: u64) {
         for (command, times) in &seen.commands {
             let name = command.to_string();
@@ -131,7 +142,11 @@ impl Report {
                 "distinct_addresses",
                 self.connections.iter().filter(|times| **times > 0).count() as u64,
             ),
-            ("most_connections_per_address", self.connections.iter().copied().max().unwrap_or(0)),
+            (
+                "most_connections_per_address",
+                self.connections.iter().chain(&self.den_connections).copied().max().unwrap_or(0),
+            ),
+            ("zoo_connections", self.den_connections.iter().sum()),
             ("most_at_once", self.most_at_once),
             ("asked", all(|asked| asked.asked)),
             ("whole_replies", all(|asked| asked.whole_replies)),
@@ -161,15 +176,17 @@ impl Report {
         Ok(())
     }
 
-    /// Writes `connections.tsv`: every node with the number of connections to it.
+    /// Writes `connections.tsv`: every node and den with the number of connections to it.
     ///
     /// # Errors
     ///
     /// Those of `out`.
     pub fn write_connections(&self, world: &World, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "host\tport\tconnections")?;
-        for (node, connections) in world.nodes().iter().zip(&self.connections) {
-            writeln!(out, "{}\t{}\t{connections}", node.address.ip(), node.address.port())?;
+        let nodes = world.nodes().iter().map(|node| node.address).zip(&self.connections);
+        let dens = world.dens().iter().map(|den| den.address).zip(&self.den_connections);
+        for (address, connections) in nodes.chain(dens) {
+            writeln!(out, "{}\t{}\t{connections}", address.ip(), address.port())?;
         }
         Ok(())
     }
@@ -213,6 +230,47 @@ pub fn write_dead(world: &World, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "host\tport\tkind")?;
     for dead in world.dead() {
         writeln!(out, "{}\t{}\t{}", dead.address.ip(), dead.address.port(), dead.kind.name())?;
+    }
+    Ok(())
+}
+
+/// Writes `zoo.tsv`: every den of the zoo, with what must be recorded of it. `\N` is null: no field can be
+/// that, since text has its backslashes doubled. `recorded`: of the addresses of this host at most so many.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write_zoo(world: &World, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "host\tport\tbeast\toutcome\tprotocol_version\tuser_agent\tservices\tstart_height\trelay\tspecies\t\
+         recorded\tstatement"
+    )?;
+    for den in world.dens() {
+        let Some(beast) = world.beasts().get(den.beast) else { continue };
+        let null = || "\\N".to_owned();
+        let fields = match beast.said() {
+            None => [null(), null(), null(), null(), null(), null()],
+            Some(said) => [
+                said.protocol_version.to_string(),
+                said.text().unwrap_or_else(null),
+                (said.services as i64).to_string(),
+                said.start_height.map_or_else(null, |height| height.to_string()),
+                said.relay.map_or_else(null, |relay| if relay { "t" } else { "f" }.to_owned()),
+                said.species().to_owned(),
+            ],
+        };
+        writeln!(
+            out,
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}",
+            den.address.ip(),
+            den.address.port(),
+            beast.name,
+            beast.outcome(),
+            fields.join("\t"),
+            beast.recorded,
+            beast.statement(),
+        )?;
     }
     Ok(())
 }

@@ -7,13 +7,14 @@
 //! 2. A connection counts as open only if it lasts 2 ms, and only after the ends of all connections that
 //!    ended before it was made have been seen (the kernel may hand them over late, but not so late): so
 //!    `most_at_once` is never more than what the crawler had open.
-//! 3. Everything that a connection holds is bounded by the conversation's own bounds.
+//! 3. Everything that a connection holds is bounded by the conversation's own bounds, and so is what is sent
+//!    in one turn: a beast that floods starves nobody.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,10 +24,11 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
 use crate::crawl::address::Address;
-use crate::simnet::behaviour::{Close, Conversation};
+use crate::simnet::behaviour::Close;
 use crate::simnet::knowledge::mix;
 use crate::simnet::report::Report;
 use crate::simnet::sockets;
+use crate::simnet::talk::Talk;
 use crate::simnet::world::{DeadKind, World};
 
 /// Whatever is registered under this token ends [`Server::run`] when it has an event.
@@ -62,7 +64,9 @@ struct Listener {
 struct Connection {
     stream: TcpStream,
     from: Ipv4Addr,
-    conversation: Conversation,
+    talk: Talk,
+    /// Whether its sending half was ended.
+    is_half: bool,
     output: Vec<u8>,
     sent: usize,
     /// Replies that the kernel has taken to the last byte, and when it took the last one.
@@ -136,16 +140,15 @@ impl Server {
     ///
     /// If ports are taken, files too few, or sockets fail.
     pub fn open(world: Arc<World>) -> Result<Self, ServeError> {
+        let nodes = world.nodes().iter().map(|node| node.address);
+        let answering: Vec<Address> =
+            nodes.chain(world.dens().iter().map(|den| den.address)).collect();
         let shared_ports: HashSet<u16> = {
-            let used: HashSet<u16> = world.nodes().iter().map(|node| node.address.port()).collect();
+            let used: HashSet<u16> = answering.iter().map(|address| address.port()).collect();
             world.shared_ports().iter().copied().filter(|port| used.contains(port)).collect()
         };
-        let alone: Vec<Address> = world
-            .nodes()
-            .iter()
-            .map(|node| node.address)
-            .filter(|address| !shared_ports.contains(&address.port()))
-            .collect();
+        let alone = answering.into_iter().filter(|at| !shared_ports.contains(&at.port()));
+        let alone: Vec<Address> = alone.collect();
         let silent: Vec<Address> = dead(&world, DeadKind::Silent).collect();
         let needed = (shared_ports.len() + alone.len() + silent.len()) as u64 + SPARE_FILES;
         let limit = sockets::raise_open_files();
@@ -297,7 +300,8 @@ impl Server {
             self.report.foreign += 1;
             return;
         }
-        let Some(node) = self.world.find(Address::from(to)) else {
+        let to = Address::from(to);
+        let Some(node) = self.world.find(to).or_else(|| self.world.find_den(to)) else {
             self.report.stray += 1;
             sockets::reset(&stream);
             return;
@@ -309,7 +313,11 @@ impl Server {
         self.report.turned_away += u64::from(banned);
         let seed = mix(self.world.params().seed, node as u64, self.accepted);
         let rng = fastrand::Rng::with_seed(seed);
-        let conversation = Conversation::new(self.world.clone(), node, banned, now, rng);
+        let talk = Talk::new(self.world.clone(), node, banned, now, rng);
+        if talk.is_beast() {
+            // Each of its pieces is a segment. Where it fails, some of them are merged.
+            let _ = stream.set_nodelay(true);
+        }
         let entry = self.connections.vacant_entry();
         let key = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -317,7 +325,8 @@ impl Server {
         entry.insert(Connection {
             stream,
             from,
-            conversation,
+            talk,
+            is_half: false,
             output: Vec::new(),
             sent: 0,
             flushed: 0,
@@ -355,7 +364,7 @@ impl Server {
         loop {
             match connection.stream.read(&mut self.buffer) {
                 Ok(0) => return self.end(key, self.connections[key].flushed),
-                Ok(read) => connection.conversation.handle_bytes(&self.buffer[..read], now),
+                Ok(read) => connection.talk.handle_bytes(&self.buffer[..read], now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
@@ -387,24 +396,33 @@ impl Server {
     /// Sends what is due, ends what is over, sets the timer.
     fn drive(&mut self, key: usize, now: Duration) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.conversation.handle_timeout(now);
+        connection.talk.handle_timeout(now);
         if connection.send(now).is_err() {
             let whole = connection.flushed;
             return self.end(key, whole);
         }
-        if let Some(close) = connection.conversation.wants_close() {
-            if connection.conversation.observations().banned
-                && self.bans.insert((connection.conversation.node(), connection.from))
-            {
-                self.report.bans += 1;
+        match connection.talk.wants_close() {
+            None => {}
+            Some(Close::Half) if connection.output.is_empty() && !connection.is_half => {
+                connection.is_half = true;
+                // Where it fails, the other side is gone, which shows when it is read.
+                let _ = connection.stream.shutdown(Shutdown::Write);
             }
-            if close == Close::Reset {
-                sockets::reset(&connection.stream);
+            Some(Close::Half) => {}
+            Some(close) => {
+                if connection.talk.observations().banned
+                    && self.bans.insert((connection.talk.place(), connection.from))
+                {
+                    self.report.bans += 1;
+                }
+                if close == Close::Reset {
+                    sockets::reset(&connection.stream);
+                }
+                let whole = connection.flushed;
+                return self.end(key, whole);
             }
-            let whole = connection.flushed;
-            return self.end(key, whole);
         }
-        let next = connection.conversation.poll_timeout();
+        let next = connection.talk.poll_timeout();
         // While output is stuck, writable events drive it.
         let next = next.filter(|_| connection.output.is_empty());
         if let Some(due) = next
@@ -417,8 +435,7 @@ impl Server {
 
     fn end(&mut self, key: usize, whole_replies: u64) {
         if let Some(connection) = self.connections.try_remove(key) {
-            let conversation = connection.conversation;
-            let (node, seen) = (conversation.node(), conversation.observations());
+            let (node, seen) = (connection.talk.place(), connection.talk.observations());
             self.report.ended(&self.world, node, seen, whole_replies);
             if connection.counted {
                 self.report.closed();
@@ -428,8 +445,7 @@ impl Server {
 
     fn finish(mut self) -> Report {
         for connection in self.connections.drain() {
-            let conversation = connection.conversation;
-            let (node, seen) = (conversation.node(), conversation.observations());
+            let (node, seen) = (connection.talk.place(), connection.talk.observations());
             self.report.ended(&self.world, node, seen, connection.flushed);
         }
         self.report
@@ -449,20 +465,20 @@ impl Connection {
                     Err(error) => return Err(error),
                 }
             }
-            let replies = self.conversation.observations().replies;
+            let replies = self.talk.observations().replies;
             if self.flushed < replies {
                 self.flushed = replies;
                 self.flushed_at = now;
             }
             self.output.clear();
             self.sent = 0;
-            match self.conversation.poll_transmit(now) {
+            match self.talk.poll_transmit(now) {
                 Some(bytes) => self.output = bytes,
                 None => return Ok(()),
             }
             // Handshakes are many small messages: they leave in one packet.
             while self.output.len() < TOGETHER
-                && let Some(bytes) = self.conversation.poll_transmit(now)
+                && let Some(bytes) = self.talk.poll_transmit(now)
             {
                 self.output.extend_from_slice(&bytes);
             }

@@ -25,8 +25,8 @@ use crate::crawl::stats::Limit;
 use crate::crawl::target::Target;
 use crate::crawl::time::{Now, UnixTime};
 use crate::crawl::timer::Timers;
-use crate::simnet::behaviour::Conversation;
 use crate::simnet::network::{Answer, Network};
+use crate::simnet::talk::Talk;
 use crate::simnet::tally::Tally;
 use crate::simnet::world::World;
 
@@ -71,7 +71,7 @@ enum Link<N: Network> {
     /// The node accepts then.
     Accepting(Duration, usize),
     /// Connected.
-    Open(Box<Conversation<N>>),
+    Open(Box<Talk<N>>),
 }
 
 #[derive(Debug)]
@@ -410,7 +410,7 @@ impl<N: Network> Simulation<N> {
             Link::Accepting(at, node) if at <= now.mono && !session.probe.is_done() => {
                 let rng = fastrand::Rng::with_seed(self.rng.u64(..));
                 let home = Arc::clone(&self.network);
-                let conversation = Conversation::new(home, node, false, now.mono, rng);
+                let conversation = Talk::new(home, node, false, now.mono, rng);
                 session.link = Link::Open(Box::new(conversation));
                 session.probe.handle_connected(now);
             }
@@ -504,7 +504,7 @@ impl Met {
 /// Carries bytes between the two ends; with `rng`, in pieces of random length.
 fn converse<N: Network>(
     probe: &mut Probe,
-    conversation: &mut Conversation<N>,
+    conversation: &mut Talk<N>,
     now: Now,
     mut rng: Option<&mut fastrand::Rng>,
     tally: &mut Tally,

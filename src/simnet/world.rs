@@ -7,6 +7,7 @@
 //! 2. No two addresses are equal; all lie in `net` and none in 127.0.0.0/16, from where the crawler calls.
 //! 3. A refusing address never has a port that is served for all of 127.0.0.0/8 ([`World::shared_ports`]).
 //! 4. Every node can be reached from the seeds, whatever the nodes that send no peers.
+//! 5. A zoo changes neither the nodes nor the dead nor the seeds.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::crawl::address::Address;
 use crate::simnet::distribution::{Distributions, Weighted};
 use crate::simnet::knowledge::{Entry, Knowledge};
 use crate::simnet::manner::{Announces, Manner};
+use crate::simnet::zoo::{self, Beast};
 
 /// What a world is made from.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct WorldParams {
     pub refusing: usize,
     /// How many of the nodes are TRB; `None`: 1 %, and at least one of every known user agent.
     pub trb: Option<usize>,
+    /// How many of each beast of the zoo there are.
+    pub zoo: usize,
     /// How many nodes the crawl starts from.
     pub seeds: usize,
     /// Which share of the nodes has no peers to send; no TRB node, rare node or seed is among them.
@@ -61,6 +65,7 @@ impl Default for WorldParams {
             silent: 4980,
             refusing: 1020,
             trb: None,
+            zoo: 0,
             seeds: 20,
             mute_share: 0.28,
             odd_share: 0.02,
@@ -133,6 +138,15 @@ impl DeadKind {
     }
 }
 
+/// An address where a beast of the zoo lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Den {
+    /// The address.
+    pub address: Address,
+    /// Which beast, by its place in [`World::beasts`].
+    pub beast: usize,
+}
+
 /// Why a world cannot be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -175,10 +189,13 @@ pub struct World {
     params: WorldParams,
     nodes: Vec<NodeSpec>,
     dead: Vec<Dead>,
+    beasts: Vec<Beast>,
+    dens: Vec<Den>,
     seeds: Vec<usize>,
     shared_ports: Vec<u16>,
     by_address: HashMap<Address, usize>,
     dead_by_address: HashMap<Address, usize>,
+    dens_by_address: HashMap<Address, usize>,
     knowledge: Knowledge,
 }
 
@@ -202,14 +219,19 @@ impl World {
         let dead = draw::dead(params, &mut places, &mut rng)?;
         rng.shuffle(&mut nodes);
         let seeds = draw::seeds(params, &mut nodes, &mut rng);
-        let knowledge = Knowledge::draw(&nodes, dead.len(), &seeds, &mut rng)?;
+        let beasts = if params.zoo > 0 { zoo::all() } else { Vec::new() };
+        let dens = draw::dens(params, &beasts, &mut places)?;
+        let knowledge = Knowledge::draw(&nodes, dead.len() + dens.len(), &seeds, &mut rng)?;
         Ok(Self {
             params: params.clone(),
             by_address: nodes.iter().enumerate().map(|(at, node)| (node.address, at)).collect(),
             dead_by_address: dead.iter().enumerate().map(|(at, dead)| (dead.address, at)).collect(),
+            dens_by_address: dens.iter().enumerate().map(|(at, den)| (den.address, at)).collect(),
             shared_ports: places.shared_ports,
             nodes,
             dead,
+            beasts,
+            dens,
             seeds,
             knowledge,
         })
@@ -230,6 +252,21 @@ impl World {
         &self.dead
     }
 
+    /// The kinds of beasts; none without a zoo.
+    pub fn beasts(&self) -> &[Beast] {
+        &self.beasts
+    }
+
+    /// All addresses where beasts live.
+    pub fn dens(&self) -> &[Den] {
+        &self.dens
+    }
+
+    /// How many addresses have no node: the dead, and behind them the dens.
+    pub fn others(&self) -> usize {
+        self.dead.len() + self.dens.len()
+    }
+
     /// Which of the nodes a crawl starts from, by their places in [`World::nodes`].
     pub fn seeds(&self) -> &[usize] {
         &self.seeds
@@ -248,6 +285,22 @@ impl World {
     /// The place of a dead address in [`World::dead`].
     pub fn find_dead(&self, address: Address) -> Option<usize> {
         self.dead_by_address.get(&address).copied()
+    }
+
+    /// The place of the den at an address, counted behind the nodes and the dead.
+    pub fn find_den(&self, address: Address) -> Option<usize> {
+        let den = self.dens_by_address.get(&address)?;
+        Some(self.nodes.len() + self.dead.len() + den)
+    }
+
+    /// The den at a place, counted in the same way.
+    pub fn den(&self, place: usize) -> Option<&Den> {
+        self.dens.get(place.checked_sub(self.nodes.len() + self.dead.len())?)
+    }
+
+    /// The beast at a place, counted in the same way.
+    pub fn beast(&self, place: usize) -> Option<&Beast> {
+        self.beasts.get(self.den(place)?.beast)
     }
 
     /// The entries of a node's reply to its `round`th `getaddr`, at calendar time `wall`. Empty for a

@@ -3,12 +3,15 @@
 //! Layer 2: pure. Order of the draws is part of a seed's meaning: every node is drawn in one go, so that
 //! a larger network is not the smaller one with more behind it, but an equal one is equal.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Dead, DeadKind, NodeSpec, Places, WorldError, WorldParams};
+use super::{Dead, DeadKind, Den, NodeSpec, Places, WorldError, WorldParams};
 use crate::crawl::address::Address;
 use crate::simnet::distribution::Distributions;
+use crate::simnet::knowledge::mix;
 use crate::simnet::manner::{Announces, Manner};
+use crate::simnet::zoo::Beast;
 
 /// What one kind of node says of itself; a drawn one, or one of the lists below.
 struct Claims {
@@ -171,6 +174,37 @@ pub(super) fn dead(
     Ok(dead)
 }
 
+/// The dens of the zoo, from a generator of their own: the rest of the world is the same without them.
+pub(super) fn dens(
+    params: &WorldParams,
+    beasts: &[Beast],
+    places: &mut Places,
+) -> Result<Vec<Den>, WorldError> {
+    let mut rng = fastrand::Rng::with_seed(mix(params.seed, u64::MAX, 0));
+    let mut dens = Vec::new();
+    for _ in 0..params.zoo {
+        for (beast, Beast { ports, .. }) in beasts.iter().enumerate() {
+            let ip = places.ip(&mut rng)?;
+            if *ports == 1 {
+                let address = Address::new(ip, places.port(&mut rng));
+                dens.push(Den { address, beast });
+                continue;
+            }
+            let mut drawn = BTreeSet::new();
+            for _ in 0..PORT_TRIES {
+                if drawn.len() < *ports {
+                    drawn.insert(places.rare_port(&mut rng));
+                }
+            }
+            dens.extend(
+                drawn.into_iter().map(|port| Den { address: Address::new(ip, port), beast }),
+            );
+        }
+    }
+    rng.shuffle(&mut dens);
+    Ok(dens)
+}
+
 /// Some nodes that send peers, the first few of them TRB.
 pub(super) fn seeds(
     params: &WorldParams,
@@ -258,3 +292,5 @@ const RARE: [Rare; 21] = [
 const SAME_IP_SHARE: f64 = 0.012;
 const BLOCKS_ONLY_SHARE: f64 = 0.015;
 const TRB_SEEDS: usize = 3;
+/// Rare ports are drawn until a host has as many different ones as it should have.
+const PORT_TRIES: usize = 2_000;

@@ -1,0 +1,282 @@
+//! The zoo of the simulated network: every bad behaviour is recorded as its statement says, in virtual time
+//! and by the real program; and `probe` and `poll` survive it too.
+//!
+//! `BITDASH_SEED=0x..` replays one seed, `BITDASH_SEEDS=n` tries more of them; a failure names its seed.
+
+#![allow(clippy::disallowed_methods)] // tests watch real programs and wait for them
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitdash::commands::crawl::params::Params;
+use bitdash::crawl::address::Address;
+use bitdash::crawl::batch::{FailedRow, NodeRow, Status};
+use bitdash::crawl::filter::Filter;
+use bitdash::io::config::Config;
+use bitdash::simnet::simulation::{Simulation, SimulationParams};
+use bitdash::simnet::world::{World, WorldParams};
+use bitdash::simnet::zoo::{self, Beast};
+use support::crawl::{Crawl, Simnet};
+use support::{Cluster, Database};
+
+// --- Virtual time -------------------------------------------------------------------------------------------------
+
+/// A crawl with the default configuration, but for its sockets and the belt.
+fn params(seed: u64, splits_bytes: bool) -> SimulationParams {
+    let filter = Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]);
+    let Params { crawler, recorder, probe, writer } = Params::new(&Config::default(), filter, 100);
+    let flush_interval = writer.flush_interval;
+    SimulationParams { seed, crawler, recorder, probe, flush_interval, splits_bytes }
+}
+
+fn seeds() -> Vec<u64> {
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        match text.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16).ok(),
+            None => text.parse().ok(),
+        }
+    };
+    match number("BITDASH_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("BITDASH_SEEDS").unwrap_or(4)).collect(),
+    }
+}
+
+/// What became of every address: the newest rows.
+#[derive(Default)]
+struct Map {
+    nodes: BTreeMap<Address, NodeRow>,
+    failed: BTreeMap<Address, FailedRow>,
+}
+
+fn crawl(world: &Arc<World>, params: SimulationParams) -> Map {
+    let seed = params.seed;
+    let mut simulation = Simulation::new(Arc::clone(world), params);
+    assert!(simulation.run_passes(1, Duration::from_secs(7_200)), "seed {seed:#x} never ends");
+    assert_eq!((simulation.bans, simulation.faults), (0, 0), "seed {seed:#x}");
+    assert!(simulation.strays.is_empty(), "seed {seed:#x}: {:?}", simulation.strays);
+    let mut map = Map::default();
+    for batch in simulation.take_batches() {
+        map.nodes.extend(batch.nodes);
+        map.failed.extend(batch.failed);
+    }
+    map
+}
+
+/// What is recorded of an address, in the words of a statement.
+fn recorded(map: &Map, address: Address) -> String {
+    if let Some(row) = map.nodes.get(&address) {
+        let version = &row.seen.as_ref().expect("a node was seen").version;
+        assert_eq!(row.status, Status::Up);
+        return format!(
+            "{} {} {:?} {} {:?} {:?}",
+            row.last_outcome,
+            version.protocol_version,
+            version.user_agent,
+            version.services,
+            version.start_height,
+            version.relay
+        );
+    }
+    map.failed.get(&address).map_or("nothing".to_owned(), |row| row.last_outcome.to_string())
+}
+
+fn stated(beast: &Beast) -> String {
+    match beast.said() {
+        None => beast.outcome().to_string(),
+        Some(said) => format!(
+            "responded {} {:?} {} {:?} {:?}",
+            said.protocol_version,
+            said.text(),
+            said.services,
+            said.start_height,
+            said.relay
+        ),
+    }
+}
+
+/// Every den is recorded as its beast's statement says, every honest node too, and nothing else.
+fn check_map(world: &World, map: &Map, seed: u64) {
+    let mut wrong = Vec::new();
+    let mut recorded_of: BTreeMap<&str, usize> = BTreeMap::new();
+    for den in world.dens() {
+        let beast = &world.beasts()[den.beast];
+        let found = recorded(map, den.address);
+        if found == "nothing" && beast.recorded < beast.ports {
+            continue;
+        }
+        *recorded_of.entry(beast.name).or_default() += 1;
+        if found != stated(beast) {
+            wrong.push(format!("{}: {found}, should be {}", beast.name, stated(beast)));
+        }
+    }
+    for beast in world.beasts() {
+        let found = recorded_of.get(beast.name).copied().unwrap_or(0);
+        let expected = beast.recorded * world.params().zoo;
+        if found != expected {
+            wrong.push(format!("{}: {found} of {expected} addresses recorded", beast.name));
+        }
+    }
+    assert!(wrong.is_empty(), "seed {seed:#x}: {} wrong records: {wrong:#?}", wrong.len());
+    for node in world.nodes() {
+        let row = map.nodes.get(&node.address);
+        let row = row.unwrap_or_else(|| panic!("seed {seed:#x}: {} is missing", node.address));
+        assert_eq!(row.status, Status::Up, "seed {seed:#x}: {}", node.address);
+    }
+    let strangers = |address: &&Address| {
+        world.find(**address).is_none()
+            && world.find_den(**address).is_none()
+            && world.find_dead(**address).is_none()
+    };
+    let known: BTreeSet<&Address> = map.nodes.keys().chain(map.failed.keys()).collect();
+    assert_eq!(known.into_iter().filter(strangers).count(), 0, "seed {seed:#x}: strangers");
+}
+
+fn world(seed: u64, copies: usize) -> Arc<World> {
+    let params = WorldParams {
+        seed,
+        nodes: 150,
+        silent: 40,
+        refusing: 20,
+        zoo: copies,
+        ..WorldParams::default()
+    };
+    Arc::new(World::generate(&params).unwrap())
+}
+
+#[test]
+fn every_beast_is_recorded_as_stated_under_every_seed() {
+    for seed in seeds() {
+        let world = world(seed, 1);
+        check_map(&world, &crawl(&world, params(seed, false)), seed);
+    }
+}
+
+#[test]
+fn bytes_in_pieces_change_no_record() {
+    for seed in seeds() {
+        let world = world(seed, 2);
+        check_map(&world, &crawl(&world, params(seed, true)), seed);
+    }
+}
+
+#[test]
+fn the_zoo_is_as_large_as_it_should_be_and_every_beast_states_what_it_is() {
+    let beasts = zoo::all();
+    assert!(beasts.len() >= 30, "{} beasts", beasts.len());
+    let names: BTreeSet<&str> = beasts.iter().map(|beast| beast.name).collect();
+    assert_eq!(names.len(), beasts.len(), "a name is used twice");
+    for beast in &beasts {
+        let statement = beast.statement();
+        assert!(statement.bytes().all(|byte| matches!(byte, 0x20..=0x7e)), "{statement}");
+        assert!(!beast.does.ends_with('.') && !beast.does.contains(". "), "{statement}");
+        assert!(beast.name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'0'..=b'9')));
+    }
+}
+
+// --- The real program ---------------------------------------------------------------------------------------------
+
+/// Every row of `nodes.tsv` and of `zoo.tsv` stands in the database as it is served, and nothing else does.
+fn check_database(database: &Database, simnet: &Simnet) {
+    let null =
+        |text: &str| if matches!(text, "" | "\\N") { "-".to_owned() } else { text.to_owned() };
+    let sql = "SELECT host(host), port, protocol_version, coalesce(user_agent, '\\N'), services, start_height, relay,
+        species FROM nodes WHERE status = 'up' AND last_outcome = 'responded' AND failures = 0";
+    let mut found: BTreeSet<String> = database.rows(sql).into_iter().collect();
+    let all = found.len();
+    assert_eq!(all.to_string(), database.value("SELECT count(*) FROM nodes"), "all are up");
+    let failed = "SELECT host(host) || ' ' || port, last_outcome, failures FROM candidates";
+    let mut failed: BTreeSet<String> = database.rows(failed).into_iter().collect();
+    let mut wrong = Vec::new();
+    for node in simnet.table("nodes.tsv") {
+        let row = [
+            node["host"].clone(),
+            node["port"].clone(),
+            node["protocol_version"].clone(),
+            node["user_agent"].clone(),
+            node["services"].clone(),
+            null(&node["start_height"]),
+            null(&node["relay"]),
+            node["species"].clone(),
+        ];
+        if !found.remove(&row.join("|")) {
+            wrong.push(format!("an honest node: {}", row.join("|")));
+        }
+    }
+    let mut many: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
+    for den in simnet.table("zoo.tsv") {
+        let host = (den["host"].clone(), den["beast"].clone());
+        let (seen, most) = many.entry(host).or_default();
+        *most = den["recorded"].parse().unwrap();
+        let is_there = if den["outcome"] == "responded" {
+            let row = [
+                den["host"].clone(),
+                den["port"].clone(),
+                den["protocol_version"].clone(),
+                den["user_agent"].clone(),
+                den["services"].clone(),
+                null(&den["start_height"]),
+                null(&den["relay"]),
+                den["species"].clone(),
+            ];
+            found.remove(&row.join("|"))
+        } else {
+            failed.remove(&format!("{} {}|{}|1", den["host"], den["port"], den["outcome"]))
+        };
+        *seen += usize::from(is_there);
+    }
+    for ((host, beast), (seen, most)) in many {
+        if seen != most {
+            let sql = format!(
+                "SELECT 'node', port, user_agent, protocol_version, services, start_height, relay FROM nodes
+                 WHERE host = '{host}' UNION ALL SELECT 'candidate', port, last_outcome, failures, NULL, NULL, NULL
+                 FROM candidates WHERE host = '{host}'"
+            );
+            wrong.push(format!("{beast}: {seen} of {most} rows: {:?}", database.rows(&sql)));
+        }
+    }
+    for dead in simnet.table("dead.tsv") {
+        let outcome = if dead["kind"] == "silent" { "connect_timeout" } else { "refused" };
+        if !failed.remove(&format!("{} {}|{outcome}|1", dead["host"], dead["port"])) {
+            wrong.push(format!("a dead address: {}:{}", dead["host"], dead["port"]));
+        }
+    }
+    assert!(
+        wrong.is_empty() && found.is_empty() && failed.is_empty(),
+        "wrong {wrong:#?}, extra {found:#?} {failed:#?}"
+    );
+}
+
+#[test]
+fn the_real_program_records_the_zoo_as_stated_and_its_log_stays_clean() {
+    let args = ["--nodes", "200", "--dead", "100", "--zoo", "2", "--time-scale", "0.05"];
+    let simnet = Simnet::start(&args);
+    let database = Cluster::shared().database();
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &["log.level = \"trace\""]);
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    check_database(&database, &simnet);
+
+    let log = crawl.log();
+    let is_clean = |c: char| c == '\n' || matches!(c, ' '..='~');
+    assert!(
+        log.chars().all(is_clean),
+        "{:?}",
+        log.lines().find(|line| !line.chars().all(is_clean))
+    );
+    for line in log.lines() {
+        // Every line begins with our own time: none begins with a stranger's words.
+        assert!(line.starts_with("20") && line.contains(" ["), "{line}");
+        assert!(!line.contains(" stats pass=666") && !line.contains("] forged"), "{line}");
+    }
+    let account = simnet.stop();
+    assert_eq!(account.number("protocol_faults"), 0);
+    assert_eq!(account.number("bans") + account.number("stray") + account.number("foreign"), 0);
+    assert!(account.number("most_connections_per_address") <= 1);
+    let commands: BTreeSet<&str> =
+        account.figures.keys().filter_map(|key| key.strip_prefix("command.")).collect();
+    assert_eq!(commands, BTreeSet::from(["getaddr", "verack", "version"]));
+}
