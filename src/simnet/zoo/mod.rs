@@ -19,9 +19,15 @@ pub use act::Act;
 pub use antics::Antics;
 
 mod act;
+mod agents;
 mod antics;
+mod endings;
+mod frames;
+mod layouts;
+mod peers;
 mod silence;
 mod strangers;
+mod streams;
 
 /// A bad behaviour.
 #[derive(Clone, Debug)]
@@ -152,7 +158,16 @@ impl Beast {
 
 /// All beasts, in the order of their tables.
 pub fn all() -> Vec<Beast> {
-    let tables = [silence::beasts(), strangers::beasts()];
+    let tables = [
+        silence::beasts(),
+        strangers::beasts(),
+        frames::beasts(),
+        streams::beasts(),
+        layouts::beasts(),
+        agents::beasts(),
+        endings::beasts(),
+        peers::beasts(),
+    ];
     let all: Vec<Beast> = tables.into_iter().flatten().collect();
     let names: BTreeSet<&str> = all.iter().map(|beast| beast.name).collect();
     debug_assert_eq!(names.len(), all.len(), "a name is used twice");
