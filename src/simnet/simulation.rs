@@ -71,7 +71,7 @@ enum Link<N: Network> {
     /// The node accepts then.
     Accepting(Duration, usize),
     /// Connected.
-    Open(Box<Talk<N>>),
+    Open(Talk<N>),
 }
 
 #[derive(Debug)]
@@ -411,7 +411,7 @@ impl<N: Network> Simulation<N> {
                 let rng = fastrand::Rng::with_seed(self.rng.u64(..));
                 let home = Arc::clone(&self.network);
                 let conversation = Talk::new(home, node, false, now.mono, rng);
-                session.link = Link::Open(Box::new(conversation));
+                session.link = Link::Open(conversation);
                 session.probe.handle_connected(now);
             }
             _ => {}

@@ -16,7 +16,7 @@ pub enum Talk<H: Home = World> {
     /// A node.
     Node(Box<Conversation<H>>),
     /// A beast.
-    Beast(Antics<H>),
+    Beast(Box<Antics<H>>),
 }
 
 impl<H: Home> Talk<H> {
@@ -29,7 +29,7 @@ impl<H: Home> Talk<H> {
         rng: fastrand::Rng,
     ) -> Self {
         if home.beast(place).is_some() {
-            return Self::Beast(Antics::new(home, place, now));
+            return Self::Beast(Box::new(Antics::new(home, place, now)));
         }
         Self::Node(Box::new(Conversation::new(home, place, banned, now, rng)))
     }

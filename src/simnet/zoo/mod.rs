@@ -133,7 +133,7 @@ impl Beast {
     /// What it does and what must be recorded of it, in one sentence.
     pub fn statement(&self) -> String {
         let record = match self.said() {
-            None => format!("a failure, {}, and no node", self.outcome()),
+            None => format!("{}, and as no node", self.outcome()),
             Some(said) => {
                 let or_nothing = |value: Option<String>| value.unwrap_or("not sent".to_owned());
                 let mut agent = said.text();
@@ -152,7 +152,7 @@ impl Beast {
                 )
             }
         };
-        format!("{}; recorded must be: {record}", self.does)
+        format!("{}: must be recorded as {record}", self.does)
     }
 }
 
