@@ -6,11 +6,9 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +16,7 @@ use bitdash::lookup::{services, species};
 use bitdash::watchglass::{Decoder, Magic, Message, text};
 use serde_json::Value;
 use support::crawl::Simnet;
-use tempfile::TempDir;
+use support::tools::Folder;
 
 type Row = BTreeMap<String, String>;
 
@@ -51,61 +49,6 @@ impl Network {
 
 fn place(row: &Row) -> String {
     format!("{}:{}", row["host"], row["port"])
-}
-
-/// A folder with a configuration that leads nowhere but to loopback.
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        let folder = Self(tempfile::tempdir().unwrap());
-        let config = "[crawl]\nconnect_timeout = \"400ms\"\nhandshake_timeout = \"500ms\"\n\
-            addr_timeout = \"4s\"\naddr_quiet = \"300ms\"\n[filter]\nonly = [\"127.0.0.0/8\"]\n";
-        folder.write("bitdash.toml", config);
-        folder
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bitdash"));
-        command.current_dir(self.0.path()).args(arguments).env_remove("BITDASH_DATABASE_URL");
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(&self.command(arguments).output().unwrap())
-    }
-
-    /// What a terminal got of it, within this time.
-    fn run_on_terminal(&self, arguments: &str, time: Duration) -> String {
-        support::terminal::run(self.0.path(), arguments, time)
-    }
-}
-
-struct Ran {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let status = output.status.code().expect("not killed");
-        Self { status, out: text(&output.stdout), err: text(&output.stderr) }
-    }
-
-    fn json(&self) -> Vec<Value> {
-        let line =
-            |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        self.out.lines().map(line).collect()
-    }
 }
 
 /// A listener on loopback that does this to everyone.

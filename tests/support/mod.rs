@@ -10,6 +10,7 @@
 pub mod crawl;
 pub mod rows;
 pub mod terminal;
+pub mod tools;
 
 use std::fs;
 use std::os::unix::fs::chown;
