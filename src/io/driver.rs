@@ -32,7 +32,7 @@ pub const SIGNALS: Token = Token(usize::MAX - 2);
 /// At most so much is read from one session in one turn: nobody starves the others.
 const READ_BUFFER: usize = 64 * 1024;
 /// All payloads held together, at most: what a session holds is bounded, this bounds their sum.
-const MAX_HELD: usize = 32 * 1024 * 1024;
+pub const MAX_HELD: usize = 32 * 1024 * 1024;
 
 struct Session {
     stream: TcpStream,
@@ -106,6 +106,11 @@ impl Driver {
     /// How many sessions are open.
     pub fn open(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// The bytes of payload that all sessions hold in memory, at most [`MAX_HELD`] between turns.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Begins a probe.
