@@ -8,8 +8,12 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bitdash::commands::crawl::params::Params;
 use bitdash::crawl::address::Address;
@@ -19,6 +23,7 @@ use bitdash::io::config::Config;
 use bitdash::simnet::simulation::{Simulation, SimulationParams};
 use bitdash::simnet::world::{World, WorldParams};
 use bitdash::simnet::zoo::{self, Beast};
+use bitdash::watchglass::{Command, Magic, NetworkAddress, Version, encode_message};
 use support::crawl::{Crawl, Simnet};
 use support::{Cluster, Database};
 
@@ -279,4 +284,86 @@ fn the_real_program_records_the_zoo_as_stated_and_its_log_stays_clean() {
     let commands: BTreeSet<&str> =
         account.figures.keys().filter_map(|key| key.strip_prefix("command.")).collect();
     assert_eq!(commands, BTreeSet::from(["getaddr", "verack", "version"]));
+}
+
+/// The resident memory of a process in MB.
+fn rss_mb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+}
+
+/// How long a node takes from connecting to its `version`.
+fn greet(node: &BTreeMap<String, String>) -> Duration {
+    let begin = Instant::now();
+    let mut stream = connect(node);
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut bytes = Vec::new();
+    let version = Version {
+        version: 70_015,
+        services: 0,
+        timestamp: 1_790_000_000,
+        addr_recv: NetworkAddress::UNSPECIFIED,
+        addr_from: Some(NetworkAddress::UNSPECIFIED),
+        nonce: Some(42),
+        user_agent: Some(b"/test/".to_vec()),
+        user_agent_length: 6,
+        start_height: Some(0),
+        relay: Some(false),
+        trailing: 0,
+    };
+    let mut payload = Vec::new();
+    version.encode(&mut payload);
+    encode_message(Magic::MAIN, Command::VERSION, &payload, &mut bytes);
+    stream.write_all(&bytes).unwrap();
+    stream.read_exact(&mut [0; 24]).unwrap();
+    begin.elapsed()
+}
+
+fn connect(row: &BTreeMap<String, String>) -> TcpStream {
+    TcpStream::connect(format!("{}:{}", row["host"], row["port"])).unwrap()
+}
+
+#[test]
+fn floods_and_readers_that_never_read_starve_no_honest_node() {
+    let args =
+        ["--nodes", "60", "--dead", "0", "--zoo", "20", "--time-scale", "0", "--latency", "off"];
+    let simnet = Simnet::start(&args);
+    let zoo = simnet.table("zoo.tsv");
+    let floods = ["endless_ping_first", "endless_addr_first", "endless_long_messages_first"];
+    let floods: Vec<_> = zoo.iter().filter(|den| floods.contains(&den["beast"].as_str())).collect();
+    assert_eq!(floods.len(), 60);
+    let before = rss_mb(simnet.pid());
+    // Three of four never read; the last one reads all it can get.
+    let held: Vec<TcpStream> =
+        floods.iter().flat_map(|den| [(); 3].map(|()| connect(den))).collect();
+    let is_over = AtomicBool::new(false);
+    let read = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for den in floods.iter().take(20) {
+            let (is_over, read) = (&is_over, &read);
+            scope.spawn(move || {
+                let mut stream = connect(den);
+                let mut buffer = vec![0; 1 << 20];
+                while !is_over.load(Ordering::Relaxed) {
+                    let length = stream.read(&mut buffer).unwrap();
+                    read.fetch_add(length as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        thread::sleep(Duration::from_secs(1));
+        let nodes = simnet.table("nodes.tsv");
+        let mut times: Vec<Duration> = nodes.iter().map(greet).collect();
+        times.sort();
+        is_over.store(true, Ordering::Relaxed);
+        // On an idle machine it is a millisecond; a starved node would take as long as the flood.
+        let (middle, last) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("greeted within {middle:?}, all within {last:?}");
+        assert!(middle < Duration::from_secs(1) && last < Duration::from_secs(5), "{times:?}");
+    });
+    let (after, read) = (rss_mb(simnet.pid()), read.into_inner() >> 20);
+    println!("{read} MB were read, the network's memory went from {before} to {after} MB");
+    assert!(read > 20, "the floods flow: {read} MB were read");
+    assert!(after < before + 60, "the network's memory went from {before} to {after} MB");
+    drop(held);
 }

@@ -56,6 +56,10 @@ impl Simnet {
         panic!("the simulated network does not start");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn seeds(&self) -> PathBuf {
         self.dir.path().join("seeds.txt")
     }

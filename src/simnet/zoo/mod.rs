@@ -152,7 +152,7 @@ impl Beast {
                 )
             }
         };
-        format!("{}: must be recorded as {record}", self.does)
+        format!("{}; it must be recorded as {record}", self.does)
     }
 }
 
@@ -173,3 +173,6 @@ pub fn all() -> Vec<Beast> {
     debug_assert_eq!(names.len(), all.len(), "a name is used twice");
     all
 }
+
+#[cfg(test)]
+mod tests;

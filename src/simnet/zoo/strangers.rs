@@ -51,17 +51,17 @@ pub(super) fn beasts() -> Vec<Beast> {
         ),
         foreign(
             "encrypted_transport",
-            "Answers as a node that takes us for one with encrypted transport: random bytes",
+            "Answers as a node that takes us for one with encrypted transport, in random bytes",
             vec![hear_version(), say(random(64 + 150))],
         ),
         foreign(
             "bch",
-            "Is a node of Bitcoin Cash: magic e3e1f3e8",
+            "Is a node of Bitcoin Cash, magic e3e1f3e8",
             of_magic([0xe3, 0xe1, 0xf3, 0xe8]),
         ),
         foreign(
             "testnet",
-            "Is a node of the test network: magic 0b110907",
+            "Is a node of the test network, magic 0b110907",
             of_magic([0x0b, 0x11, 0x09, 0x07]),
         ),
         foreign(
