@@ -9,7 +9,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -19,7 +19,11 @@ use bitdash::commands::crawl::params::Params;
 use bitdash::crawl::address::Address;
 use bitdash::crawl::batch::{FailedRow, NodeRow, Status};
 use bitdash::crawl::filter::Filter;
+use bitdash::crawl::outcome::Outcome;
+use bitdash::crawl::target::Target;
+use bitdash::io::clock::Clock;
 use bitdash::io::config::Config;
+use bitdash::io::driver::Driver;
 use bitdash::simnet::simulation::{Simulation, SimulationParams};
 use bitdash::simnet::world::{World, WorldParams};
 use bitdash::simnet::zoo::{self, Beast};
@@ -286,6 +290,37 @@ fn the_real_program_records_the_zoo_as_stated_and_its_log_stays_clean() {
     assert_eq!(commands, BTreeSet::from(["getaddr", "verack", "version"]));
 }
 
+#[test]
+fn a_version_counts_even_if_a_reset_came_before_it_was_read() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let far_end = thread::spawn(move || {
+        for bytes in [version(), Vec::new()] {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&bytes).unwrap();
+            // With unread bytes of ours, or told to, the kernel ends a connection by a reset.
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        }
+    });
+    let target = Target::candidate(Address::new(Ipv4Addr::LOCALHOST, port));
+    let filter = Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]);
+    let params = Params::new(&Config::default(), filter, 100).probe;
+    let (clock, mut driver) = (Clock::new(), Driver::new().unwrap());
+    for _ in 0..2 {
+        assert!(driver.dial(target, &params, 42, clock.now()).unwrap().is_none());
+    }
+    far_end.join().unwrap();
+    // Only now the driver looks: both connections are reset before it has seen them stand.
+    let mut ended = Vec::new();
+    while driver.open() > 0 {
+        driver.turn(Some(Duration::from_secs(1)), &clock, &mut ended).unwrap();
+    }
+    let mut outcomes: Vec<Outcome> =
+        ended.iter().map(|ended| ended.result.as_ref().expect("a result").outcome).collect();
+    outcomes.sort();
+    assert_eq!(outcomes, [Outcome::Responded, Outcome::Closed]);
+}
+
 /// The resident memory of a process in MB.
 fn rss_mb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -298,26 +333,29 @@ fn greet(node: &BTreeMap<String, String>) -> Duration {
     let begin = Instant::now();
     let mut stream = connect(node);
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut bytes = Vec::new();
+    stream.write_all(&version()).unwrap();
+    stream.read_exact(&mut [0; 24]).unwrap();
+    begin.elapsed()
+}
+
+fn version() -> Vec<u8> {
     let version = Version {
         version: 70_015,
         services: 0,
         timestamp: 1_790_000_000,
         addr_recv: NetworkAddress::UNSPECIFIED,
         addr_from: Some(NetworkAddress::UNSPECIFIED),
-        nonce: Some(42),
+        nonce: Some(7),
         user_agent: Some(b"/test/".to_vec()),
         user_agent_length: 6,
         start_height: Some(0),
         relay: Some(false),
         trailing: 0,
     };
-    let mut payload = Vec::new();
+    let (mut payload, mut bytes) = (Vec::new(), Vec::new());
     version.encode(&mut payload);
     encode_message(Magic::MAIN, Command::VERSION, &payload, &mut bytes);
-    stream.write_all(&bytes).unwrap();
-    stream.read_exact(&mut [0; 24]).unwrap();
-    begin.elapsed()
+    bytes
 }
 
 fn connect(row: &BTreeMap<String, String>) -> TcpStream {

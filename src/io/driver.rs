@@ -227,6 +227,11 @@ impl Driver {
                     session.is_connected = true;
                     session.probe.handle_connected(now);
                 }
+                // It stood and was reset since: a `version` may still wait to be read.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    session.is_connected = true;
+                    session.probe.handle_connected(now);
+                }
                 Err(error) => session.probe.handle_error(&error, now),
             }
         }

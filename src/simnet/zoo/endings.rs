@@ -1,8 +1,7 @@
 //! Beasts that end the connection, or half of it, at every step of the conversation.
 //!
-//! Layer 2: plain data. Before `version` an end is the outcome; behind it, it changes nothing. A beast that
-//! resets behind its `version` waits for ours first: a reset may overtake what was never read, and a
-//! connection that is reset before it was seen to stand has no `version`.
+//! Layer 2: plain data. Before `version` an end is the outcome; behind it, it changes nothing, even where
+//! the end comes before the `version` was read.
 
 use crate::crawl::outcome::Outcome;
 use crate::simnet::behaviour::Close;
@@ -38,6 +37,18 @@ pub(super) fn beasts() -> Vec<Beast> {
         early("resets_in_header", "Resets within the header of its version", part(10), reset),
         early("resets_in_version", "Resets within its version", part(80), reset),
         late("resets_after_version", "Resets when it has said its version", greeted(vec![]), reset),
+        late(
+            "resets_behind_a_hasty_version",
+            "Says its version as soon as we are connected, and resets",
+            vec![say(plain())],
+            reset,
+        ),
+        late(
+            "closes_behind_a_hasty_version",
+            "Says its version as soon as we are connected, and closes",
+            vec![say(plain())],
+            fin,
+        ),
         late("resets_after_getaddr", "Resets when it is asked for its peers", asked(), reset),
         late("resets_in_addr", "Resets within its reply to getaddr", mid_addr(), reset),
         late("resets_after_addr", "Resets behind its reply to getaddr", replied(), reset),
