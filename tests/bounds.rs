@@ -18,13 +18,14 @@ use bitdash::crawl::probe::{
 };
 use bitdash::crawl::target::{ProbeResult, Target};
 use bitdash::crawl::time::{Now, UnixTime};
+use bitdash::crawl::trace::TraceEvent;
 use bitdash::io::clock::Clock;
 use bitdash::io::config::Config;
 use bitdash::io::driver::{Driver, MAX_HELD};
 use bitdash::io::process;
 use bitdash::watchglass::{
-    Addr, AddrEntry, Command, HEADER_LENGTH, Header, MAX_ADDR_TO_SEND, Magic, NetworkAddress,
-    Version, encode_message,
+    Addr, AddrEntry, Command, HEADER_LENGTH, Header, MAX_ADDR_TO_SEND, Magic, Message,
+    NetworkAddress, Version, encode_message,
 };
 
 fn params() -> Arc<ProbeParams> {
@@ -291,6 +292,18 @@ fn the_trace_of_one_probe_is_bounded() {
     feed(&mut probe, &message("ping", &[7; 8]), 0, MAX_PROBE_BYTES);
     let steps = probe.take_trace().unwrap().steps.len();
     assert!(steps <= MAX_PROBE_MESSAGES as usize + 4, "{steps} steps");
+    // A quarter of a million entries are none of its business.
+    let mut probe = Probe::new(target(), params(), 42, at(0)).traced();
+    probe.handle_connected(at(0));
+    feed(&mut probe, &addr(1_000), 0, 2 * MAX_PROBE_BYTES);
+    let trace = probe.take_trace().unwrap();
+    let addrs = trace.steps.iter().filter_map(|step| match &step.event {
+        TraceEvent::Received(Message::Addr(addr)) => Some(addr),
+        _ => None,
+    });
+    let (messages, kept) =
+        addrs.fold((0, 0), |(messages, kept), addr| (messages + 1, kept + addr.entries.len()));
+    assert!(messages > 200 && kept == 0, "{kept} entries of {messages} messages");
 }
 
 /// Accepts so many connections, sends each of them a `version` and an `addr` that lacks its end, and holds them.

@@ -171,7 +171,7 @@ impl Probe {
             match self.decoder.decode(&mut bytes) {
                 Ok(None) => break,
                 Ok(Some(message)) => {
-                    self.note(now, || TraceEvent::Received(message.clone()));
+                    self.note(now, || TraceEvent::Received(in_short(&message)));
                     self.handle_message(message, now);
                 }
                 Err(error) => {
@@ -428,6 +428,16 @@ impl Probe {
                 self.outbox.clear();
             }
         }
+    }
+}
+
+/// A message as a trace keeps it: an `addr` without its entries, of which a flood has hundreds of thousands.
+fn in_short(message: &Message) -> Message {
+    match message {
+        Message::Addr(Addr { count, skipped, .. }) => {
+            Message::Addr(Addr { count: *count, entries: Vec::new(), skipped: *skipped })
+        }
+        other => other.clone(),
     }
 }
 

@@ -33,7 +33,7 @@ pub enum TraceEvent {
     Connected,
     /// A message of ours was handed to the socket.
     Sent(Message),
-    /// A message of theirs was whole.
+    /// A message of theirs was whole; an `addr` is kept without its entries.
     Received(Message),
     /// Bytes came with which the stream ends: where the next message begins is not known any more.
     Garbage(DecodeError),
