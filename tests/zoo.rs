@@ -269,8 +269,18 @@ fn the_real_program_records_the_zoo_as_stated_and_its_log_stays_clean() {
     assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
     check_database(&database, &simnet);
 
-    let log = crawl.log();
     let is_clean = |c: char| c == '\n' || matches!(c, ' '..='~');
+    let hosts: Vec<String> =
+        simnet.table("zoo.tsv").iter().map(|den| den["host"].clone()).collect();
+    let every_agent = [&["status"][..], &["status", "--json"]].map(|args| crawl.command(args));
+    let one_by_one = hosts.iter().step_by(20).map(|host| crawl.command(&["status", host]));
+    for mut command in every_agent.into_iter().chain(one_by_one) {
+        let output = command.output().unwrap();
+        let text =
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && text.chars().all(is_clean), "{command:?}: {text:?}");
+    }
+    let log = crawl.log();
     assert!(
         log.chars().all(is_clean),
         "{:?}",
@@ -282,8 +292,11 @@ fn the_real_program_records_the_zoo_as_stated_and_its_log_stays_clean() {
         assert!(!line.contains(" stats pass=666") && !line.contains("] forged"), "{line}");
     }
     let account = simnet.stop();
-    assert_eq!(account.number("protocol_faults"), 0);
-    assert_eq!(account.number("bans") + account.number("stray") + account.number("foreign"), 0);
+    // Not `stray`: another network that starts just now may knock to see whether a port is free, and the rows
+    // above tell of every dial of ours.
+    for key in ["protocol_faults", "bans", "foreign"] {
+        assert_eq!(account.number(key), 0, "{key}");
+    }
     assert!(account.number("most_connections_per_address") <= 1);
     let commands: BTreeSet<&str> =
         account.figures.keys().filter_map(|key| key.strip_prefix("command.")).collect();

@@ -40,7 +40,7 @@ impl Zoo {
         let dens = simnet.table("zoo.tsv");
         assert!(dens.len() > 150, "{} dens", dens.len());
         // Long enough for a busy machine; a version at a byte a second would take two minutes.
-        Self { simnet, dens, folder: Folder::of_times("20s", "20s", "3s", "500ms") }
+        Self { simnet, dens, folder: Folder::of_times("12s", "12s", "3s", "500ms") }
     }
 
     /// Runs a command with the addresses of these dens behind it.

@@ -1,7 +1,8 @@
 //! `Tally`: what a simulation counts at both ends, and whether the two accounts agree.
 //!
 //! Layer 2: plain data. The far ends count the commands that they decoded and the entries that they told; the
-//! results of the crawl say what it decoded. Were a probe or a decoder passed over, the two would differ.
+//! results of the crawl say what it decoded. Were a probe or a decoder passed over, the two would differ. The
+//! accounts are of honest far ends: beasts of the zoo hang up, lie and send what is no reply.
 
 use std::time::Duration;
 

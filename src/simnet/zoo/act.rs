@@ -43,7 +43,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Bytes that are sent once, as fast as the other side takes them within [`PIECE`] each [`GAP`].
+    /// Bytes that are sent once, as fast as the other side takes them, but at most 64 KiB each 5 ms.
     pub fn once(head: Vec<u8>) -> Self {
         Self { head, zeros: 0, piece: PIECE, every: GAP, is_endless: false }
     }

@@ -16,6 +16,7 @@ use crate::lookup::species::species;
 use crate::watchglass::{MAX_SUBVERSION_LENGTH, text};
 
 pub use act::Act;
+pub use act::Flow;
 pub use antics::Antics;
 
 mod act;

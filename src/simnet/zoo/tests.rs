@@ -1,3 +1,5 @@
+//! What the beasts themselves must keep to.
+
 use std::sync::Arc;
 use std::time::Duration;
 
