@@ -119,7 +119,7 @@ fn open(file: Option<&Path>) -> Result<Output, LogError> {
     };
     // Without it a named pipe that nobody reads would hold us for ever.
     let opened: io::Result<File> =
-        OpenOptions::new().append(true).create(true).custom_flags(O_NONBLOCK).open(path);
+        OpenOptions::new().append(true).create(true).custom_flags(text_file::O_NONBLOCK).open(path);
     match opened {
         Ok(file) => Ok(Output { writer: Box::new(file), path: Some(path.to_owned()) }),
         Err(cause) => Err(LogError { path: path.to_owned(), cause }),
@@ -338,9 +338,6 @@ const WAITING_LINES: usize = 1_024;
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 const SWAP_PATIENCE: Duration = Duration::from_millis(200);
 const WAIT_STEP: Duration = Duration::from_millis(10);
-
-/// Linux' number for files that are never waited for.
-const O_NONBLOCK: i32 = 0o4000;
 
 #[cfg(test)]
 mod tests {
