@@ -139,29 +139,25 @@ fn a_password_is_never_shown() {
     assert!(!crawl.log().contains("5ecret"), "{}", crawl.log());
 
     let no_host = format!("postgresql://locked:{SECRET}@127.0.0.1:1/x");
-    let no_name = format!("postgresql://locked:{SECRET}@no-such-host.invalid/x");
     let no_url = format!("postgresql://locked:{SECRET}@h:port/x?{SECRET}");
     let wrong = right.replace(SECRET, "other5ecret");
     let pairs = format!("host=127.0.0.1 port=1 user=locked password='{SECRET}'");
     for (url, commands) in [
         (&right, &["config", "status", "migrate"][..]),
-        (&wrong, &["config", "status", "migrate", "crawl"]),
-        (&no_host, &["config", "status", "migrate"]),
-        (&no_name, &["config", "status"]),
-        (&no_url, &["config", "status", "migrate", "crawl"]),
-        (&pairs, &["config", "status", "migrate"]),
+        (&wrong, &["config", "status", "crawl"]),
+        (&no_host, &["config", "status"]),
+        (&no_url, &["config", "migrate", "crawl"]),
+        (&pairs, &["config", "status"]),
     ] {
-        crawl.reconfigure(&database, &simnet.seeds(), &[&set(url), level]);
         for command in commands {
+            crawl.reconfigure(&database, &simnet.seeds(), &[&set(url), level]);
             let text = said(&crawl.command(&[command]).output().unwrap());
             assert!(!text.is_empty() && !text.contains("5ecret"), "{command}: {text}");
-            // And from the environment, which wins.
-            crawl.reconfigure(&database, &simnet.seeds(), &[level]);
-            let output =
-                crawl.command(&[command]).env("BITDASH_DATABASE_URL", url).output().unwrap();
-            assert!(!said(&output).contains("5ecret"), "{command}: {}", said(&output));
-            crawl.reconfigure(&database, &simnet.seeds(), &[&set(url), level]);
         }
+        // And from the environment, which wins.
+        crawl.reconfigure(&database, &simnet.seeds(), &[level]);
+        let output = crawl.command(&["config"]).env("BITDASH_DATABASE_URL", url).output().unwrap();
+        assert!(!said(&output).contains("5ecret"), "{}", said(&output));
     }
     crawl.reconfigure(&database, &simnet.seeds(), &[&set(&wrong)]);
     let output = crawl.command(&["crawl"]).output().unwrap();
@@ -177,7 +173,9 @@ fn what_strangers_wrote_is_escaped_wherever_status_shows_it() {
     // No crawler would store such things: a hand, or a fault, did.
     let evil = "<script>alert(1)</script>\u{1b}[31m\u{1b}]0;x\u{7}\r\n2026-01-01T00:00:00Z [INFO] forged\u{202e}\u{9b}2J\u{85}\u{2028}=cmd";
     let mut client = database.client();
-    client.execute("UPDATE result_journal SET user_agent = $1, species = $1 WHERE protocol_version IS NOT NULL", &[&evil]).unwrap();
+    let update = "UPDATE result_journal SET user_agent = $1, species = CASE WHEN status IS NULL THEN species ELSE $1 END
+        WHERE protocol_version IS NOT NULL";
+    client.execute(update, &[&evil]).unwrap();
     client.execute("UPDATE node_names SET name = $1", &[&evil]).unwrap();
     let key = "SELECT min(key) FROM result_journal";
     client
@@ -223,22 +221,25 @@ impl support::Database {
 fn hostile_files_give_one_clear_message_in_bounded_memory() {
     let database = Cluster::shared().database();
     let dir = database.dir_with_seed();
-    let file = |name: &str| dir.path().join(name);
+    let hostile_dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| hostile_dir.path().join(name);
     // Half a terabyte of nothing, bytes of all kinds, one line without an end, a million lines that are none, a pipe.
     fs::File::create(file("huge")).unwrap().set_len(1 << 39).unwrap();
     let mut random = fastrand::Rng::with_seed(5);
-    let binary: Vec<u8> = (0..300_000).map(|_| random.u8(..)).collect();
+    // No letters: nothing in it may be taken for a name and looked up.
+    let no_name = |byte: u8| if byte.is_ascii_alphanumeric() { byte | 0x80 } else { byte };
+    let binary: Vec<u8> = (0..300_000).map(|_| no_name(random.u8(..))).collect();
     fs::write(file("binary"), binary).unwrap();
     fs::write(file("line"), vec![b'a'; 900_000]).unwrap();
     fs::write(file("lines"), "\u{1b}[31m!\n".repeat(120_000)).unwrap();
     fs::write(file("deep"), "[".repeat(500_000)).unwrap();
     assert!(Command::new("mkfifo").arg(file("pipe")).status().unwrap().success());
-    let good = file("nodes.txt");
+    let good = dir.path().join("nodes.txt");
     let hostile =
         ["huge", "binary", "line", "lines", "deep", "pipe", "/dev/zero", "/proc/self/mem", "."];
     let crawl = Crawl::configure(&database, &good, &[]);
     let run = |kind: &str, name: &str| {
-        let path = dir.path().join(name);
+        let path = file(name);
         let text = path.display().to_string();
         let mut config = crawl.config();
         match kind {
@@ -251,11 +252,11 @@ fn hostile_files_give_one_clear_message_in_bounded_memory() {
             _ => config = path,
         }
         // 400 MB of address space, of which threads take most; a file of 16 MB fits, and not its double double.
-        let script = "ulimit -v 400000; exec timeout 60 \"$0\" -c \"$1\" crawl --passes 1";
+        let script = "ulimit -v 400000; exec timeout 4 \"$0\" -c \"$1\" crawl --passes 1";
         let program = env!("CARGO_BIN_EXE_bitdash");
         let begin = Instant::now();
         let mut command = Command::new("bash");
-        command.args(["-c", script, program]).arg(config);
+        command.args(["-c", script, program]).arg(config).current_dir(hostile_dir.path());
         let output = command.env("BITDASH_DATABASE_URL", &database.url).output().unwrap();
         assert!(begin.elapsed() < Duration::from_secs(50), "{kind} {name}");
         let error = String::from_utf8(output.stderr).unwrap();
@@ -267,12 +268,10 @@ fn hostile_files_give_one_clear_message_in_bounded_memory() {
     };
     for name in hostile {
         let (code, error, what) = run("config", name);
-        if name != "pipe" {
-            // What an empty configuration would do is another matter: a pipe without a writer is one.
-            assert_eq!(code, Some(2), "{what}");
-            assert_eq!(error.lines().count(), 1, "{what}");
-        }
+        // A pipe without a writer is empty, and an empty configuration names a nodes file that is not here.
+        assert_eq!((code, error.lines().count()), (Some(2), 1), "{what}");
         let (code, error, what) = run("exclude", name);
+        // An exclude file without a line in it is one.
         assert!(code == Some(2) || name == "pipe", "{what}");
         assert!(name == "pipe" || error.lines().count() == 1, "{what}");
         let (code, error, what) = run("nodes", name);
