@@ -252,7 +252,7 @@ fn hostile_files_give_one_clear_message_in_bounded_memory() {
             _ => config = path,
         }
         // 400 MB of address space, of which threads take most; a file of 16 MB fits, and not its double double.
-        let script = "ulimit -v 400000; exec timeout 4 \"$0\" -c \"$1\" crawl --passes 1";
+        let script = "ulimit -v 400000; exec timeout 2 \"$0\" -c \"$1\" crawl --passes 1";
         let program = env!("CARGO_BIN_EXE_bitdash");
         let begin = Instant::now();
         let mut command = Command::new("bash");
