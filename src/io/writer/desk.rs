@@ -7,6 +7,8 @@
 //! 2. a desk that was left writes nothing more than what it was busy with: the next one ends its session before it
 //! writes; 3. no more than [`MOST`] desks exist, however long the server is silent.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -93,6 +95,39 @@ pub(super) struct Desk {
     jobs: Sender<Job>,
 }
 
+/// Descriptors that are held for a connection: those who dial take every one that is free.
+#[derive(Default)]
+struct Spare(Mutex<Vec<File>>);
+
+impl Spare {
+    /// Makes room for a connection: a socket, and what waits for it.
+    ///
+    /// # Errors
+    /// Where there is none to be had.
+    fn release(&self) -> Result<(), StoreError> {
+        self.fill();
+        let spare = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // With less the crate postgres panics.
+        match spare.len() {
+            SPARE.. => Ok(()),
+            _ => {
+                Err(StoreError::transient("no file descriptor is free for the database: ulimit -n"))
+            }
+        }
+    }
+
+    fn fill(&self) {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while spare.len() < SPARE {
+            let Ok(file) = File::open("/dev/null") else { return };
+            spare.push(file);
+        }
+    }
+}
+
+/// So many descriptors a connection takes, and a few.
+const SPARE: usize = 8;
+
 /// Opens desks.
 pub(super) struct Desks {
     opened: u64,
@@ -100,11 +135,14 @@ pub(super) struct Desks {
     alive: Arc<()>,
     inbox: SyncSender<Input>,
     folding: Arc<Folding>,
+    spare: Arc<Spare>,
 }
 
 impl Desks {
     pub(super) fn new(inbox: SyncSender<Input>, folding: Arc<Folding>) -> Self {
-        Self { opened: 0, alive: Arc::new(()), inbox, folding }
+        let spare = Arc::new(Spare::default());
+        spare.fill();
+        Self { opened: 0, alive: Arc::new(()), inbox, folding, spare }
     }
 
     /// Opens a desk. Its first words say what became of it.
@@ -121,8 +159,9 @@ impl Desks {
         let (jobs, taken) = mpsc::channel();
         let (inbox, alive) = (self.inbox.clone(), Arc::clone(&self.alive));
         let (number, folding) = (self.opened, Arc::clone(&self.folding));
+        let spare = Arc::clone(&self.spare);
         let serve = move || {
-            let clerk = Clerk { number, inbox, folding };
+            let clerk = Clerk { number, inbox, folding, spare, is_connected: Cell::new(false) };
             clerk.serve(&opening, &taken);
             drop(alive);
         };
@@ -169,12 +208,18 @@ struct Clerk {
     number: u64,
     inbox: SyncSender<Input>,
     folding: Arc<Folding>,
+    spare: Arc<Spare>,
+    is_connected: Cell<bool>,
 }
 
 impl Drop for Clerk {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.say(Reply::Broke);
+        // The crate postgres panics where somebody else was quicker and took the descriptors that were free.
+        let taken = || StoreError::transient("no file descriptor was free for the database");
+        match (thread::panicking(), self.is_connected.get()) {
+            (true, true) => self.say(Reply::Broke),
+            (true, false) => self.say(Reply::Refused { error: taken(), is_locked: false }),
+            _ => {}
         }
     }
 }
@@ -206,7 +251,11 @@ impl Clerk {
 
     fn open(&self, opening: &Opening) -> Result<Store, Reply> {
         let refused = |error| Reply::Refused { error, is_locked: false };
-        let mut store = Store::connect(&opening.url).map_err(refused)?;
+        self.spare.release().map_err(refused)?;
+        let connected = Store::connect(&opening.url);
+        self.spare.fill();
+        let mut store = connected.map_err(refused)?;
+        self.is_connected.set(true);
         self.say(Reply::Connected(store.session().clone()));
         let locked = match opening.sessions.is_empty() {
             true => store.lock_crawler(),
