@@ -4,56 +4,13 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::crawl::{Account, Crawl, Simnet, is_stats, value};
-use support::{Cluster, Database};
-
-/// Every node of the network stands in the database as it is served, and no other row does.
-fn check_map(database: &Database, simnet: &Simnet) {
-    let sql = "SELECT host(host), port, protocol_version, user_agent, services, start_height, relay, species,
-        status, last_outcome, failures FROM nodes ORDER BY host, port";
-    let mut found: Vec<String> = database.rows(sql);
-    let served = simnet.table("nodes.tsv");
-    let or_null = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-    let mut expected: Vec<String> = served
-        .iter()
-        .map(|node| {
-            [
-                node["host"].clone(),
-                node["port"].clone(),
-                node["protocol_version"].clone(),
-                node["user_agent"].clone(),
-                node["services"].clone(),
-                or_null(&node["start_height"]),
-                or_null(&node["relay"]),
-                node["species"].clone(),
-                "up|responded|0".to_owned(),
-            ]
-            .join("|")
-        })
-        .collect();
-    found.sort();
-    expected.sort();
-    let missing: Vec<&String> = expected.iter().filter(|row| !found.contains(row)).collect();
-    let extra: Vec<&String> = found.iter().filter(|row| !expected.contains(row)).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}, extra {extra:#?}");
-}
-
-/// The network has nothing to complain of, and met the crawler at most `each` times at each address.
-fn check_manners(account: &Account, each: u64, max_sockets: u64) {
-    assert_eq!(account.number("protocol_faults"), 0);
-    assert_eq!(account.number("bans"), 0);
-    assert_eq!(account.number("stray"), 0);
-    assert!(account.number("most_connections_per_address") <= each);
-    assert!(account.number("most_at_once") <= max_sockets);
-    let commands: BTreeSet<&str> =
-        account.figures.keys().filter_map(|key| key.strip_prefix("command.")).collect();
-    assert_eq!(commands, BTreeSet::from(["getaddr", "verack", "version"]));
-}
+use support::Cluster;
+use support::crawl::{Crawl, Simnet, check_manners, check_map, is_stats, value};
 
 #[test]
 fn one_pass_maps_the_network_row_by_row() {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bitdash::crawl::address::Address;
 use bitdash::crawl::batch::Batch;
 use bitdash::io::writer::Store;
+use bitdash::io::writer::store::Session;
 use support::rows::*;
 use support::{Cluster, Database};
 
@@ -25,8 +26,9 @@ fn migrating_twice_or_by_two_at_once_does_it_once() {
     });
     let mut store = Store::connect(&database.url).unwrap();
     let migrated = store.migrate().unwrap();
-    assert_eq!((migrated.from, migrated.to), (1, 1));
-    assert_eq!(database.rows("SELECT version, name FROM schema_migrations"), ["1|001_schema"]);
+    assert_eq!((migrated.from, migrated.to), (2, 2));
+    let applied = database.rows("SELECT version, name FROM schema_migrations ORDER BY 1");
+    assert_eq!(applied, ["1|001_schema", "2|002_identity"]);
 }
 
 #[test]
@@ -39,7 +41,7 @@ fn a_schema_newer_than_the_program_is_permanent_and_left_alone() {
     let error = store.migrate().unwrap_err();
     assert!(!error.is_transient());
     assert!(
-        error.to_string().starts_with("the database's schema is version 7, this bitdash knows 1: "),
+        error.to_string().starts_with("the database's schema is version 7, this bitdash knows 2: "),
         "{error}"
     );
 }
@@ -61,8 +63,11 @@ fn a_second_crawler_is_refused_until_the_first_is_gone() {
     let mut second = Store::connect(&database.url).unwrap();
     let error = second.lock_crawler().unwrap_err();
     assert!(!error.is_transient() && error.to_string().starts_with("another bitdash"), "{error}");
+    // Neither is a process of the same number that began at another time: numbers come again.
+    let reborn = Session { pid: first.session().pid, ..second.session().clone() };
+    assert!(!second.relock_crawler(&[reborn]).unwrap_err().is_transient());
     // Somebody else's former session is no reason to end this one.
-    assert!(!second.relock_crawler(second.backend_pid()).unwrap_err().is_transient());
+    assert!(!second.relock_crawler(&[second.session().clone()]).unwrap_err().is_transient());
     assert!(!first.is_closed());
     // Another database of the same server has a crawler of its own.
     let other = Cluster::shared().database();
@@ -77,10 +82,11 @@ fn a_crawler_that_reconnects_takes_the_lock_from_its_own_former_session() {
     let mut former = Store::connect(&database.url).unwrap();
     former.lock_crawler().unwrap();
     let mut store = Store::connect(&database.url).unwrap();
-    store.relock_crawler(former.backend_pid()).unwrap();
+    let sessions = [store.session().clone(), former.session().clone()];
+    store.relock_crawler(&sessions).unwrap();
     assert!(former.lock_crawler().unwrap_err().is_transient(), "its connection is gone");
     assert!(former.is_closed());
-    store.relock_crawler(former.backend_pid()).unwrap();
+    store.relock_crawler(&sessions).unwrap();
 }
 
 #[test]
@@ -203,7 +209,7 @@ fn a_session_that_is_ended_in_the_middle_of_a_batch_writes_all_or_nothing() {
     }
     let (mut broken, mut admin) = (0, Cluster::shared().admin());
     for wait_ms in [0, 5, 10, 20, 40, 60, 80, 120, 160] {
-        let pid = store.backend_pid();
+        let pid = store.session().pid;
         let result = thread::scope(|scope| {
             let writing = scope.spawn(|| store.write(&batch, 25));
             thread::sleep(Duration::from_millis(wait_ms));

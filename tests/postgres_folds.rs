@@ -467,7 +467,7 @@ fn a_fold_that_is_ended_at_any_moment_has_happened_or_not() {
     let before = digest(&database);
     let (mut broken, mut admin) = (0, Cluster::shared().admin());
     for wait_ms in [1, 5, 20, 50, 100, 200, 400, 800] {
-        let pid = store.backend_pid();
+        let pid = store.session().pid;
         let params = EAGER;
         let result = thread::scope(|scope| {
             let folding = scope.spawn(|| store.fold_if_due(at(0), &params));

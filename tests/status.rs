@@ -21,7 +21,7 @@ fn an_empty_database_has_no_schema_and_then_an_empty_map() {
     let database = Cluster::shared().database();
     let error = status::text(&database.url, None, false).unwrap_err();
     assert!(error.to_string().contains("bitdash migrate"), "{error}");
-    assert_eq!(migrate::migrate(&database.url).unwrap(), "created the schema, version 1");
+    assert_eq!(migrate::migrate(&database.url).unwrap(), "created the schema, version 2");
     assert_eq!(migrate::migrate(&database.url).unwrap(), "the schema is up to date, version 1");
     let text = shown(&database, None, false);
     assert!(text.contains("Passes, the newest first: no pass was begun yet\n"), "{text}");
@@ -35,7 +35,7 @@ fn a_schema_that_is_too_new_is_not_read() {
     let newer = "INSERT INTO schema_migrations (version, name) VALUES (7, '007_future')";
     database.client().batch_execute(newer).unwrap();
     let error = status::text(&database.url, None, false).unwrap_err();
-    assert!(error.to_string().contains("schema is version 7, this bitdash knows 1"), "{error}");
+    assert!(error.to_string().contains("schema is version 7, this bitdash knows 2"), "{error}");
 }
 
 /// A map with a TRB node that is down, two Core nodes, and a candidate.

@@ -158,6 +158,13 @@ fn every_module_says_what_it_is() {
 }
 
 #[test]
+fn unsafe_code_is_forbidden_everywhere() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let lints = manifest.split("[lints.rust]").nth(1).expect("Cargo.toml has [lints.rust]");
+    assert!(lints.split("\n[").next().unwrap().contains("\nunsafe_code = \"forbid\"\n"));
+}
+
+#[test]
 fn every_key_is_documented() {
     for name in ["bitdash.toml", "README.md"] {
         let Ok(text) = fs::read_to_string(root().join(name)) else {

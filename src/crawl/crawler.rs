@@ -14,6 +14,7 @@
 //! result at the writer; 3. granted = ended + open + given back; 4. a pass ends only when the queue is empty, no
 //! session open, the last of the due here, and every result acknowledged: its peers may be new.
 
+mod anew;
 mod clock;
 mod line;
 mod parts;
@@ -24,6 +25,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::anew::Before;
 use crate::crawl::address::Address;
 use crate::crawl::exchange::{Database, FromWriter, ToWriter, Totals};
 use crate::crawl::filter::Filter;
@@ -104,6 +106,7 @@ pub struct Crawler {
     pass_age: Duration,
     passes_left: Option<u64>,
     needs_names: Option<bool>,
+    before: Before,
     to_writer: VecDeque<ToWriter>,
     events: VecDeque<Event>,
 }
@@ -139,6 +142,7 @@ impl Crawler {
             pass_age: Duration::ZERO,
             passes_left: passes,
             needs_names: None,
+            before: Before::default(),
             to_writer: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -147,7 +151,10 @@ impl Crawler {
     /// The writer says something.
     pub fn handle_writer(&mut self, message: FromWriter, now: Now) {
         match message {
-            FromWriter::Ready(opened) => self.opened(opened, now),
+            FromWriter::Ready(opened) if self.phase == Phase::Opening => self.opened(opened, now),
+            FromWriter::Ready(_) => {}
+            FromWriter::Reset(opened) => self.begin_anew(opened, now),
+            FromWriter::Started { .. } if self.before.has_start => self.before.has_start = false,
             FromWriter::Started { pass, row, resumed, due } => {
                 if self.phase == Phase::Starting {
                     self.phase = Phase::Running;
@@ -159,6 +166,7 @@ impl Crawler {
                 self.pass_age = if resumed { age } else { Duration::ZERO };
                 self.events.push_back(Event::PassStarted { pass, resumed, due });
             }
+            FromWriter::Due { .. } if self.phase != Phase::Running => {}
             FromWriter::Due { targets, last, held_back } => {
                 self.is_due_asked = false;
                 self.held_back = held_back;
@@ -192,6 +200,7 @@ impl Crawler {
         is_partial: bool,
         now: Now,
     ) {
+        self.before.has_names = false;
         if self.phase == Phase::Naming {
             let knows_none = self.totals.nodes + self.totals.candidates == 0;
             if knows_none && is_partial && named.is_empty() && seeds.is_empty() {
@@ -269,9 +278,8 @@ impl Crawler {
     pub fn tick(&mut self, now: Now) {
         match self.phase {
             Phase::Clockless(wait) => self.tick_clockless(wait, now),
-            Phase::Waiting { until } if now.mono >= until => {
-                self.phase = Phase::Naming;
-                self.needs_names = Some(self.totals.up == 0);
+            Phase::Waiting { until } if now.mono >= until && self.is_still() => {
+                self.ask_for_names();
             }
             Phase::Running => self.tick_running(now),
             Phase::Stopping { told: false } if self.open == 0 => {
@@ -334,7 +342,8 @@ impl Crawler {
     pub fn poll_timeout(&self, now: Now) -> Option<Duration> {
         match self.phase {
             Phase::Clockless(wait) => Some(wait.look_at),
-            Phase::Waiting { until } => Some(until),
+            // What is under way wakes the shell.
+            Phase::Waiting { until } => self.is_still().then_some(until),
             Phase::Running if !self.queue.is_empty() || self.line.has_witnesses_to_greet() => {
                 let resumes = match self.held_back(now.mono) {
                     Some(Limit::Rate) => Some(self.limiter.next(now.mono)),

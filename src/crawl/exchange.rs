@@ -46,6 +46,8 @@ pub enum ToWriter {
 pub enum FromWriter {
     /// The database is open and the book is loaded.
     Ready(Opened),
+    /// The database was emptied or is another one: the book was loaded anew from what it holds, and no pass runs.
+    Reset(Opened),
     /// A pass began.
     Started {
         /// Its number.

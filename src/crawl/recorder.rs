@@ -94,14 +94,34 @@ impl Recorder {
 
     /// Everything is loaded.
     pub fn handle_loaded(&mut self, last_pass: LastPass) {
+        let opened = self.opened(last_pass);
+        self.outbox.push_back(FromWriter::Ready(opened));
+    }
+
+    /// Everything is forgotten, rows that wait and the pass included: `load` comes anew, for the first time or
+    /// because the database is not the one any more that was loaded. What was said to the loop stands.
+    pub fn forget_all(&mut self) {
+        self.book = AddressBook::new(self.book.params(), self.rng.u64(..));
+        self.batch = Batch::default();
+        self.pass = None;
+        self.last_pass = LastPass::default();
+        self.newest = UnixTime::default();
+        self.names.clear();
+    }
+
+    /// Everything is loaded again, after [`Recorder::forget_all`].
+    pub fn handle_reloaded(&mut self, last_pass: LastPass) {
+        let opened = self.opened(last_pass);
+        self.outbox.push_back(FromWriter::Reset(opened));
+    }
+
+    fn opened(&mut self, last_pass: LastPass) -> Opened {
         self.last_pass = last_pass;
         let unfinished = last_pass.pass > 0 && last_pass.row.finished_at.is_none();
         let last_started = (last_pass.pass > 0).then_some(last_pass.row.started_at);
         let newest = self.newest.max(last_pass.row.started_at);
         let newest = newest.max(last_pass.row.finished_at.unwrap_or_default());
-        let totals = self.totals();
-        let opened = Opened { last_started, unfinished, newest, totals };
-        self.outbox.push_back(FromWriter::Ready(opened));
+        Opened { last_started, unfinished, newest, totals: self.totals() }
     }
 
     /// The loop says something.
@@ -356,6 +376,10 @@ impl Recorder {
         let (old_seen, old_peers) = old.map_or((None, None), |old| (old.seen, old.peers));
         let row = NodeRow { seen: row.seen.or(old_seen), peers: row.peers.or(old_peers), ..row };
         self.batch.nodes.insert(address, row);
+        if pass == 0 {
+            // It came late, from a pass of a database that is gone: there is none yet that it could belong to.
+            return;
+        }
         self.batch.probes.push(ProbeRow {
             address,
             pass,

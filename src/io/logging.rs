@@ -2,14 +2,20 @@
 //!
 //! Layer 3. Invariants:
 //! 1. a record is one line, whatever text is in it;
-//! 2. a line that cannot be written (a full disk) stops nothing; it is counted, and the next line
-//!    that can
-//!    be written says how many were lost.
+//! 2. a line that cannot be written (a full disk) stops nothing; it is counted, and the next line that can be
+//!    written says how many were lost;
+//! 3. nobody waits for the log: a thread of its own writes, and where it hangs (a terminal that is held, a pipe that
+//!    nobody reads, a disk that is busy) lines are lost as in 2.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
@@ -18,7 +24,7 @@ use crate::io::{terminal, text_file};
 
 /// The running log: swaps its file and says how many lines were lost.
 #[derive(Clone)]
-pub struct LogHandle(Arc<Mutex<Sink>>);
+pub struct LogHandle(Arc<Mutex<Desk>>);
 
 /// A log file that cannot be opened.
 #[derive(Debug)]
@@ -37,15 +43,15 @@ pub struct LogError {
 /// # Panics
 /// If the process has a logger already.
 pub fn start(file: Option<&Path>, level: LevelFilter) -> Result<LogHandle, LogError> {
-    let handle = LogHandle::to(open(file)?);
+    let handle = LogHandle::to(open(file)?).map_err(|cause| LogError::of(file, cause))?;
     log::set_boxed_logger(handle.logger()).expect("a process starts its log once");
     log::set_max_level(level);
     Ok(handle)
 }
 
 impl LogHandle {
-    fn to(output: Box<dyn Write + Send>) -> Self {
-        Self(Arc::new(Mutex::new(Sink { output, line: Vec::new(), lost: 0, torn: false })))
+    fn to(output: Output) -> io::Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(Desk { line: Vec::new(), pen: Pen::start(output, 0)? }))))
     }
 
     fn logger(&self) -> Box<dyn Log> {
@@ -56,8 +62,8 @@ impl LogHandle {
             .set_location_level(LevelFilter::Off)
             .build();
         // The level of simplelog is fixed for ever: all pass it, and `log::set_max_level` decides.
-        let writer = WriteLogger::new(LevelFilter::Trace, config, SharedSink(Arc::clone(&self.0)));
-        Box::new(Filtered { writer, turn: Mutex::new(()) })
+        let writer = WriteLogger::new(LevelFilter::Trace, config, Pieces(self.clone()));
+        Box::new(Filtered { writer, handle: self.clone(), turn: Mutex::new(()) })
     }
 
     /// Opens the log file (again) and sets the level: for SIGHUP, after a new configuration or
@@ -66,84 +72,172 @@ impl LogHandle {
     /// # Errors
     /// The file cannot be opened; the log then goes on where it was.
     pub fn reopen(&self, file: Option<&Path>, level: LevelFilter) -> Result<(), LogError> {
-        let output = open(file)?;
-        self.sink().output = output;
+        self.swap(open(file)?).map_err(|cause| LogError::of(file, cause))?;
         log::set_max_level(level);
         Ok(())
     }
 
     /// How many lines could not be written and are not yet owned up to in the log.
     pub fn lost_lines(&self) -> u64 {
-        self.sink().lost
+        self.desk().pen.lost.load(Ordering::Acquire)
     }
 
-    fn sink(&self) -> MutexGuard<'_, Sink> {
+    /// Another thread takes over: the one before may hang, and ends by itself once its lines are written.
+    fn swap(&self, output: Output) -> io::Result<()> {
+        self.wait(SWAP_PATIENCE);
+        let mut desk = self.desk();
+        desk.pen = Pen::start(output, desk.pen.lost.load(Ordering::Acquire))?;
+        Ok(())
+    }
+
+    /// Waits until everything is written that was said so far, at most for `patience`.
+    fn wait(&self, patience: Duration) {
+        let (done, is_done) = mpsc::sync_channel(1);
+        let sender = self.desk().pen.sender.clone();
+        let mut order = Order::Tell(done);
+        for _ in 0..patience.as_millis() / WAIT_STEP.as_millis() {
+            match sender.try_send(order) {
+                Ok(()) => {
+                    let _ = is_done.recv_timeout(patience);
+                    return;
+                }
+                Err(TrySendError::Full(back)) => order = back,
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+            thread::park_timeout(WAIT_STEP);
+        }
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn open(file: Option<&Path>) -> Result<Box<dyn Write + Send>, LogError> {
-    let Some(path) = file else { return Ok(Box::new(terminal::Stderr)) };
-    let opened: io::Result<File> = OpenOptions::new().append(true).create(true).open(path);
+fn open(file: Option<&Path>) -> Result<Output, LogError> {
+    let Some(path) = file else {
+        return Ok(Output { writer: Box::new(terminal::Stderr), path: None });
+    };
+    // Without it a named pipe that nobody reads would hold us for ever.
+    let opened: io::Result<File> =
+        OpenOptions::new().append(true).create(true).custom_flags(text_file::O_NONBLOCK).open(path);
     match opened {
-        Ok(file) => Ok(Box::new(file)),
+        Ok(file) => Ok(Output { writer: Box::new(file), path: Some(path.to_owned()) }),
         Err(cause) => Err(LogError { path: path.to_owned(), cause }),
     }
 }
 
-/// Where lines end up.
-struct Sink {
-    output: Box<dyn Write + Send>,
-    /// The line that is being put together; simplelog writes it in pieces.
+/// Where lines end up, and the file's path if it is one.
+struct Output {
+    writer: Box<dyn Write + Send>,
+    path: Option<PathBuf>,
+}
+
+/// Where a record is put together; simplelog writes it in pieces.
+struct Desk {
     line: Vec<u8>,
+    pen: Pen,
+}
+
+/// The thread that writes, seen from outside.
+struct Pen {
+    sender: SyncSender<Order>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Order {
+    Write(Vec<u8>),
+    /// Everything before this is written.
+    Tell(SyncSender<()>),
+}
+
+impl Pen {
+    fn start(output: Output, lost: u64) -> io::Result<Self> {
+        let (sender, orders) = mpsc::sync_channel(WAITING_LINES);
+        let lost = Arc::new(AtomicU64::new(lost));
+        let mut sink = Sink { output, lost: Arc::clone(&lost), torn: false, is_told: false };
+        thread::Builder::new().name("log".into()).spawn(move || sink.serve(&orders))?;
+        Ok(Self { sender, lost })
+    }
+
+    fn write(&self, line: Vec<u8>) {
+        if self.sender.try_send(Order::Write(line)).is_err() {
+            self.lost.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// The thread that writes.
+struct Sink {
+    output: Output,
     /// Lines that could not be written since the last one that could.
-    lost: u64,
+    lost: Arc<AtomicU64>,
     /// Whether a part of a line stands at the end of the output.
     torn: bool,
+    /// Whether standard error was told that the file cannot be written.
+    is_told: bool,
 }
 
 impl Sink {
-    /// Writes the line in one go, so that lines of two processes do not mix. Never fails.
-    fn write_line(&mut self) {
-        let newlines_inside = self.line.iter().filter(|&&byte| byte == b'\n').count() > 1;
-        if newlines_inside {
-            self.line = on_one_line(&self.line);
+    fn serve(&mut self, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Write(line) => self.write_line(line),
+                // Nobody may wait for it any more.
+                Order::Tell(done) => drop(done.try_send(())),
+            }
         }
+    }
+
+    /// Writes the line in one go, so that lines of two processes do not mix. Never fails.
+    fn write_line(&mut self, mut line: Vec<u8>) {
+        let newlines_inside = line.iter().filter(|&&byte| byte == b'\n').count() > 1;
+        if newlines_inside {
+            line = on_one_line(&line);
+        }
+        let lost = self.lost.load(Ordering::Acquire);
         let mut whole = Vec::new();
         if self.torn {
             whole.push(b'\n');
         }
-        if self.lost > 0 {
+        if lost > 0 {
             // The time and level of the line that gets through.
-            let head = self.line.iter().position(|&b| b == b' ').unwrap_or(0);
-            whole.extend_from_slice(&self.line[..head]);
-            whole.extend_from_slice(format!(" [WARN] log lost={}\n", self.lost).as_bytes());
+            let head = line.iter().position(|&b| b == b' ').unwrap_or(0);
+            whole.extend_from_slice(&line[..head]);
+            whole.extend_from_slice(format!(" [WARN] log lost={lost}\n").as_bytes());
         }
-        whole.append(&mut self.line);
-        match write_some(&mut *self.output, &whole) {
-            written if written == whole.len() => (self.lost, self.torn) = (0, false),
-            0 => self.lost = self.lost.saturating_add(1),
-            _ => (self.lost, self.torn) = (self.lost.saturating_add(1), true),
+        whole.append(&mut line);
+        let (written, why) = write_some(&mut *self.output.writer, &whole);
+        if written == whole.len() {
+            self.lost.fetch_sub(lost, Ordering::AcqRel);
+            (self.torn, self.is_told) = (false, false);
+            return;
         }
-        if whole.capacity() <= KEPT_CAPACITY {
-            whole.clear();
-            self.line = whole;
+        self.lost.fetch_add(1, Ordering::AcqRel);
+        self.torn |= written > 0;
+        if let Some(path) = self.output.path.as_ref().filter(|_| !self.is_told) {
+            self.is_told = true;
+            let why = why.map_or_else(String::new, |error| text_file::cause(&error));
+            let path = path.display();
+            let text =
+                format!("bitdash: log.file {path}: cannot be written: {why}; the crawl goes on\n");
+            // Where even that fails, nobody is left to be told.
+            let _ = terminal::Stderr.write_all(text.as_bytes());
         }
     }
 }
 
 /// Writes until done or until an error, and says how much was written.
-fn write_some(output: &mut dyn Write, bytes: &[u8]) -> usize {
+fn write_some(output: &mut dyn Write, bytes: &[u8]) -> (usize, Option<io::Error>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match output.write(rest) {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
+            Err(error) => return (written, Some(error)),
         }
     }
-    written
+    (written, None)
 }
 
 /// Replaces every newline but the last by its escape: messages of PostgreSQL may have several
@@ -162,24 +256,25 @@ fn on_one_line(line: &[u8]) -> Vec<u8> {
 }
 
 /// What simplelog writes to. A record ends where [`Filtered`] says so, by a flush.
-struct SharedSink(Arc<Mutex<Sink>>);
+struct Pieces(LogHandle);
 
-impl Write for SharedSink {
+impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut desk = self.0.desk();
         // A record longer than this is cut: nothing that we log is, but an error's text may be.
-        let room = MAX_LINE.saturating_sub(sink.line.len());
-        sink.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let room = MAX_LINE.saturating_sub(desk.line.len());
+        desk.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sink.line.is_empty() {
-            if sink.line.last() != Some(&b'\n') {
-                sink.line.push(b'\n');
+        let mut desk = self.0.desk();
+        let mut line = std::mem::take(&mut desk.line);
+        if !line.is_empty() {
+            if line.last() != Some(&b'\n') {
+                line.push(b'\n');
             }
-            sink.write_line();
+            desk.pen.write(line);
         }
         Ok(())
     }
@@ -188,6 +283,7 @@ impl Write for SharedSink {
 /// Lets our own records pass, and those of other crates from warn on; one record at a time.
 struct Filtered<L> {
     writer: Box<L>,
+    handle: LogHandle,
     /// Held from a record's first byte to its flush, so that lines of two threads stay two.
     turn: Mutex<()>,
 }
@@ -208,8 +304,15 @@ impl<L: Log> Log for Filtered<L> {
         }
     }
 
+    /// For the end of the process: waits a second at most until everything is written.
     fn flush(&self) {
-        self.writer.flush();
+        self.handle.wait(FLUSH_PATIENCE);
+    }
+}
+
+impl LogError {
+    fn of(file: Option<&Path>, cause: io::Error) -> Self {
+        Self { path: file.unwrap_or(Path::new("/dev/stderr")).to_owned(), cause }
     }
 }
 
@@ -228,8 +331,13 @@ const OUR_TARGET: &str = "bitdash";
 /// The longest line, in bytes.
 const MAX_LINE: usize = 16 * 1024;
 
-/// A line buffer larger than this is not kept.
-const KEPT_CAPACITY: usize = 4 * 1024;
+/// So many lines may wait for the thread that writes.
+const WAITING_LINES: usize = 1_024;
+
+/// The end of the process waits so long for the log, a change of files a little.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+const SWAP_PATIENCE: Duration = Duration::from_millis(200);
+const WAIT_STEP: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -240,6 +348,11 @@ mod tests {
     fn say(logger: &dyn Log, level: Level, target: &str, text: &str) {
         let arguments = format_args!("{text}");
         logger.log(&Record::builder().level(level).target(target).args(arguments).build());
+        logger.flush();
+    }
+
+    fn to(output: impl Write + Send + 'static) -> LogHandle {
+        LogHandle::to(Output { writer: Box::new(output), path: None }).unwrap()
     }
 
     /// The lines without their times, which are checked to be such.
@@ -256,12 +369,12 @@ mod tests {
     fn a_moved_file_is_made_anew_on_reopen() {
         let folder = tempfile::tempdir().unwrap();
         let (path, moved) = (folder.path().join("b.log"), folder.path().join("b.log.1"));
-        let handle = LogHandle::to(open(Some(&path)).unwrap());
+        let handle = LogHandle::to(open(Some(&path)).unwrap()).unwrap();
         let logger = handle.logger();
         say(&*logger, Level::Info, "bitdash", "one=1");
         std::fs::rename(&path, &moved).unwrap();
         say(&*logger, Level::Warn, "bitdash::io::driver", "two=2");
-        handle.sink().output = open(Some(&path)).unwrap();
+        handle.swap(open(Some(&path)).unwrap()).unwrap();
         say(&*logger, Level::Error, "bitdash", "three=3");
         let read = |path| without_times(&std::fs::read_to_string(path).unwrap());
         assert_eq!(read(&moved), ["[INFO] one=1", "[WARN] two=2"]);
@@ -272,7 +385,7 @@ mod tests {
     fn a_file_that_cannot_be_opened_is_one_line_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("b.log");
-        let handle = LogHandle::to(open(Some(&path)).unwrap());
+        let handle = LogHandle::to(open(Some(&path)).unwrap()).unwrap();
         let wrong = folder.path().join("none/b.log");
         let error = handle.reopen(Some(&wrong), LevelFilter::Info).unwrap_err().to_string();
         let expected =
@@ -284,8 +397,8 @@ mod tests {
 
     #[test]
     fn other_crates_are_heard_from_warn_on() {
-        let output = Output::default();
-        let handle = LogHandle::to(Box::new(output.clone()));
+        let output = Disk::default();
+        let handle = to(output.clone());
         let logger = handle.logger();
         for target in ["bitdash", "bitdash::x", "bitdashboard", "tokio_postgres::connection", "mio"]
         {
@@ -309,8 +422,8 @@ mod tests {
 
     #[test]
     fn a_record_is_one_line_of_bounded_length() {
-        let output = Output::default();
-        let handle = LogHandle::to(Box::new(output.clone()));
+        let output = Disk::default();
+        let handle = to(output.clone());
         let logger = handle.logger();
         say(&*logger, Level::Warn, "bitdash", "error=\"a\nb\n\"\n");
         say(&*logger, Level::Warn, "bitdash", &"x".repeat(100_000));
@@ -326,8 +439,8 @@ mod tests {
 
     #[test]
     fn lines_of_several_threads_stay_apart() {
-        let output = Output::default();
-        let handle = LogHandle::to(Box::new(output.clone()));
+        let output = Disk::default();
+        let handle = to(output.clone());
         let logger = handle.logger();
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -340,9 +453,9 @@ mod tests {
 
     /// An output with so much room left, as a disk that fills up.
     #[derive(Clone, Default)]
-    struct Output(Arc<Mutex<(Vec<u8>, Option<usize>)>>);
+    struct Disk(Arc<Mutex<(Vec<u8>, Option<usize>)>>);
 
-    impl Output {
+    impl Disk {
         fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().0.clone()).unwrap()
         }
@@ -352,7 +465,7 @@ mod tests {
         }
     }
 
-    impl Write for Output {
+    impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let mut inner = self.0.lock().unwrap();
             let count = inner.1.map_or(bytes.len(), |room| room.min(bytes.len()));
@@ -371,8 +484,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_the_next_one_says_how_many() {
-        let output = Output::default();
-        let handle = LogHandle::to(Box::new(output.clone()));
+        let output = Disk::default();
+        let handle = to(output.clone());
         let logger = handle.logger();
         say(&*logger, Level::Info, "bitdash", "first");
         output.leave_room(Some(5));
@@ -389,5 +502,39 @@ mod tests {
         assert_eq!(lines.remove(1).len(), 5, "the torn line ends where the disk did: {text}");
         let expected = ["[INFO] first", "[WARN] log lost=3", "[INFO] again", "[INFO] last"];
         assert_eq!(without_times(&lines.join("\n")), expected);
+    }
+
+    /// An output that takes nothing and does not say so, until it is let go.
+    struct Held(Receiver<()>);
+
+    impl Write for Held {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_that_hangs_holds_nobody_up_and_another_one_takes_over() {
+        let (hold, held) = mpsc::channel();
+        let handle = to(Held(held));
+        let logger = handle.logger();
+        let lines = WAITING_LINES + 10;
+        for _ in 0..lines {
+            let record = Record::builder().target("bitdash").args(format_args!("x")).build();
+            logger.log(&record);
+        }
+        let lost = handle.lost_lines();
+        assert!(lost == 9 || lost == 10, "{lost}: the thread has one line in hand");
+        let output = Disk::default();
+        handle.swap(Output { writer: Box::new(output.clone()), path: None }).unwrap();
+        say(&*logger, Level::Info, "bitdash", "on");
+        let expected = [format!("[WARN] log lost={lost}"), "[INFO] on".to_owned()];
+        assert_eq!(without_times(&output.text()), expected);
+        drop(hold);
     }
 }

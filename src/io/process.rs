@@ -2,6 +2,7 @@
 //!
 //! Layer 3: reads `/proc/self`, raises the limit of open files.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,6 +34,20 @@ pub fn raise_open_files() -> std::io::Result<Option<u64>> {
 pub fn open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
+
+/// How many files this process may have open beside those that it was born with: somebody else's descriptors take
+/// room, too. `None` is no limit. To be asked before many are opened: the first answer's count stands.
+pub fn free_files() -> Option<u64> {
+    static INHERITED: OnceLock<u64> = OnceLock::new();
+    let inherited = *INHERITED.get_or_init(|| {
+        let taken = std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
+        taken.saturating_sub(OWN_FILES)
+    });
+    open_files().map(|files| files.saturating_sub(inherited))
+}
+
+/// So many descriptors are open in a crawler that has just begun.
+const OWN_FILES: u64 = 16;
 
 /// `/proc/self/status` gives kB, whatever the size of a page is; on ARM boards it may be 4, 16 or
 /// 64 kB.

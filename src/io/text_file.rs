@@ -3,8 +3,9 @@
 //! Layer 3. Whatever stands in such a file, reading it takes bounded memory and gives one clear
 //! line.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Reads a file of at most `limit` bytes.
@@ -14,7 +15,8 @@ use std::path::Path;
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let read_all = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+        file.take(limit + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read_all().map_err(|error| format!("cannot be read: {}", cause(&error)))?;
@@ -57,6 +59,10 @@ pub fn cause(error: &io::Error) -> String {
         _ => error.to_string().to_lowercase(),
     }
 }
+
+/// Linux' number for files that are never waited for: a named pipe without a writer is empty, and one without a
+/// reader is refused.
+pub const O_NONBLOCK: i32 = 0o4000;
 
 const QUOTED_CHARS: usize = 60;
 

@@ -8,6 +8,7 @@
 #![allow(dead_code, clippy::disallowed_methods)]
 
 pub mod crawl;
+pub mod faults;
 pub mod rows;
 pub mod terminal;
 pub mod tools;
@@ -65,13 +66,18 @@ impl Cluster {
 
     /// A cluster of its own, for tests that stop it.
     pub fn start() -> Self {
+        Self::start_in(&std::env::temp_dir())
+    }
+
+    /// The same with its folder in this one.
+    pub fn start_in(parent: &Path) -> Self {
         let programs = find_programs();
         let run_as = (id("-u", None) == 0).then(|| {
             let user = ["postgres", "nobody"].into_iter().find(|user| has_user(user));
             let user = user.expect("PostgreSQL does not run as root and there is no user postgres: scripts/test sets it up");
             (id("-u", Some(user)), id("-g", Some(user)))
         });
-        let folder = make_folder();
+        let folder = make_folder(parent);
         if let Some((uid, gid)) = run_as {
             chown(&folder, Some(uid), Some(gid)).unwrap();
         }
@@ -257,9 +263,8 @@ fn version_of(programs: &Path) -> u32 {
 }
 
 /// A folder whose path leaves room for a socket's name within 107 bytes.
-fn make_folder() -> PathBuf {
-    let temporary = std::env::temp_dir();
-    let parent = if temporary.as_os_str().len() <= 60 { temporary } else { PathBuf::from("/tmp") };
+fn make_folder(parent: &Path) -> PathBuf {
+    let parent = if parent.as_os_str().len() <= 60 { parent } else { Path::new("/tmp") };
     tempfile::Builder::new().prefix("bitdash-pg-").tempdir_in(parent).unwrap().keep()
 }
 

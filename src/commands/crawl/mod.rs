@@ -334,7 +334,7 @@ fn params(config: &Config, filter: Filter) -> Params {
 /// How many probes the system has room for, at most the configured number.
 fn sockets_that_fit(config: &Config) -> usize {
     let wanted = config.crawl.max_sockets as usize;
-    let Some(files) = process::open_files() else { return wanted.min(MAX_SOCKETS) };
+    let Some(files) = process::free_files() else { return wanted.min(MAX_SOCKETS) };
     let room = usize::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX).max(1);
     if wanted > room {
         log::warn!(

@@ -153,6 +153,11 @@ impl AddressBook {
         }
     }
 
+    /// What it goes by.
+    pub fn params(&self) -> BookParams {
+        self.params
+    }
+
     /// Changes what it goes by.
     pub fn set_params(&mut self, params: BookParams) {
         self.params = params;

@@ -29,9 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Crawler {
     /// The writer is ready.
     pub(super) fn opened(&mut self, opened: Opened, now: Now) {
-        if self.phase != Phase::Opening {
-            return;
-        }
         self.is_db_up = true;
         self.is_opened = true;
         self.totals = opened.totals;

@@ -1,5 +1,7 @@
 //! The crawler and the recorder together, in virtual time, with results made by hand.
 
+mod anew;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 

@@ -13,6 +13,8 @@ pub enum StoreError {
     Transient(String),
     /// A person has to act; the text says how.
     Permanent(String),
+    /// The database is not the one that was loaded, or was emptied by hand: nothing was written.
+    Emptied,
 }
 
 impl StoreError {
@@ -85,6 +87,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Transient(text) | Self::Permanent(text) => f.write_str(text),
+            Self::Emptied => f.write_str("the database was emptied, or is another one"),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod connect;
 mod copy;
+mod desk;
 pub mod error;
 pub mod fold;
 mod journal;

@@ -19,11 +19,14 @@ pub struct Migration {
 }
 
 /// Every file, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "001_schema",
-    sql: include_str!("../../../sql/001_schema.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "001_schema", sql: include_str!("../../../sql/001_schema.sql") },
+    Migration {
+        version: 2,
+        name: "002_identity",
+        sql: include_str!("../../../sql/002_identity.sql"),
+    },
+];
 
 /// What a migration did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +45,14 @@ const RECORD: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     name       text        NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now());
 COMMENT ON TABLE schema_migrations IS 'Which files of sql/ were applied, and when.'";
+
+/// The column that each file brought, for a database whose tables were all emptied by hand: what was applied is
+/// recorded again.
+const RECORD_AGAIN: &str = "INSERT INTO schema_migrations (version, name)
+    SELECT v.version, v.name FROM (VALUES (1, '001_schema', 'only_row'), (2, '002_identity', 'identity'))
+        v (version, name, brought)
+    WHERE NOT EXISTS (SELECT FROM schema_migrations) AND EXISTS (SELECT FROM pg_attribute a
+        WHERE a.attrelid = to_regclass('store_state') AND a.attname = v.brought)";
 
 /// The version that this program knows.
 pub fn known_version() -> i32 {
@@ -113,8 +124,10 @@ fn apply_next(client: &mut Client) -> Result<i32, postgres::Error> {
     transaction.batch_execute("SET LOCAL statement_timeout = 0")?;
     transaction.query("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
     transaction.batch_execute(RECORD)?;
+    transaction.batch_execute(RECORD_AGAIN)?;
     let found = read_version(&mut transaction)?;
     let Some(next) = MIGRATIONS.iter().find(|migration| migration.version > found) else {
+        transaction.commit()?;
         return Ok(found);
     };
     transaction.batch_execute(next.sql)?;
@@ -155,7 +168,15 @@ mod tests {
         let error = refuse_newer(7).unwrap_err();
         assert!(!error.is_transient());
         assert!(error.to_string().starts_with(
-            "the database's schema is version 7, this bitdash knows 1: upgrade bitdash"
+            "the database's schema is version 7, this bitdash knows 2: upgrade bitdash"
         ));
+    }
+
+    #[test]
+    fn what_every_file_brought_is_known() {
+        for migration in MIGRATIONS {
+            let name = format!("({}, '{}', ", migration.version, migration.name);
+            assert!(RECORD_AGAIN.contains(&name), "{name}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! `Store`: batches into PostgreSQL, and what is known out of it.
 //!
 //! Layer 3. Invariants: 1. a batch is written whole or not at all; 2. `write` returns `Ok` only after COMMIT
-//! came back; 3. writing a batch twice changes nothing that a reader sees the second time.
+//! came back; 3. writing a batch twice changes nothing that a reader sees the second time; 4. nothing is written
+//! into another database than the one that was loaded, nor into one that was emptied since.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,10 +23,29 @@ use crate::crawl::time::UnixTime;
 /// A connection to the database that takes batches.
 pub struct Store {
     client: Client,
-    backend_pid: i32,
+    session: Session,
+    mark: Option<Mark>,
     rows: Rows,
     /// What the database holds as `results_per_node`, once this session knows.
     results_per_node: Option<u32>,
+}
+
+/// A session at the server. Numbers of processes come again, with a server that is started anew for one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Session {
+    /// The number of the server's process behind it.
+    pub pid: i32,
+    /// When it began, as the server says it.
+    pub started_at: String,
+}
+
+/// What tells the database that was loaded from another one, and from itself emptied by hand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mark {
+    identity: String,
+    /// The newest pass that it holds; 0 for none.
+    pass: i64,
+    has_nodes: bool,
 }
 
 /// Held by the one crawler of a database as long as its connection lives. "bitdash" and 2.
@@ -41,16 +61,19 @@ impl Store {
     /// Transient while the database is away or starts up; permanent where a person has to act.
     pub fn connect(url: &str) -> Result<Self, StoreError> {
         let mut client = connect(url)?;
-        let asked = "SELECT pg_backend_pid(), current_setting('transaction_read_only')";
-        let answer = client
-            .query_one(asked, &[])
-            .and_then(|row| Ok((row.try_get(0)?, row.try_get::<_, String>(1)?)));
-        let (backend_pid, read_only) =
+        let asked = "SELECT pid, backend_start::text, current_setting('transaction_read_only')
+            FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+        let answer = client.query_one(asked, &[]).and_then(|row| {
+            let session = Session { pid: row.try_get(0)?, started_at: row.try_get(1)? };
+            Ok((session, row.try_get::<_, String>(2)?))
+        });
+        let (session, read_only) =
             answer.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
         if read_only == "on" {
             return Err(StoreError::transient("the database takes no changes: it is read-only"));
         }
-        Ok(Self { client, backend_pid, rows: Rows::default(), results_per_node: None })
+        let rows = Rows::default();
+        Ok(Self { client, session, mark: None, rows, results_per_node: None })
     }
 
     /// Creates or upgrades the schema.
@@ -58,7 +81,10 @@ impl Store {
     /// # Errors
     /// Permanent where it is newer than this program or rights are missing; else the connection's.
     pub fn migrate(&mut self) -> Result<Migrated, StoreError> {
-        schema::migrate(&mut self.client)
+        let migrated = schema::migrate(&mut self.client)?;
+        let mended = mend(&mut self.client);
+        self.checked(mended)?;
+        Ok(migrated)
     }
 
     /// Makes this session the database's only crawler, until its connection ends. Waits a moment for one
@@ -78,30 +104,46 @@ impl Store {
         ))
     }
 
-    /// The same after a reconnect: `former_pid` is the [`Store::backend_pid`] of our own connection that
-    /// broke, which the server may not have noticed yet. It is ended, and only it.
+    /// The same after a reconnect: `former` are the [`Store::session`]s of our own connections that broke, which
+    /// the server may not have noticed yet. The one that holds the database is ended, and no other.
     ///
     /// # Errors
     /// Permanent where another crawler runs, transient while the former session lingers.
-    pub fn relock_crawler(&mut self, former_pid: i32) -> Result<(), StoreError> {
+    pub fn relock_crawler(&mut self, former: &[Session]) -> Result<(), StoreError> {
         for _ in 0..LOCK_ATTEMPTS {
             if self.try_lock()? {
                 return Ok(());
             }
-            if !self.is_locked_by(former_pid)? {
+            let Some(holder) = self.holder()?.filter(|holder| former.contains(holder)) else {
                 // It may have ended between the two questions.
                 return self.lock_crawler();
-            }
-            let ended = self.client.execute("SELECT pg_terminate_backend($1)", &[&former_pid]);
+            };
+            let ended = self.client.execute("SELECT pg_terminate_backend($1)", &[&holder.pid]);
             self.checked(ended)?;
             pause();
         }
         Err(StoreError::transient("our former session still holds the database"))
     }
 
-    /// The number of the server's process behind this connection.
-    pub fn backend_pid(&self) -> i32 {
-        self.backend_pid
+    /// This connection as the server knows it.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What tells this database from another one: known once it was loaded, or found to be the one expected.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
+    /// Whether this is still the database that bore this mark. If so, it is what is written into from now on.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn expect(&mut self, mark: &Mark) -> Result<bool, StoreError> {
+        let holds = is_marked(&mut self.client, mark);
+        let holds = self.checked(holds)?;
+        self.mark = holds.then(|| mark.clone());
+        Ok(holds)
     }
 
     /// Whether the connection is gone, so that only a new one helps.
@@ -115,7 +157,10 @@ impl Store {
     /// Those of the connection; `each` may have been called by then.
     pub fn load(&mut self, each: &mut dyn FnMut(Known)) -> Result<LastPass, StoreError> {
         let result = load::addresses(&mut self.client, each);
-        self.checked_failure(result)
+        let last = self.checked_failure(result)?;
+        let mark = mark(&mut self.client, last.pass);
+        self.mark = Some(self.checked(mark)?);
+        Ok(last)
     }
 
     /// Reads what is known of every source into `each`, in no order.
@@ -131,15 +176,23 @@ impl Store {
     ///
     /// # Errors
     /// Nothing of the batch is written then, or all of it where the reply to COMMIT was lost: write it again.
+    /// [`StoreError::Emptied`] where this is not the database any more that was loaded.
     pub fn write(&mut self, batch: &Batch, results_per_node: u32) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
         let is_news = self.results_per_node != Some(results_per_node);
         let kept = is_news.then_some(results_per_node);
-        let result = write(&mut self.client, &mut self.rows, batch, kept);
+        let result = write(&mut self.client, &mut self.rows, batch, kept, self.mark.as_ref());
         self.rows.clear();
-        self.checked_failure(result)?;
+        if !self.checked_failure(result)? {
+            return Err(StoreError::Emptied);
+        }
+        if let Some(mark) = &mut self.mark {
+            let newest = batch.passes.keys().max().copied().unwrap_or(0);
+            mark.pass = mark.pass.max(i64::try_from(newest).unwrap_or(i64::MAX));
+            mark.has_nodes |= !batch.nodes.is_empty();
+        }
         self.results_per_node = Some(results_per_node);
         Ok(())
     }
@@ -181,12 +234,20 @@ impl Store {
         self.checked(is_ours)
     }
 
-    fn is_locked_by(&mut self, pid: i32) -> Result<bool, StoreError> {
-        let held = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND (classid::bigint << 32 | objid::bigint) = $1 AND pid = $2";
-        let row = self.client.query_opt(held, &[&CRAWLER_LOCK, &pid]);
-        Ok(self.checked(row)?.is_some())
+    /// Who is this database's crawler.
+    fn holder(&mut self) -> Result<Option<Session>, StoreError> {
+        // The start is hidden where the session is another role's: then it is none of ours either.
+        let held = "SELECT l.pid, coalesce(a.backend_start::text, '')
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (l.classid::bigint << 32 | l.objid::bigint) = $1";
+        let row = self.client.query_opt(held, &[&CRAWLER_LOCK]);
+        let Some(row) = self.checked(row)? else { return Ok(None) };
+        let session = row
+            .try_get(0)
+            .and_then(|pid| row.try_get(1).map(|started_at| Session { pid, started_at }));
+        self.checked(session).map(Some)
     }
 
     fn checked<T>(&self, result: Result<T, postgres::Error>) -> Result<T, StoreError> {
@@ -233,16 +294,56 @@ impl From<std::io::Error> for Failure {
 const JOURNALS: &str =
     "LOCK TABLE address_journal, source_journal, result_journal IN ROW EXCLUSIVE MODE";
 
+/// One row; nothing where it has none. The empty half of a base tells nothing: any row of either is one.
+const MARK: &str = "SELECT identity::text, EXISTS (SELECT FROM passes p WHERE p.pass = $1),
+        EXISTS (SELECT FROM node_rows) OR EXISTS (SELECT FROM result_journal j WHERE j.status IS NOT NULL)
+    FROM store_state";
+
+fn mark(client: &mut Client, pass: u64) -> Result<Mark, postgres::Error> {
+    let pass = i64::try_from(pass).unwrap_or(i64::MAX);
+    let row = client.query_one(MARK, &[&pass])?;
+    Ok(Mark { identity: row.try_get(0)?, pass, has_nodes: row.try_get(2)? })
+}
+
+fn is_marked(
+    client: &mut impl postgres::GenericClient,
+    mark: &Mark,
+) -> Result<bool, postgres::Error> {
+    let Some(row) = client.query_opt(MARK, &[&mark.pass])? else { return Ok(false) };
+    let (has_pass, has_nodes): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
+    Ok(row.try_get::<_, &str>(0)? == mark.identity
+        && (has_pass || mark.pass == 0)
+        && (has_nodes || !mark.has_nodes))
+}
+
+/// A hand that emptied every table has taken this one's only row, too. Which bases are in use is seen from what is
+/// left in them.
+fn mend(client: &mut Client) -> Result<(), postgres::Error> {
+    client.batch_execute(
+        "INSERT INTO store_state (addresses_base, nodes_base)
+        SELECT CASE WHEN EXISTS (SELECT FROM address_blocks_b) THEN 'b' ELSE 'a' END,
+            CASE WHEN EXISTS (SELECT FROM node_rows_b) THEN 'b' ELSE 'a' END
+        WHERE NOT EXISTS (SELECT FROM store_state)",
+    )
+}
+
+/// Gives `false`, and writes nothing, where the database does not bear the mark any more.
 fn write(
     client: &mut Client,
     rows: &mut Rows,
     batch: &Batch,
     results_per_node: Option<u32>,
-) -> Result<(), Failure> {
+    mark: Option<&Mark>,
+) -> Result<bool, Failure> {
     let mut transaction = client.transaction()?;
     let t = &mut transaction;
     // A fold or a person's lock is waited for here: an error within a COPY may cost the connection.
     t.batch_execute(JOURNALS)?;
+    if let Some(mark) = mark
+        && !is_marked(t, mark)?
+    {
+        return Ok(false);
+    }
     let number: i64 = t.query_one("SELECT nextval('batch_number')", &[])?.try_get(0)?;
     let numbers = Numbers { batch: number, forgotten: number.saturating_add(1) };
     journal::append(t, rows, batch, numbers)?;
@@ -260,7 +361,7 @@ fn write(
         write_pass(t, *pass, row)?;
     }
     transaction.commit()?;
-    Ok(())
+    Ok(true)
 }
 
 /// Names: what is not listed loses its own, and a name that stands is left alone.

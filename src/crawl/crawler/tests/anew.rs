@@ -1,0 +1,134 @@
+//! The database is emptied, or made anew, under a crawl: at every point of a pass.
+
+use super::*;
+use crate::crawl::exchange::Opened;
+
+impl Rig {
+    /// What the writer does once it has found out: what was said so far goes out, then everything begins anew.
+    fn empty_the_database(&mut self, holds: LastPass) {
+        while let Some(message) = self.recorder.poll_output() {
+            self.crawler.handle_writer(message, self.now);
+        }
+        self.recorder.forget_all();
+        self.recorder.handle_reloaded(holds);
+        self.probed.clear();
+        self.events.clear();
+    }
+
+    fn unstick(&mut self) {
+        self.is_writer_stuck = false;
+        for message in std::mem::take(&mut self.stuck) {
+            self.recorder.handle(message, self.now);
+        }
+    }
+}
+
+#[test]
+fn in_the_middle_of_a_pass_sessions_end_and_pass_1_begins_with_the_seeds() {
+    let mut rig = Rig::new(30, None, &[], LastPass::default()).with_ring(200, 10);
+    assert!(rig.run(|rig| rig.crawler.counters().probed > 150 && rig.open.len() == 30));
+    let late: BTreeSet<Address> = rig.open.keys().copied().collect();
+    rig.dials.clear();
+    rig.empty_the_database(LastPass::default());
+    rig.settle();
+    assert_eq!((rig.crawler.queue_len(), rig.open.len()), (0, 30));
+    let last_ends = rig.open.values().map(|(_, end)| *end).max().unwrap();
+    rig.pass_ends();
+    assert!(rig.dials.iter().all(|at| *at >= last_ends), "dialled while a session was open");
+    assert_eq!((rig.crawler.counters().pass, rig.crawler.unacked()), (1, 0));
+    let mut met = rig.probed[&1].clone();
+    assert!(met.contains(&address(0)), "it begins with the seeds");
+    met.extend(&late);
+    assert!(rig.nodes.keys().all(|node| met.contains(node)), "not every node was found again");
+    let batch = &rig.batches[0];
+    assert!(batch.probes.iter().all(|row| row.pass == 1), "a result of a pass that is not there");
+    let row = batch.passes[&1];
+    assert_eq!(row.probed, rig.probed[&1].len() as u64, "late results belong to no pass");
+}
+
+#[test]
+fn between_passes_the_next_one_begins_at_once() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(50, 0);
+    rig.pass_ends();
+    rig.empty_the_database(LastPass::default());
+    rig.settle();
+    assert_eq!(*rig.crawler.phase(), Phase::Running);
+    rig.pass_ends();
+    assert_eq!((rig.crawler.counters().pass, rig.probed[&1].len()), (1, 50));
+}
+
+#[test]
+fn results_in_doubt_and_on_their_way_are_acknowledged_once() {
+    let mut rig = Rig::new(30, None, &[], LastPass::default()).with_ring(100, 5);
+    assert!(rig.run(|rig| rig.crawler.counters().probed > 50));
+    rig.is_writer_stuck = true;
+    assert!(rig.run(|rig| rig.crawler.unacked() > 20));
+    rig.empty_the_database(LastPass::default());
+    rig.run(|rig| rig.open.is_empty());
+    assert!(rig.crawler.unacked() > 20);
+    assert!(matches!(rig.crawler.phase(), Phase::Waiting { .. }), "no pass before all is heard");
+    rig.unstick();
+    rig.pass_ends();
+    assert_eq!(rig.crawler.unacked(), 0);
+}
+
+#[test]
+fn the_start_of_a_pass_that_was_asked_for_before_is_not_heeded() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(50, 0);
+    rig.pass_ends();
+    rig.is_writer_stuck = true;
+    assert!(rig.run(|rig| *rig.crawler.phase() == Phase::Starting));
+    rig.empty_the_database(LastPass::default());
+    rig.advance(Duration::from_secs(5));
+    assert!(matches!(rig.crawler.phase(), Phase::Waiting { .. }));
+    assert_eq!(rig.crawler.poll_timeout(rig.now), None, "nothing but the writer's word helps");
+    rig.unstick();
+    rig.pass_ends();
+    let began = rig.events.iter().filter(|event| matches!(event, Event::PassStarted { .. }));
+    assert_eq!((began.count(), rig.probed[&1].len()), (1, 50));
+}
+
+#[test]
+fn names_that_were_asked_for_before_are_not_heeded() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(50, 0);
+    rig.pass_ends();
+    rig.advance(HOUR);
+    rig.run(|rig| rig.finished() == 2);
+    // By hand: the rig answers at once.
+    let now = Now { mono: rig.now.mono + HOUR, ..rig.now };
+    rig.crawler.tick(now);
+    assert_eq!(rig.crawler.poll_need(), Some(false), "nodes are up: no seeds are wanted");
+    let opened = Opened::default();
+    rig.crawler.handle_writer(FromWriter::Reset(opened), now);
+    rig.crawler.tick(now);
+    assert_eq!(rig.crawler.poll_need(), None, "one look-up at a time");
+    rig.crawler.handle_names(Vec::new(), Vec::new(), false, now);
+    rig.crawler.tick(now);
+    assert_eq!(rig.crawler.poll_need(), Some(true));
+    rig.crawler.handle_names(Vec::new(), vec![address(0)], false, now);
+    assert_eq!(*rig.crawler.phase(), Phase::Starting);
+}
+
+#[test]
+fn another_database_that_holds_something_is_gone_on_with() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(50, 0);
+    rig.pass_ends();
+    let row = PassRow { started_at: rig.now.wall, ..PassRow::default() };
+    let finished_at = Some(rig.now.wall);
+    rig.empty_the_database(LastPass { pass: 41, row: PassRow { finished_at, ..row } });
+    rig.settle();
+    assert!(matches!(rig.crawler.phase(), Phase::Waiting { until } if *until > rig.now.mono));
+    rig.empty_the_database(LastPass { pass: 7, row });
+    rig.pass_ends();
+    assert_eq!(rig.crawler.counters().pass, 7, "a pass that was cut short is gone on with");
+}
+
+#[test]
+fn a_stop_is_a_stop() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(50, 0);
+    rig.run(|rig| rig.crawler.counters().probed > 5);
+    rig.crawler.handle_stop();
+    rig.empty_the_database(LastPass::default());
+    rig.settle();
+    assert!(rig.crawler.is_stopping());
+}
