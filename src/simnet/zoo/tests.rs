@@ -35,6 +35,7 @@ fn drain(antics: &mut Antics, now: Duration) -> Vec<u8> {
     while let Some(bytes) = antics.poll_transmit(now) {
         assert!(!bytes.is_empty() && bytes.len() <= PIECE, "{} bytes at once", bytes.len());
         all.extend(bytes);
+        assert!(all.len() <= 3 * PIECE, "it does not stop: {} bytes at one moment", all.len());
     }
     all
 }
