@@ -286,7 +286,7 @@ impl Run {
             tally.bytes_in / 1_000_000,
             tally.bytes_out / 1_000_000,
             self.simulation.bans,
-            self.simulation.faults,
+            self.simulation.complaints,
             self.simulation.strays.len(),
             self.churn.invented()
         );

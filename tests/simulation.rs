@@ -91,7 +91,7 @@ fn one_pass_finds_every_node_as_it_is_under_every_seed() {
         assert!(simulation.run_passes(1, Duration::from_secs(7_200)), "seed {seed:#x} never ends");
         let batches = simulation.take_batches();
         check_map(&world, &nodes_after(&batches), seed);
-        assert_eq!((simulation.bans, simulation.faults), (0, 0), "seed {seed:#x}");
+        assert_eq!((simulation.bans, simulation.complaints), (0, 0), "seed {seed:#x}");
         assert!(simulation.strays.is_empty(), "seed {seed:#x}: {:?}", simulation.strays);
         assert!(simulation.most_open <= 100, "seed {seed:#x}");
         let failed = batches.iter().flat_map(|batch| batch.failed.values());

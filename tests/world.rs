@@ -71,7 +71,7 @@ fn a_living_network_is_known_from_the_first_pass_on() {
     assert!(returns.len() > 30, "{} returns", returns.len());
     assert!(quantile(&returns, 0.95).is_some_and(|seconds| seconds < 2 * 3_600));
     assert_eq!(day.simulation.tally().check(), Ok(()));
-    assert_eq!((day.simulation.bans, day.simulation.faults), (0, 0));
+    assert_eq!((day.simulation.bans, day.simulation.complaints), (0, 0));
     assert!(day.simulation.strays.is_empty(), "{:?}", day.simulation.strays);
 }
 

@@ -66,7 +66,7 @@ fn crawl(world: &Arc<World>, params: SimulationParams) -> Map {
     let seed = params.seed;
     let mut simulation = Simulation::new(Arc::clone(world), params);
     assert!(simulation.run_passes(1, Duration::from_secs(7_200)), "seed {seed:#x} never ends");
-    assert_eq!((simulation.bans, simulation.faults), (0, 0), "seed {seed:#x}");
+    assert_eq!((simulation.bans, simulation.complaints), (0, 0), "seed {seed:#x}");
     assert!(simulation.strays.is_empty(), "seed {seed:#x}: {:?}", simulation.strays);
     let mut map = Map::default();
     for batch in simulation.take_batches() {

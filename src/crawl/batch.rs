@@ -164,12 +164,13 @@ impl Batch {
     /// How many rows it holds.
     pub fn rows(&self) -> usize {
         let probed = self.failed.len() + self.nodes.len() + self.probes.len();
-        self.heard.len() + probed + self.sources.len() + self.forgotten.len()
+        let others = self.sources.len() + self.forgotten.len() + self.passes.len();
+        self.heard.len() + probed + others
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0 && self.passes.is_empty() && self.names.is_none()
+        self.rows() == 0 && self.names.is_none()
     }
 }
 
@@ -214,4 +215,17 @@ pub struct LastPass {
     pub pass: u64,
     /// Its row; gone on with if `finished_at` is `None`.
     pub row: PassRow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_of_a_pass_counts_as_one_that_can_be_lost() {
+        let mut batch = Batch::default();
+        assert!(batch.is_empty());
+        batch.passes.insert(7, PassRow::default());
+        assert_eq!((batch.rows(), batch.is_empty()), (1, false));
+    }
 }

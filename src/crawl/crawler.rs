@@ -248,6 +248,10 @@ impl Crawler {
                 }
                 self.take_from_line();
             }
+            Fault::Forbidden if target.is_witness() => {
+                self.line.handle_unasked(target.address(), now.mono);
+                self.take_from_line();
+            }
             // A rule or route of our own host concerns this address alone (the broadcast address of our own net
             // is such a one): it stays due, for a later pass.
             Fault::Forbidden => self.forbidden += 1,
@@ -353,6 +357,8 @@ impl Crawler {
                 let grows = (self.allowance != usize::MAX).then_some(self.allowance_grows_at);
                 resumes.into_iter().chain(grows).min()
             }
+            // The last targets were given up: `tick` knows what comes next.
+            Phase::Running if self.has_nothing_under_way() => Some(now.mono),
             _ => None,
         }
     }
@@ -451,12 +457,17 @@ impl Crawler {
             self.line.question(now.mono, &mut self.rng);
             self.take_from_line();
         }
-        let is_idle = self.queue.is_empty() && self.open == 0 && self.unacked == 0;
-        let is_idle = is_idle && !self.is_due_asked && !self.line.is_holding();
+        let is_idle = self.has_nothing_under_way() && !self.line.is_holding();
         if is_idle && self.is_last_due_here {
             self.phase = Phase::Ending;
             self.to_writer.push_back(ToWriter::EndPass { at: now.wall });
         }
+    }
+
+    /// Whether nothing is queued, open, or awaited from the writer.
+    fn has_nothing_under_way(&self) -> bool {
+        let is_idle = self.queue.is_empty() && self.open == 0 && self.unacked == 0;
+        is_idle && !self.is_due_asked
     }
 
     /// Asks the writer for more where the queue runs low: first for those who are due, then, for their share of

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Limiter {
     per_second: usize,
-    /// The newest starts, the oldest first; at most `per_second` of them.
+    /// The newest starts, the oldest first: those of the last second, and at least `per_second` of them.
     starts: VecDeque<Duration>,
 }
 
@@ -42,10 +42,8 @@ impl Limiter {
 
     /// Records a start. Call it only when [`Limiter::next`] allows it.
     pub fn start(&mut self, now: Duration) {
-        if self.per_second != 0 {
-            self.starts.push_back(now);
-            self.trim();
-        }
+        self.starts.push_back(now);
+        self.trim();
     }
 
     /// When the `count`-th newest start is `window` old.
@@ -55,7 +53,11 @@ impl Limiter {
     }
 
     fn trim(&mut self) {
-        while self.starts.len() > self.per_second {
+        // A limit that was lower, or none, for a moment must not make it forget the others of this second.
+        let newest = self.starts.back().copied().unwrap_or_default();
+        while self.starts.len() > self.per_second
+            && self.starts.front().is_some_and(|start| *start + SECOND <= newest)
+        {
             self.starts.pop_front();
         }
     }
@@ -88,6 +90,24 @@ mod tests {
             assert!(most_in_any(SLICE, &starts) <= (per_second as usize).div_ceil(20));
             assert!(starts.len() > per_second as usize * 25, "{per_second}: {}", starts.len());
         }
+    }
+
+    #[test]
+    fn limits_that_change_within_a_second_are_kept_all_the_same() {
+        for detour in [0, 1, 7] {
+            let mut limiter = Limiter::new(400);
+            let now = Duration::from_secs(5);
+            for number in 0..20 {
+                limiter.start(now + Duration::from_micros(number));
+            }
+            limiter.set(detour);
+            limiter.set(7);
+            let next = limiter.next(now + Duration::from_millis(500));
+            assert!(next >= now + SECOND, "{next:?} after a limit of {detour}");
+        }
+        let mut limiter = Limiter::new(0);
+        (0..100_000).for_each(|number| limiter.start(Duration::from_millis(number)));
+        assert!(limiter.starts.len() <= 1_001, "no more is remembered than a second");
     }
 
     #[test]

@@ -2,13 +2,25 @@
 //!
 //! Layer 2: no socket, thread or clock. The very machines of the crawl (crawler, recorder, address book, probe,
 //! decoder) run against the simulated network's conversations, with the real bytes of every message; only the
-//! wires between them and the clock are made here. A crawl of an hour takes a second, and one seed decides all.
+//! wires between them, the writer's shell and the clock are made here. A crawl of an hour takes a second, and one
+//! seed decides all. With [`Simulation::with_faults`] anything may fail, with [`Simulation::with_ledger`] books
+//! are kept of what may not.
 //!
 //! Invariants, checked at every step: 1. no more sessions than `max_sockets`; 2. an address is met at most once
-//! in a pass: no dial while it is open or after its result went to the writer; 3. time goes forward with every step that does nothing else; 4. every probe gives one result;
-//! 5. (on demand, by [`Tally::check`]) what the far ends say they sent is what the results hold.
+//! in a pass: no dial while it is open or after its result went to the writer; 3. time goes forward with every step
+//! that does nothing else: no deadline lies in the past; 4. every probe gives one result; 5. the crawler's count of
+//! what is not acknowledged is right; 6. (on demand, by [`Tally::check`]) what the far ends say they sent is what the
+//! results hold.
 
-use std::collections::{BTreeSet, VecDeque};
+pub mod faults;
+pub mod ledger;
+mod met;
+mod sessions;
+pub mod store;
+mod wire;
+mod writer;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,18 +29,20 @@ use slab::Slab;
 use crate::crawl::address::Address;
 use crate::crawl::batch::{Batch, LastPass};
 use crate::crawl::crawler::{Crawler, CrawlerParams, Event};
-use crate::crawl::exchange::{FromWriter, ToWriter};
-use crate::crawl::outcome::Fault;
-use crate::crawl::probe::{Probe, ProbeParams};
+use crate::crawl::exchange::ToWriter;
+use crate::crawl::probe::ProbeParams;
 use crate::crawl::recorder::{Recorder, RecorderParams};
 use crate::crawl::stats::Limit;
-use crate::crawl::target::Target;
 use crate::crawl::time::{Now, UnixTime};
 use crate::crawl::timer::Timers;
-use crate::simnet::network::{Answer, Network};
-use crate::simnet::talk::Talk;
+use crate::simnet::network::Network;
 use crate::simnet::tally::Tally;
 use crate::simnet::world::World;
+use faults::{Faults, Kind};
+use ledger::Ledger;
+use met::Met;
+use sessions::Session;
+use writer::{Around, Writer, WriterSettings};
 
 /// What the crawl goes by.
 #[derive(Clone, Debug)]
@@ -59,48 +73,28 @@ pub enum LineState {
     Unreachable,
 }
 
-/// The far end of a connection.
-#[derive(Debug)]
-enum Link<N: Network> {
-    /// Nobody will ever answer.
-    Silent,
-    /// The attempt was lost on our own line; it is repeated, as Linux does it.
-    Lost,
-    /// The refusal arrives then.
-    Refusing(Duration),
-    /// The node accepts then.
-    Accepting(Duration, usize),
-    /// Connected.
-    Open(Talk<N>),
-}
-
-#[derive(Debug)]
-struct Session<N: Network> {
-    probe: Probe,
-    link: Link<N>,
-    dialled_at: Duration,
-}
-
 /// The crawl and its world.
 #[derive(Debug)]
 pub struct Simulation<N: Network = World> {
     network: Arc<N>,
     params: SimulationParams,
-    /// So long the writer's answers are on their way.
-    writer_delay: Duration,
-    /// A batch is taken out at so many rows, whatever the interval.
-    batch_rows: usize,
+    /// What the nodes file names.
+    named: Vec<(Address, String)>,
     crawler: Crawler,
-    recorder: Recorder,
-    answers: VecDeque<(Duration, FromWriter)>,
+    writer: Writer,
+    faults: Option<Faults>,
+    ledger: Option<Ledger>,
+    /// The most sockets that were ever allowed.
+    most_sockets: usize,
+    /// Names are being looked up until then; whether seeds are wanted, and whether anything will be found.
+    look_up: Option<(Duration, bool, bool)>,
+    is_stopped: bool,
     sessions: Slab<Session<N>>,
     timers: Timers,
     ready: Vec<usize>,
     rng: fastrand::Rng,
     now: Now,
     line: LineState,
-    flush_at: Duration,
-    batches: Vec<Batch>,
     events: Vec<Event>,
     finished_passes: usize,
     met: Met,
@@ -112,7 +106,7 @@ pub struct Simulation<N: Network = World> {
     /// How often nodes banned the crawler.
     pub bans: u64,
     /// How often nodes complained of the crawler.
-    pub faults: u64,
+    pub complaints: u64,
     /// The most sessions at once.
     pub most_open: usize,
     /// Sessions begun.
@@ -141,20 +135,21 @@ impl<N: Network> Simulation<N> {
         recorder.handle_loaded(last_pass);
         Self {
             network,
-            writer_delay: Duration::ZERO,
-            batch_rows: usize::MAX,
+            named: Vec::new(),
             crawler: Crawler::new(params.crawler.clone(), None, rng.u64(..)),
-            recorder,
-            answers: VecDeque::new(),
+            writer: Writer::new(recorder, WriterSettings::new(params.flush_interval)),
+            faults: None,
+            ledger: None,
+            most_sockets: params.crawler.max_sockets,
+            look_up: None,
+            is_stopped: false,
             sessions: Slab::new(),
             timers: Timers::new(),
             ready: Vec::new(),
             rng,
             now: Now { mono: Duration::ZERO, wall },
             line: LineState::Up,
-            flush_at: params.flush_interval,
             params,
-            batches: Vec::new(),
             events: Vec::new(),
             finished_passes: 0,
             met: Met::default(),
@@ -162,7 +157,7 @@ impl<N: Network> Simulation<N> {
             tally: Tally::default(),
             strays: Vec::new(),
             bans: 0,
-            faults: 0,
+            complaints: 0,
             most_open: 0,
             dials: 0,
             trace: 0,
@@ -172,8 +167,34 @@ impl<N: Network> Simulation<N> {
     /// The same with a writer thread that is no part of the loop: its answers take `delay`, and it writes at
     /// `batch_rows` rows.
     pub fn with_writer(mut self, delay: Duration, batch_rows: usize) -> Self {
-        self.writer_delay = delay;
-        self.batch_rows = batch_rows;
+        self.writer.delay = delay;
+        self.writer.settings.batch_rows = batch_rows;
+        self
+    }
+
+    /// The same with a writer that takes nothing while it holds `rows` rows.
+    pub fn with_most_held(mut self, rows: usize) -> Self {
+        self.writer.settings.most_held = rows;
+        self
+    }
+
+    /// The same with named nodes.
+    pub fn with_named(mut self, named: Vec<(Address, String)>) -> Self {
+        self.named = named;
+        self
+    }
+
+    /// The same with faults.
+    pub fn with_faults(mut self, faults: Faults) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// The same with its books kept.
+    pub fn with_ledger(mut self, mut ledger: Ledger) -> Self {
+        ledger.restarted();
+        ledger.filtered(&self.params.crawler.filter);
+        self.ledger = Some(ledger);
         self
     }
 
@@ -192,10 +213,7 @@ impl<N: Network> Simulation<N> {
 
     /// The rows that came out so far, in the order of their transactions.
     pub fn take_batches(&mut self) -> Vec<Batch> {
-        if self.recorder.has_rows() {
-            self.batches.push(self.recorder.take_batch());
-        }
-        std::mem::take(&mut self.batches)
+        self.writer.take_all()
     }
 
     /// What the keeper would have heard.
@@ -215,15 +233,64 @@ impl<N: Network> Simulation<N> {
 
     /// Changes the crawler's parameters, as SIGHUP does.
     pub fn reload(&mut self, crawler: CrawlerParams) {
-        self.params.crawler = crawler.clone();
-        self.crawler.handle_params(crawler, self.params.recorder.clone());
+        self.reload_all(SimulationParams { crawler, ..self.params.clone() });
+    }
+
+    /// Changes all parameters but the seed, as SIGHUP does.
+    pub fn reload_all(&mut self, params: SimulationParams) {
+        self.most_sockets = self.most_sockets.max(params.crawler.max_sockets);
+        self.writer.settings.flush_interval = params.flush_interval;
+        self.params = params;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.filtered(&self.params.crawler.filter);
+        }
+        let (crawler, recorder) = (self.params.crawler.clone(), self.params.recorder.clone());
+        self.crawler.handle_params(crawler, recorder);
+    }
+
+    /// Stops, as SIGTERM does: open sessions are cut off, what is in hand is written.
+    pub fn stop(&mut self) {
+        self.crawler.handle_stop();
+        self.writer.hurry();
+    }
+
+    /// Lets everything go well from now on; gives the faults, for the simulation that comes after this one.
+    pub fn take_faults(&mut self) -> Option<Faults> {
+        self.faults.take()
+    }
+
+    /// The faults, to ask for more of them.
+    pub fn faults(&mut self) -> Option<&mut Faults> {
+        self.faults.as_mut()
+    }
+
+    /// The books, for the simulation that comes after this one.
+    pub fn take_ledger(&mut self) -> Option<Ledger> {
+        self.ledger.take()
+    }
+
+    /// Checks that nothing is left anywhere: no session, timer, target, message or row.
+    pub fn check_empty(&mut self) {
+        assert_eq!(self.sessions.len(), 0, "sessions are left");
+        assert!(self.timers.is_empty() && self.dialled.is_empty(), "timers are left");
+        assert_eq!(self.crawler.queue_len(), 0, "targets are left in the queue");
+        assert_eq!((self.crawler.unacked(), self.crawler.open()), (0, 0), "left at the crawler");
+        assert!(self.writer.is_idle(), "rows or messages are left at the writer");
     }
 
     /// The calendar jumps; the monotonic clock, and the calendar of everybody else, do not.
     pub fn jump_wall(&mut self, seconds: i64) {
         let micros = seconds.saturating_mul(1_000_000);
         let wall = self.now.wall.as_micros().saturating_add(micros);
-        self.now.wall = UnixTime::from_micros(wall);
+        self.set_wall(UnixTime::from_micros(wall));
+    }
+
+    /// The calendar is set.
+    pub fn set_wall(&mut self, wall: UnixTime) {
+        self.now.wall = wall;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.calendar_jumped();
+        }
     }
 
     /// From now on the line is so.
@@ -238,25 +305,9 @@ impl<N: Network> Simulation<N> {
         }
     }
 
-    /// The kernel's next attempt on a session whose first ones were lost, if the line is up by then.
-    fn repeat_lost(&mut self, key: usize) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        if !matches!(session.link, Link::Lost) {
-            return;
-        }
-        let times = [1, 3, 7].map(|second| session.dialled_at + Duration::from_secs(second));
-        let Some(at) = times.into_iter().find(|at| *at >= self.now.mono) else { return };
-        let address = session.probe.target().address();
-        session.link = match self.network.dial(address, at, &mut self.rng) {
-            Answer::Silence => Link::Silent,
-            Answer::Refusal(wait) => Link::Refusing(at + wait),
-            Answer::Accepted(wait, node) => Link::Accepting(at + wait, node),
-        };
-    }
-
-    /// The batches that the writer would have written since the last call.
+    /// The batches that the writer has written since the last call; one whose reply was lost comes again.
     pub fn drain_batches(&mut self) -> Vec<Batch> {
-        std::mem::take(&mut self.batches)
+        self.writer.drain_committed()
     }
 
     /// The events since the last call; `events` begins anew.
@@ -272,39 +323,74 @@ impl<N: Network> Simulation<N> {
     /// Lets the next thing happen: one turn of the loop.
     pub fn step(&mut self) {
         self.settle();
+        let now = self.now.mono;
         let crawler = self.crawler.poll_timeout(self.now);
-        let answer = self.answers.front().map(|(at, _)| *at);
-        let next = [self.timers.earliest(), crawler, answer, Some(self.flush_at)];
+        assert!(crawler.is_none_or(|at| at > now), "the crawler's deadline is not later than now");
+        let writer = self.writer.poll_timeout(now);
+        assert!(writer.is_none_or(|at| at > now), "the writer's deadline is not later than now");
+        let look_up = self.look_up.map(|(at, ..)| at);
+        let next = [self.timers.earliest(), crawler, writer, look_up];
         let next = next.into_iter().flatten().min();
-        let step = next.unwrap_or_default().saturating_sub(self.now.mono);
+        let phase = self.crawler.phase();
+        let is_alive = next.is_some() || self.crawler.is_over();
+        assert!(is_alive, "nothing will ever happen any more: {phase:?}");
+        let step = self.skewed(next.unwrap_or_default().saturating_sub(now));
         self.count_turn(step);
-        self.now = Now { mono: self.now.mono + step, wall: self.now.wall.plus(step) };
-        if self.now.mono >= self.flush_at || self.recorder.held() >= self.batch_rows {
-            self.flush_at = self.now.mono + self.params.flush_interval;
-            if self.recorder.has_rows() {
-                self.batches.push(self.recorder.take_batch());
-            }
-        }
+        self.now = Now { mono: now + step, wall: self.now.wall.plus(step) };
         while let Some(key) = self.timers.pop_due(self.now.mono) {
             self.ready.push(key);
         }
         let mut ready = std::mem::take(&mut self.ready);
+        if let Some(faults) = &mut self.faults {
+            faults.rng().shuffle(&mut ready);
+        }
         for key in ready.drain(..) {
             self.pump(key);
         }
         self.ready = ready;
+        self.check();
     }
 
-    /// Everything that needs no time: crawler, recorder and dials.
+    /// The time that passes where the loop wakes too early or too late.
+    fn skewed(&mut self, step: Duration) -> Duration {
+        let Some(faults) = &mut self.faults else { return step };
+        if faults.hits(Kind::Early) {
+            return step.mul_f64(faults.rng().f64());
+        }
+        match faults.hits(Kind::Late) {
+            true => step + faults.time(Duration::from_secs(30)),
+            false => step,
+        }
+    }
+
+    /// The invariants that hold whenever nothing is under way.
+    fn check(&self) {
+        let open = self.sessions.len();
+        assert_eq!(open, self.crawler.open(), "open sessions, and what the crawler thinks");
+        assert!(open <= self.most_sockets, "{open} sessions, {} at most", self.most_sockets);
+        assert_eq!(self.timers.len(), open, "every session has a deadline");
+        let Some(ledger) = &self.ledger else { return };
+        ledger.balance(open);
+        // What the crawler has not handed over yet counts too; after `settle` that is nothing but what ended since.
+        assert!(
+            self.crawler.unacked() >= self.writer.unacked(),
+            "{} results unacknowledged, the crawler thinks {}",
+            self.writer.unacked(),
+            self.crawler.unacked()
+        );
+    }
+
+    /// Everything that needs no time: crawler, writer and dials.
     fn settle(&mut self) {
+        let mut idle_turns = 0;
         loop {
             self.hear_writer();
+            self.find_names();
             self.crawler.tick(self.now);
             if let Some(wants_seeds) = self.crawler.poll_need() {
-                let seeds = if wants_seeds { self.network.seed_addresses() } else { Vec::new() };
-                self.crawler.handle_names(Vec::new(), seeds, false, self.now);
+                self.look_names_up(wants_seeds);
             }
-            let mut is_settled = true;
+            let mut is_settled = self.look_up.is_none_or(|(at, ..)| at > self.now.mono);
             while let Some(event) = self.crawler.poll_event() {
                 self.note(event);
             }
@@ -312,32 +398,77 @@ impl<N: Network> Simulation<N> {
                 is_settled = false;
                 self.dial(target);
             }
+            if self.crawler.is_stopping() && !std::mem::replace(&mut self.is_stopped, true) {
+                is_settled = false;
+                self.cut();
+            }
             while let Some(message) = self.crawler.poll_writer() {
                 is_settled = false;
-                if let ToWriter::Finished(result) = &message {
-                    let address = result.target.address();
-                    let is_first = self.met.insert(self.network.place(address), address);
-                    assert!(is_first, "{address} has two results in a pass");
-                }
-                self.recorder.handle(message, self.now);
+                self.tell(message);
             }
-            if is_settled {
-                return;
+            // A tick may lead to a state that wants the next one at once; more than a few of them would be a spin.
+            let is_due = self.crawler.poll_timeout(self.now).is_some_and(|at| at <= self.now.mono);
+            idle_turns += usize::from(is_settled);
+            if is_settled && (!is_due || idle_turns > 3) {
+                break;
             }
         }
+        let (ours, theirs) = (self.crawler.unacked(), self.writer.unacked());
+        assert_eq!(ours, theirs, "unacknowledged results: the crawler's count, and the true one");
+    }
+
+    fn tell(&mut self, message: ToWriter) {
+        match &message {
+            ToWriter::Finished(result) => {
+                let address = result.target.address();
+                let is_first = self.met.insert(self.network.place(address), address);
+                assert!(is_first, "{address} has two results in a pass");
+            }
+            ToWriter::EndPass { .. } => {
+                assert_eq!(self.sessions.len(), 0, "a pass ends with sessions open");
+                assert_eq!(
+                    self.writer.unacked(),
+                    0,
+                    "a pass ends before all results are acknowledged"
+                );
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.pass_ends();
+                }
+            }
+            _ => {}
+        }
+        self.writer.send(message, self.most_sockets);
     }
 
     fn hear_writer(&mut self) {
-        while let Some(message) = self.recorder.poll_output() {
-            self.answers.push_back((self.now.mono + self.writer_delay, message));
+        let (faults, ledger) = (self.faults.as_mut(), self.ledger.as_mut());
+        self.writer.turn(self.now, &mut Around { faults, ledger });
+        while let Some(message) = self.writer.receive(self.now.mono) {
+            self.crawler.handle_writer(message, self.now);
         }
-        while self.answers.front().is_some_and(|(at, _)| *at <= self.now.mono) {
-            if let Some((_, message)) = self.answers.pop_front() {
-                self.crawler.handle_writer(message, self.now);
-            }
+    }
+
+    fn look_names_up(&mut self, wants_seeds: bool) {
+        let (mut takes, mut finds) = (Duration::ZERO, true);
+        if let Some(faults) = &mut self.faults
+            && faults.hits(Kind::NoNames)
+        {
+            takes = faults.time(Duration::from_secs(30));
+            finds = faults.rng().bool();
         }
-        let totals = FromWriter::Totals(self.recorder.totals());
-        self.crawler.handle_writer(totals, self.now);
+        self.look_up = Some((self.now.mono + takes, wants_seeds, finds));
+    }
+
+    fn find_names(&mut self) {
+        let Some((at, wants_seeds, finds)) = self.look_up else { return };
+        if at > self.now.mono {
+            return;
+        }
+        self.look_up = None;
+        let wanted = wants_seeds && finds;
+        let seeds = if wanted { self.network.seed_addresses() } else { Vec::new() };
+        let named = if finds { self.named.clone() } else { Vec::new() };
+        self.crawler.handle_names(named, seeds, !finds, self.now);
     }
 
     /// Whether this turn, and the time up to the next one, is used as far as it is allowed.
@@ -363,183 +494,8 @@ impl<N: Network> Simulation<N> {
         self.events.push(event);
     }
 
-    fn dial(&mut self, target: Target) {
-        let address = target.address();
-        if self.line == LineState::Unreachable {
-            self.digest(!address.to_bits());
-            return self.crawler.handle_undialled(target, Fault::Line, self.now);
-        }
-        let place = self.network.place(address);
-        // What the crawler put back was not met: only a result that went to the writer counts.
-        // Nor does a greeting that only asks whether the line works.
-        if !target.is_witness() {
-            assert!(!self.met.contains(place, address), "{address} is met twice in a pass");
-            assert!(self.dialled.insert(address), "{address} is dialled while it is open");
-        }
-        if place.is_none() {
-            self.strays.push(address);
-        }
-        self.dials += 1;
-        self.digest(address.to_bits());
-        let link = match self.network.dial(address, self.now.mono, &mut self.rng) {
-            _ if self.line == LineState::Silent => Link::Lost,
-            Answer::Silence => Link::Silent,
-            Answer::Refusal(wait) => Link::Refusing(self.now.mono + wait),
-            Answer::Accepted(wait, node) => Link::Accepting(self.now.mono + wait, node),
-        };
-        let nonce = self.rng.u64(1..);
-        let probe = Probe::new(target, Arc::clone(&self.params.probe), nonce, self.now);
-        let dialled_at = self.now.mono;
-        let key = self.sessions.insert(Session { probe, link, dialled_at });
-        self.most_open = self.most_open.max(self.sessions.len());
-        assert_eq!(self.sessions.len(), self.crawler.open(), "the crawler lost count");
-        self.arm(key);
-    }
-
-    /// Lets both ends of a session talk until neither has anything to say now.
-    fn pump(&mut self, key: usize) {
-        let now = self.now;
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.probe.handle_timeout(now);
-        match session.link {
-            _ if self.line != LineState::Up => {}
-            Link::Refusing(at) if at <= now.mono => {
-                let error = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-                session.probe.handle_error(&error, now);
-            }
-            Link::Accepting(at, node) if at <= now.mono && !session.probe.is_done() => {
-                let rng = fastrand::Rng::with_seed(self.rng.u64(..));
-                let home = Arc::clone(&self.network);
-                let conversation = Talk::new(home, node, false, now.mono, rng);
-                session.link = Link::Open(conversation);
-                session.probe.handle_connected(now);
-            }
-            _ => {}
-        }
-        let mut rng = self.params.splits_bytes.then(|| self.rng.fork());
-        if let Link::Open(conversation) = &mut session.link
-            && self.line == LineState::Up
-        {
-            converse(&mut session.probe, conversation, now, rng.as_mut(), &mut self.tally);
-        }
-        if session.probe.is_done() {
-            self.end(key);
-        } else {
-            self.arm(key);
-        }
-    }
-
-    fn arm(&mut self, key: usize) {
-        let Some(session) = self.sessions.get(key) else { return };
-        let link = match &session.link {
-            _ if self.line != LineState::Up => None,
-            Link::Silent | Link::Lost => None,
-            Link::Refusing(at) | Link::Accepting(at, _) => Some(*at),
-            Link::Open(conversation) => conversation.poll_timeout(),
-        };
-        let deadline = [session.probe.poll_timeout(), link].into_iter().flatten().min();
-        self.timers.set(key, deadline);
-    }
-
-    fn end(&mut self, key: usize) {
-        self.timers.set(key, None);
-        let Some(mut session) = self.sessions.try_remove(key) else { return };
-        if !session.probe.target().is_witness() {
-            self.dialled.remove(&session.probe.target().address());
-        }
-        self.tally.busy += self.now.mono - session.dialled_at;
-        if let Link::Open(conversation) = &session.link {
-            let seen = conversation.observations();
-            self.tally.count_far_end(seen);
-            self.bans += u64::from(seen.banned);
-            self.faults += seen.faults.len() as u64;
-        }
-        let result = session.probe.finished();
-        assert!(result.is_some(), "a probe ended without a result");
-        if let Some(result) = &result {
-            self.tally.count_result(result);
-            self.digest(result.target.address().to_bits() ^ (result.outcome as u64) << 56);
-            self.digest(result.peers.len() as u64);
-        }
-        self.crawler.handle_ended(result, self.now);
-    }
-
     fn digest(&mut self, value: u64) {
         let mixed = self.trace ^ value ^ self.now.mono.as_nanos() as u64;
         self.trace = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-}
-
-/// The addresses that this pass has met: a bit for each of the world's, and a set for strangers.
-#[derive(Debug, Default)]
-struct Met {
-    places: Vec<u64>,
-    strangers: BTreeSet<Address>,
-}
-
-impl Met {
-    fn contains(&self, place: Option<usize>, address: Address) -> bool {
-        let Some(place) = place else { return self.strangers.contains(&address) };
-        self.places.get(place / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
-    }
-
-    /// Gives `false` if it was met before.
-    fn insert(&mut self, place: Option<usize>, address: Address) -> bool {
-        let Some(place) = place else { return self.strangers.insert(address) };
-        let (word, bit) = (place / 64, 1 << (place % 64));
-        if word >= self.places.len() {
-            self.places.resize(word + 1, 0);
-        }
-        let is_new = self.places[word] & bit == 0;
-        self.places[word] |= bit;
-        is_new
-    }
-
-    fn clear(&mut self) {
-        self.places.fill(0);
-        self.strangers.clear();
-    }
-}
-
-/// Carries bytes between the two ends; with `rng`, in pieces of random length.
-fn converse<N: Network>(
-    probe: &mut Probe,
-    conversation: &mut Talk<N>,
-    now: Now,
-    mut rng: Option<&mut fastrand::Rng>,
-    tally: &mut Tally,
-) {
-    conversation.handle_timeout(now.mono);
-    loop {
-        let mut is_quiet = true;
-        if let Some(bytes) = probe.poll_transmit() {
-            is_quiet = false;
-            tally.bytes_out += bytes.len() as u64;
-            pieces(&bytes, &mut rng, |piece| conversation.handle_bytes(piece, now.mono));
-        }
-        while !probe.is_done()
-            && let Some(bytes) = conversation.poll_transmit(now.mono)
-        {
-            is_quiet = false;
-            tally.bytes_in += bytes.len() as u64;
-            pieces(&bytes, &mut rng, |piece| probe.handle_bytes(piece, now));
-        }
-        if is_quiet {
-            break;
-        }
-    }
-    if conversation.wants_close().is_some() {
-        probe.handle_closed(now);
-    }
-}
-
-fn pieces(bytes: &[u8], rng: &mut Option<&mut fastrand::Rng>, mut take: impl FnMut(&[u8])) {
-    let Some(rng) = rng else { return take(bytes) };
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let length = rng.usize(1..=rest.len().min(1_500));
-        let (piece, later) = rest.split_at(length);
-        take(piece);
-        rest = later;
     }
 }

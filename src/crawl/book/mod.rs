@@ -234,7 +234,7 @@ impl AddressBook {
 
     /// How many addresses are due in the pass that has begun and admitted by `filter`.
     pub fn count_due(&self, filter: &Filter) -> u64 {
-        let due = |e: &&Entry| e.next_probe <= self.pass_started && filter.admits(e.address());
+        let due = |e: &&Entry| e.is_due(self.pass_started) && filter.admits(e.address());
         self.table.iter().filter(due).count() as u64
     }
 
@@ -261,7 +261,7 @@ impl AddressBook {
         let void_after = secs(now.plus(CLOCK_STEP));
         let is_due = |entry: &Entry| {
             // What was probed in the future was so by a clock that ran ahead: its back-off is void.
-            let is_time = entry.next_probe <= started || entry.last_probed > void_after;
+            let is_time = entry.is_due(started) || entry.last_probed > void_after;
             entry.met != epoch && is_time && filter.admits(entry.address())
         };
         if self.cursor == 0 {
@@ -299,8 +299,7 @@ impl AddressBook {
         let (epoch, started) = (self.epoch, self.pass_started);
         while self.over_quota_cursor < SHARDS && due.len() < DUE_CHUNK {
             for entry in self.table.shard_mut(self.over_quota_cursor) {
-                let is_held_back =
-                    !entry.is_node() && entry.met != epoch && entry.next_probe <= started;
+                let is_held_back = !entry.is_node() && entry.met != epoch && entry.is_due(started);
                 if is_held_back && filter.admits(entry.address()) {
                     entry.met = epoch;
                     due.push(candidate(entry).over_quota());
@@ -342,7 +341,7 @@ impl AddressBook {
                 wants_row = true;
                 if entry.is_probed() {
                     self.sources.credit(entry.source);
-                } else if entry.met != epoch && entry.next_probe <= self.pass_started {
+                } else if entry.met != epoch {
                     entry.met = epoch;
                     target = Some(candidate(entry));
                 }

@@ -77,6 +77,12 @@ impl Entry {
         self.flags & PROBED != 0
     }
 
+    /// Whether a pass that began at `started` probes it. What was never probed has nothing to wait for: a time in
+    /// the future comes from a pass that began by a calendar ahead of its time.
+    pub fn is_due(&self, started: u32) -> bool {
+        !self.is_probed() || self.next_probe <= started
+    }
+
     /// Whether several unrelated sources have named it, or a person.
     pub fn is_confirmed(&self) -> bool {
         self.flags & CONFIRMED != 0

@@ -456,3 +456,27 @@ fn what_is_loaded_is_what_was_known() {
     let recorded = book.record(&facts(address(2), Outcome::Refused, START), 0.5);
     assert_eq!((recorded.failures, recorded.is_node), (4, true));
 }
+
+#[test]
+fn who_was_heard_of_by_a_calendar_ahead_of_its_time_and_never_probed_is_due() {
+    let mut book = book();
+    let decade = Duration::from_secs(10 * 365 * 86_400);
+    let known = Known {
+        address: address(1),
+        last_heard: START.plus(decade),
+        failures: 0,
+        last_probed: None,
+        last_outcome: None,
+        next_probe: START.plus(decade),
+        source: 9,
+        node: None,
+    };
+    book.load(&known, true);
+    book.start_pass(START);
+    assert_eq!(book.count_due(&filter()), 1);
+    assert_eq!(all_due(&mut book, START), BTreeSet::from([address(1)]));
+    // Its back-off counts as everybody's.
+    book.record(&facts(address(1), Outcome::ConnectTimeout, START), 0.5);
+    book.start_pass(START.plus(HOUR / 2));
+    assert_eq!(all_due(&mut book, START.plus(HOUR / 2)), BTreeSet::new());
+}

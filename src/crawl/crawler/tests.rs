@@ -449,6 +449,43 @@ fn a_single_address_without_a_way_to_it_does_not_hold_up_the_pass() {
 }
 
 #[test]
+fn a_witness_that_may_not_be_greeted_holds_up_nothing() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(50, 0);
+    rig.pass_ends();
+    rig.nodes.clear();
+    let greeted = |rig: &Rig| -> Vec<Target> {
+        rig.open.values().map(|(target, _)| *target).filter(|target| target.is_witness()).collect()
+    };
+    assert!(rig.run(|rig| !greeted(rig).is_empty()), "nobody is asked whether the line is down");
+    for target in greeted(&rig) {
+        rig.open.remove(&target.address());
+        rig.crawler.handle_undialled(target, Fault::Forbidden, rig.now);
+    }
+    // Who is put back is met again.
+    rig.probed.clear();
+    assert!(rig.run(|rig| !rig.crawler.is_line_up()), "the suspicion lasts for ever");
+}
+
+#[test]
+fn a_pass_whose_last_targets_a_new_filter_refuses_goes_on_at_once() {
+    let mut rig = Rig::new(1, Some(1), &[], LastPass::default()).with_ring(20, 0);
+    rig.seeds = (0..20).map(address).collect();
+    rig.advance(Duration::ZERO);
+    let Some((_, (target, _))) = rig.open.pop_first() else { panic!("nothing was dialled") };
+    let filter = Arc::new(Filter::new(&[], &["10.0.0.0/8".parse().unwrap()]));
+    let recorder = RecorderParams { book: book_params(), filter: Arc::clone(&filter) };
+    rig.crawler.handle_params(CrawlerParams { filter, ..crawler_params(1) }, recorder);
+    rig.crawler.handle_undialled(target, Fault::Forbidden, rig.now);
+    rig.crawler.tick(rig.now);
+    assert_eq!(rig.crawler.poll_dial(rig.now), None);
+    assert_eq!((rig.crawler.open(), rig.crawler.queue_len()), (0, 0));
+    let next = rig.crawler.poll_timeout(rig.now);
+    assert!(next.is_some_and(|at| at <= rig.now.mono), "nobody would call again: {next:?}");
+    rig.settle();
+    assert_eq!(rig.finished(), 1);
+}
+
+#[test]
 fn a_stop_dials_nothing_more_and_hands_over_what_is_in_hand() {
     let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(300, 20);
     rig.run(|rig| rig.crawler.counters().probed > 60);

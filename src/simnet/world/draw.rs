@@ -43,7 +43,7 @@ pub(super) fn nodes(
         };
         let port = places.port(rng);
         let ip = match nodes.last() {
-            Some(last) if rng.f64() < SAME_IP_SHARE && last.address.port() != port => {
+            Some(last) if rng.f64() < SAME_IP_SHARE && is_free(&nodes, last.address.ip(), port) => {
                 last.address.ip()
             }
             _ => places.ip(rng)?,
@@ -51,6 +51,12 @@ pub(super) fn nodes(
         nodes.push(node(params, distributions, Address::new(ip, port), claims, rng));
     }
     Ok(nodes)
+}
+
+/// Whether none of those drawn last, which may share this IP, has this port.
+fn is_free(nodes: &[NodeSpec], ip: std::net::Ipv4Addr, port: u16) -> bool {
+    let neighbours = nodes.iter().rev().take_while(|node| node.address.ip() == ip);
+    neighbours.into_iter().all(|node| node.address.port() != port)
 }
 
 fn node(

@@ -252,3 +252,15 @@ fn impossible_worlds_are_refused() {
     let params = WorldParams { nodes: 10, silent: 50_000, ..small() };
     assert!(matches!(generate(params), WorldError::TooFewSenders { .. }));
 }
+
+#[test]
+fn three_nodes_of_one_ip_have_three_ports() {
+    for seed in 0..100 {
+        let params =
+            WorldParams { seed, nodes: 400, silent: 0, refusing: 0, ..WorldParams::default() };
+        let world = World::generate(&params).unwrap();
+        for (place, node) in world.nodes().iter().enumerate() {
+            assert_eq!(world.find(node.address), Some(place), "seed {seed}: {}", node.address);
+        }
+    }
+}
