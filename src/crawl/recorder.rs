@@ -214,7 +214,6 @@ impl Recorder {
         };
         let started_at = pass.row.started_at;
         self.book.start_pass(started_at);
-        self.batch.passes.insert(pass.number, pass.row);
         let (number, row) = (pass.number, pass.row);
         self.pass = Some(pass);
         self.names.clear();
@@ -232,6 +231,10 @@ impl Recorder {
             targets.extend(target.map(Target::named));
         }
         self.batch.names = Some(self.names.clone());
+        // With what was counted of them: this batch may be the last before a crash.
+        if let Some(pass) = &self.pass {
+            self.batch.passes.insert(pass.number, pass.row);
+        }
         let due = self.book.count_due(&self.filter).max(targets.len() as u64);
         self.outbox.push_back(FromWriter::Started { pass: number, row, resumed, due });
         self.due(targets, at);

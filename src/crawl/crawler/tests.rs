@@ -538,3 +538,12 @@ fn seeds_without_an_address_are_looked_up_again_before_a_pass_begins() {
     assert!(rig.now.mono - began >= Duration::from_secs(60));
     assert_eq!(rig.probed[&1].len(), 5);
 }
+
+#[test]
+fn the_first_batch_of_a_pass_counts_the_addresses_that_it_holds() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default());
+    rig.seeds = (0..20).map(address).collect();
+    rig.settle();
+    let batch = rig.recorder.take_batch();
+    assert_eq!((batch.heard.len(), batch.passes[&1].new_addresses), (20, 20));
+}
