@@ -1,0 +1,139 @@
+# shellcheck shell=bash
+# What builds for other machines have in common: the compiler, a linker that keeps to an old glibc, the build itself.
+# Sourced after lib.sh, never run.
+
+# The board's architecture, as Rust and as Debian call it.
+board=aarch64-unknown-linux-gnu
+desk=x86_64-unknown-linux-gnu
+
+# The glibc that the binaries ask for at most; Debian 11 has 2.31.
+glibc_floor=2.28
+glibc_oldest=2.31
+
+# Tools of a pinned version, in the target folder: `cargo clean` removes them too.
+zig_version=0.17.1
+zigbuild_version=0.24.1
+cargo_deb_version=3.8.0
+
+build_root=${CARGO_TARGET_DIR:-$root/target}
+tools=$build_root/tools
+# Its own target folder: another compiler than the one of the tests may be at work here.
+cross_target=$build_root/cross
+
+debian_name() {
+    case $1 in
+        "$board") echo arm64 ;;
+        "$desk") echo amd64 ;;
+    esac
+}
+
+has_std() { [ -d "$("$RUSTC" --print sysroot)/lib/rustlib/$1/lib" ]; }
+
+# use_debians_rust: the Rust that Debian builds its browsers with, and its standard library for the board.
+use_debians_rust() {
+    command -v apt-get >/dev/null || fail "please install Rust's standard library for $board (rustup target add $board)"
+    if ! dpkg --print-foreign-architectures | grep -qx arm64; then
+        say "letting apt know arm64 packages (undone by: dpkg --remove-architecture arm64)"
+        as_root dpkg --add-architecture arm64
+        lists_are_new=
+    fi
+    [ -x /usr/bin/cargo ] && [ -d "/usr/lib/rustlib/$board" ] ||
+        install rustc-web cargo-web libstd-rust-web-dev libstd-rust-web-dev:arm64
+    PATH=/usr/bin:$PATH
+    # Else Debian's cargo takes rustup's compiler from PATH.
+    export RUSTC=/usr/bin/rustc CARGO=/usr/bin/cargo
+    is_at_least "$("$RUSTC" --version | cut -d ' ' -f 2)" "$(rust_needed)" ||
+        fail "Debian's Rust is older than $(rust_needed): please install Rust with rustup"
+    has_std "$board" || fail "Debian's Rust has no standard library for $board"
+}
+
+# ensure_cross_rust: sets RUSTC and CARGO to a pair that has the board's standard library.
+ensure_cross_rust() {
+    if find_rust; then
+        export CARGO=${RUSTC%/*}/cargo
+        has_std "$board" && return
+        if [ -x "${RUSTC%/*}/rustup" ]; then
+            say "fetching Rust's standard library for $board"
+            "${RUSTC%/*}/rustup" -q target add "$board" >/dev/null 2>&1 && has_std "$board" && return
+            say "rustup cannot fetch it: taking Debian's Rust"
+        fi
+    fi
+    use_debians_rust
+}
+
+# ensure_zig: a linker that knows every glibc, so that the binary does not ask for this machine's.
+ensure_zig() {
+    local stamp=$tools/zig/.installed wanted="ziglang==$zig_version cargo-zigbuild==$zigbuild_version"
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+        rm -rf "$tools/zig"
+        mkdir -p "$tools"
+        if ! python3 -m venv "$tools/zig" >/dev/null 2>&1; then
+            rm -rf "$tools/zig"
+            install python3 python3-venv
+            /usr/bin/python3 -m venv "$tools/zig"
+        fi
+        say "installing $wanted"
+        # shellcheck disable=SC2086 # two packages
+        "$tools/zig/bin/pip" -q install --disable-pip-version-check --no-compile $wanted || fail "cannot install $wanted"
+        echo "$wanted" >"$stamp"
+    fi
+    export CARGO_ZIGBUILD_ZIG_PATH=$tools/zig/bin/python-zig
+}
+
+ensure_cross_tools() {
+    command -v readelf >/dev/null || install binutils
+    # Crates with a build script are linked for this machine.
+    command -v gcc >/dev/null || install gcc libc6-dev
+    ensure_cross_rust
+    ensure_zig
+    say "using $("$RUSTC" --version | cut -d ' ' -f 1-2), zig $zig_version"
+}
+
+# build_for TARGET: puts bitdash and bitdash-simnet into target/TARGET/release.
+build_for() {
+    say "building for $1, glibc $glibc_floor (the first time takes some minutes)"
+    (
+        cd "$root"
+        PATH=$tools/zig/bin:$PATH
+        CARGO_TARGET_DIR=$cross_target cargo-zigbuild zigbuild --release --locked --bins --target "$1.$glibc_floor"
+    ) || fail "it does not build"
+    mkdir -p "$build_root/$1/release"
+    local program
+    for program in bitdash bitdash-simnet; do
+        cmp -s "$cross_target/$1/release/$program" "$build_root/$1/release/$program" ||
+            cp -p "$cross_target/$1/release/$program" "$build_root/$1/release/"
+    done
+}
+
+# needed_libraries FILE, newest_glibc FILE: what it asks the other machine for.
+needed_libraries() { LC_ALL=C readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | tr '\n' ' '; }
+newest_glibc() { LC_ALL=C readelf -VW "$1" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1 | cut -d _ -f 2; }
+
+# check_binary FILE LIMIT: says what it is, and holds it against what was promised.
+check_binary() {
+    local bytes glibc
+    bytes=$(stat -c %s "$1")
+    glibc=$(newest_glibc "$1")
+    say "${1#"$root"/}: $bytes bytes; needs $(needed_libraries "$1")and glibc $glibc"
+    is_at_least "$glibc_oldest" "$glibc" || fail "it needs glibc $glibc, and $glibc_oldest is promised"
+    [ "$2" -ge "$bytes" ] || fail "it has $bytes bytes, and at most $2 are promised"
+}
+
+# --- Emulation ----------------------------------------------------------------------------------------------------
+
+# find_emulator: sets emulator, the words in front of a program of the board; fails where something is missing.
+find_emulator() {
+    emulator=("$(command -v qemu-aarch64-static)") || return 1
+    # The board's C library. Mixed from two packages, threads would spin for ever: with -L, libc.so.6 must not be
+    # looked up in this machine's cache, which may lead to another one.
+    if [ ! -e /lib/ld-linux-aarch64.so.1 ]; then
+        [ -e /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1 ] || return 1
+        emulator+=(-L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=/usr/aarch64-linux-gnu/lib)
+    fi
+}
+
+ensure_emulator() {
+    [ "$(uname -m)" != aarch64 ] || fail "this machine is a board itself: scripts/test runs everything natively"
+    find_emulator || install qemu-user-static libc6-arm64-cross
+    find_emulator || fail "qemu-aarch64-static is missing: please install qemu-user-static"
+}

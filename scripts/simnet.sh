@@ -1,0 +1,138 @@
+# shellcheck shell=bash
+# A crawl of the simulated network, step by step, and its map held against what the network serves.
+# Sourced after lib.sh, never run. Nothing here leaves the machine.
+
+# What the script that sources this may change before it begins: the size of the network, the folder that everything
+# lies in, how the two programs are started (an emulator, another user), which function is called once a second with
+# the newest stats line.
+nodes=2000
+dead=6000
+scratch=$root/.simnet
+simnet_command=(bitdash-simnet)
+bitdash_command=(bitdash)
+each_second=show_progress
+network=
+crawler=
+
+# Ends what this script started, however it ends itself.
+clean_up() {
+    local process
+    for process in $crawler $network; do
+        kill "$process" 2>/dev/null || continue
+        wait "$process" 2>/dev/null || true
+    done
+}
+
+end_with_what_was_started() {
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+start_network() {
+    rm -rf "$scratch"
+    mkdir -p "$scratch"
+    local offset
+    # Another program may have one of its ports: then all of them are moved.
+    for offset in 0 2000 4500 7000 11000; do
+        "${simnet_command[@]}" --nodes "$nodes" --dead "$dead" --time-scale 0.05 --port-offset $offset \
+            --dir "$scratch" >"$scratch/simnet.out" 2>"$scratch/simnet.err" &
+        network=$!
+        until grep -q '^ready' "$scratch/simnet.out"; do
+            kill -0 "$network" 2>/dev/null || break
+            sleep 0.1
+        done
+        if grep -q '^ready' "$scratch/simnet.out"; then
+            say "the simulated network is up: $nodes nodes among $dead dead addresses, all in 127.0.0.0/8"
+            return
+        fi
+        network=
+        grep -q 'is in use' "$scratch/simnet.err" || break
+    done
+    fail "the simulated network does not start: $(cat "$scratch/simnet.err")"
+}
+
+# write_config MAX_SOCKETS URL: what belongs to a network that is twenty times as fast as life, and the belt: nothing
+# but loopback.
+write_config() {
+    cat >"$scratch/bitdash.toml" <<TEXT
+[crawl]
+max_sockets = $1
+connects_per_second = 2000
+nodes_file = "$scratch/seeds.txt"
+connect_timeout = "2s"
+candidate_connect_timeout = "500ms"
+handshake_timeout = "3s"
+addr_timeout = "15s"
+addr_quiet = "400ms"
+
+[filter]
+only = ["127.0.0.0/8"]
+
+[database]
+url = "$2"
+flush_interval = "1s"
+
+[log]
+file = "$scratch/crawl.log"
+stats_interval = "1s"
+TEXT
+}
+
+# figure KEY LINE
+figure() { printf '%s\n' "$2" | sed -n "s/.* $1=\([^ ]*\).*/\1/p"; }
+
+show_progress() {
+    say "  probed $(figure probed "$1"), responded $(figure responded "$1"), queue $(figure queue "$1")"
+}
+
+# crawl_network: one pass; the log goes where write_config put it.
+crawl_network() {
+    local start=$SECONDS line last=
+    say "crawling it with $(sed -n 's/^max_sockets = //p' "$scratch/bitdash.toml") sockets, for one pass"
+    env -u BITDASH_DATABASE_URL "${bitdash_command[@]}" -c "$scratch/bitdash.toml" crawl --passes 1 &
+    crawler=$!
+    while kill -0 "$crawler" 2>/dev/null; do
+        sleep 1
+        line=$(grep ' stats pass=' "$scratch/crawl.log" 2>/dev/null | tail -n 1) || continue
+        [ "$line" = "$last" ] || "$each_second" "$line"
+        last=$line
+    done
+    wait "$crawler" || fail "the crawl failed: see $scratch/crawl.log"
+    crawler=
+    say "the pass took $((SECONDS - start)) s"
+}
+
+stop_network() {
+    kill "$network"
+    wait "$network" || fail "the simulated network failed"
+    network=
+    local report=$scratch/report.tsv
+    count() { sed -n "s/^$1\t//p" "$report"; }
+    say "the network's own account: $(count connections_total) connections, $(count most_at_once) at once," \
+        "$(count most_connections_per_address) per address at most," \
+        "$(count whole_replies) of $(count asked) replies whole," \
+        "$(count protocol_faults) protocol faults, $(count bans) bans"
+}
+
+# compare DATABASE: holds the table nodes against the list of what the network serves, field by field.
+compare() {
+    local found
+    found=$(cd "$scratch" && run_psql "$1" -At -F ' ' <<'SQL'
+CREATE TEMPORARY TABLE served (host inet, port integer, protocol_version integer, user_agent text, services bigint,
+    start_height integer, relay boolean, species text, manner text, peers integer);
+\copy served FROM 'nodes.tsv' WITH (FORMAT csv, HEADER true, DELIMITER E'\t', QUOTE E'\b')
+SELECT (SELECT count(*) FROM served),
+    (SELECT count(*) FROM nodes JOIN served USING (host, port)),
+    (SELECT count(*) FROM nodes n JOIN served s USING (host, port) WHERE n.status = 'up'
+        AND (n.protocol_version, coalesce(n.user_agent, ''), n.services, n.start_height, n.relay, n.species)
+        IS NOT DISTINCT FROM (s.protocol_version, coalesce(s.user_agent, ''), s.services, s.start_height, s.relay,
+            coalesce(s.species, n.species))),
+    (SELECT count(*) FROM nodes WHERE (host, port) NOT IN (SELECT host, port FROM served));
+SQL
+    ) || fail "the comparison with nodes.tsv failed"
+    local served known same other
+    read -r served known same other <<<"$found"
+    say "compared with what the network serves: $known of $served nodes found, $same of them up with every field as served, $other other rows"
+    [ "$served $other" = "$same 0" ] || fail "the map is not the network"
+}
