@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # used by those who source it
 # What builds for other machines have in common: the compiler, a linker that keeps to an old glibc, the build itself.
 # Sourced after lib.sh, never run.
 
@@ -20,10 +21,11 @@ tools=$build_root/tools
 # Its own target folder: another compiler than the one of the tests may be at work here.
 cross_target=$build_root/cross
 
-debian_name() {
+# rust_name ARCHITECTURE: Debian's name in, Rust's name out.
+rust_name() {
     case $1 in
-        "$board") echo arm64 ;;
-        "$desk") echo amd64 ;;
+        arm64) echo "$board" ;;
+        amd64) echo "$desk" ;;
     esac
 }
 
@@ -37,8 +39,9 @@ use_debians_rust() {
         as_root dpkg --add-architecture arm64
         lists_are_new=
     fi
-    [ -x /usr/bin/cargo ] && [ -d "/usr/lib/rustlib/$board" ] ||
+    if [ ! -x /usr/bin/cargo ] || [ ! -x /usr/bin/rustc ] || [ ! -d "/usr/lib/rustlib/$board" ]; then
         install rustc-web cargo-web libstd-rust-web-dev libstd-rust-web-dev:arm64
+    fi
     PATH=/usr/bin:$PATH
     # Else Debian's cargo takes rustup's compiler from PATH.
     export RUSTC=/usr/bin/rustc CARGO=/usr/bin/cargo
@@ -117,6 +120,72 @@ check_binary() {
     say "${1#"$root"/}: $bytes bytes; needs $(needed_libraries "$1")and glibc $glibc"
     is_at_least "$glibc_oldest" "$glibc" || fail "it needs glibc $glibc, and $glibc_oldest is promised"
     [ "$2" -ge "$bytes" ] || fail "it has $bytes bytes, and at most $2 are promised"
+}
+
+# --- Debian packages ----------------------------------------------------------------------------------------------
+
+packages=$build_root/debian
+# Where Cargo.toml's section looks for what is made for the package.
+stage=$root/target/package
+
+ensure_cargo_deb() {
+    [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" = "$cargo_deb_version" ] ||
+        {
+            say "installing cargo-deb $cargo_deb_version"
+            CARGO_TARGET_DIR=$cross_target/tools "$CARGO" install -q --locked --root "$tools" \
+                --no-default-features cargo-deb@$cargo_deb_version
+        } || fail "cannot install cargo-deb"
+    command -v dpkg-deb >/dev/null || install dpkg
+}
+
+# The newest version of the changelog, which must be that of Cargo.toml; with Debian's revision.
+package_version() { sed -n 's/^version *= *"\(.*\)"/\1-1/p' Cargo.toml | head -n 1; }
+package_file() { echo "bitdash_$(package_version)_$1.deb"; }
+
+# The time of the last commit: the same sources give the same package.
+source_time() { git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s; }
+
+# stage_package: makes what the package holds beside the program.
+stage_package() {
+    say "making the man pages, completions and the package's configuration"
+    rm -rf "$stage"
+    mkdir -p "$stage"
+    # With the Rust of the tests, whose build it shares.
+    (unset RUSTC && find_rust && cargo run -q --locked --example manual -- "$stage") || fail "the man pages cannot be made"
+    # Only the log differs: a file that logrotate turns over.
+    sed '/^\[log\]$/,/^\[/ s,^file = ""$,file = "/var/log/bitdash/bitdash.log",' bitdash.toml >"$stage/bitdash.toml"
+    [ "$(diff bitdash.toml "$stage/bitdash.toml" | grep -c '^>')" = 1 ] || fail "bitdash.toml has no log.file to set"
+    debian_changelog >"$stage/changelog"
+}
+
+# debian_changelog: CHANGELOG.md in Debian's form.
+debian_changelog() {
+    local maintainer
+    maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)
+    awk -v maintainer="$maintainer" -v now="$(LC_ALL=C date -uR -d "@$(source_time)")" '
+        function close_entry() { if (open) printf "\n -- %s  %s\n\n", maintainer, date }
+        /^## / {
+            close_entry(); open = 1
+            date = now
+            if ($3 ~ /^\([0-9]/) {
+                day = substr($3, 2, 10)
+                command = "LC_ALL=C date -uR -d " day
+                command | getline date; close(command)
+            }
+            printf "bitdash (%s-1) unstable; urgency=medium\n\n", $2
+        }
+        open && /^- / { sub(/^- /, "  * "); print }
+        open && /^  / { print "  " $0 }
+        END { close_entry() }' CHANGELOG.md
+}
+
+# build_package ARCHITECTURE VERSION FOLDER: out of what build_for and stage_package made.
+build_package() {
+    local target
+    target=$(rust_name "$1")
+    mkdir -p "$3"
+    SOURCE_DATE_EPOCH=$(source_time) CARGO_TARGET_DIR=$build_root "$tools/bin/cargo-deb" deb -q --no-build --no-strip --locked --offline \
+        --target "$target" --deb-version "$2" -o "$3/bitdash_$2_$1.deb" || fail "the package for $1 cannot be built"
 }
 
 # --- Emulation ----------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables of those who source it, and of lib.sh
 # A crawl of the simulated network, step by step, and its map held against what the network serves.
 # Sourced after lib.sh, never run. Nothing here leaves the machine.
 
 # What the script that sources this may change before it begins: the size of the network, the folder that everything
-# lies in, how the two programs are started (an emulator, another user), which function is called once a second with
-# the newest stats line.
+# lies in, how the two programs are started (an emulator, another user; the crawler with its configuration), which
+# function is called once a second with the newest stats line.
 nodes=2000
 dead=6000
 scratch=$root/.simnet
@@ -86,19 +87,19 @@ show_progress() {
     say "  probed $(figure probed "$1"), responded $(figure responded "$1"), queue $(figure queue "$1")"
 }
 
-# crawl_network: one pass; the log goes where write_config put it.
+# crawl_network LOG: one pass, with the log there.
 crawl_network() {
     local start=$SECONDS line last=
-    say "crawling it with $(sed -n 's/^max_sockets = //p' "$scratch/bitdash.toml") sockets, for one pass"
-    env -u BITDASH_DATABASE_URL "${bitdash_command[@]}" -c "$scratch/bitdash.toml" crawl --passes 1 &
+    say "crawling it, for one pass"
+    env -u BITDASH_DATABASE_URL "${bitdash_command[@]}" crawl --passes 1 &
     crawler=$!
     while kill -0 "$crawler" 2>/dev/null; do
         sleep 1
-        line=$(grep ' stats pass=' "$scratch/crawl.log" 2>/dev/null | tail -n 1) || continue
+        line=$(grep ' stats pass=' "$1" 2>/dev/null | tail -n 1) || continue
         [ "$line" = "$last" ] || "$each_second" "$line"
         last=$line
     done
-    wait "$crawler" || fail "the crawl failed: see $scratch/crawl.log"
+    wait "$crawler" || fail "the crawl failed: see $1"
     crawler=
     say "the pass took $((SECONDS - start)) s"
 }
@@ -135,4 +136,57 @@ SQL
     read -r served known same other <<<"$found"
     say "compared with what the network serves: $known of $served nodes found, $same of them up with every field as served, $other other rows"
     [ "$served $other" = "$same 0" ] || fail "the map is not the network"
+}
+
+# --- How long a start takes ---------------------------------------------------------------------------------------
+
+# fill_candidates DATABASE NUMBER: addresses of loopback that are known, were tried once, and are due.
+fill_candidates() {
+    run_psql "$1" -v number="$2" <<'SQL'
+WITH batch AS (SELECT nextval('batch_number')::integer AS batch),
+    clock AS (SELECT extract(epoch FROM now() - '2000-01-01 UTC'::timestamptz)::integer AS now)
+INSERT INTO address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
+    SELECT (('127.8.0.0'::inet + n - '0.0.0.0'::inet) << 16) + 9, batch, now - 86400, now - 7200, now - 3600, 0, 1, 1
+    FROM batch, clock, generate_series(1, :number) n;
+SQL
+}
+
+# milliseconds_between SECONDS WORD FILE: from that time to the first line of the log that holds the word.
+milliseconds_between() {
+    local at
+    at=$(grep -m 1 "$2" "$3" | cut -d ' ' -f 1) || return 1
+    at=$(date -d "$at" +%s.%N)
+    awk -v from="$1" -v to="$at" 'BEGIN { printf "%d", (to - from) * 1000 }'
+}
+
+# time_start DATABASE NUMBER LIMIT_MS: how long it takes from the start of the program to the first probe, with NUMBER
+# known addresses; the limit is what was promised. The second start is the usual one: the first folds the journal.
+time_start() {
+    local which before pass first due
+    rm -rf "$scratch"
+    mkdir -p "$scratch"
+    write_config 50 "$(database_url "$1")"
+    : >"$scratch/seeds.txt"
+    sed -i 's/^\[log\]$/&\nlevel = "debug"/' "$scratch/bitdash.toml"
+    "${bitdash_command[@]}" migrate >/dev/null
+    fill_candidates "$1" "$2"
+    for which in "a fold on the way" "an ordinary start"; do
+        rm -f "$scratch/crawl.log"
+        before=$EPOCHREALTIME
+        "${bitdash_command[@]}" crawl &
+        crawler=$!
+        until grep -q ' probe ' "$scratch/crawl.log" 2>/dev/null; do
+            kill -0 "$crawler" 2>/dev/null || fail "the crawl ended: see $scratch/crawl.log"
+            sleep 0.1
+        done
+        kill "$crawler"
+        wait "$crawler" || fail "the crawl failed: see $scratch/crawl.log"
+        crawler=
+        due=$(sed -n 's/.* pass pass=1 state=.* due=//p' "$scratch/crawl.log")
+        [ "${due:-0}" -gt $(($2 * 9 / 10)) ] || fail "$due of $2 addresses are due: see $scratch/crawl.log"
+        pass=$(milliseconds_between "$before" ' pass pass=1 state=' "$scratch/crawl.log")
+        first=$(milliseconds_between "$before" ' probe ' "$scratch/crawl.log")
+        say "with $2 known addresses, $which: $pass ms to the pass, $first ms to the end of its first probe"
+    done
+    [ "$first" -le "$3" ] || fail "at most $3 ms are promised"
 }

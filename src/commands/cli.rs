@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::styling::Styles;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{Failure, Place, config, crawl, migrate, poll, print, probe, status};
 use crate::io::config::ConfigSource;
@@ -128,6 +128,11 @@ enum Command {
     Config,
 }
 
+/// The definition of the command line, for what is made out of it: man pages and completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// Does what the arguments say; the first one is the program's name.
 ///
 /// # Errors
@@ -180,8 +185,6 @@ const MAX_PASSES: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn arguments(line: &str) -> Vec<OsString> {
@@ -197,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_declaration_is_sound() {
-        Cli::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
