@@ -52,6 +52,7 @@ use_debians_rust() {
 
 # ensure_cross_rust: sets RUSTC and CARGO to a pair that has the board's standard library.
 ensure_cross_rust() {
+    own_path=$PATH
     if find_rust; then
         export CARGO=${RUSTC%/*}/cargo
         has_std "$board" && return
@@ -124,12 +125,12 @@ check_binary() {
 
 # --- Debian packages ----------------------------------------------------------------------------------------------
 
-packages=$build_root/debian
+packages=$build_root/packages
 # Where Cargo.toml's section looks for what is made for the package.
 stage=$root/target/package
 
 ensure_cargo_deb() {
-    [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" = "$cargo_deb_version" ] ||
+    [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" = "cargo-deb $cargo_deb_version" ] ||
         {
             say "installing cargo-deb $cargo_deb_version"
             CARGO_TARGET_DIR=$cross_target/tools "$CARGO" install -q --locked --root "$tools" \
@@ -139,7 +140,7 @@ ensure_cargo_deb() {
 }
 
 # The newest version of the changelog, which must be that of Cargo.toml; with Debian's revision.
-package_version() { sed -n 's/^version *= *"\(.*\)"/\1-1/p' Cargo.toml | head -n 1; }
+package_version() { sed -n 's/^version *= *"\(.*\)"/\1-1/p' "$root/Cargo.toml" | head -n 1; }
 package_file() { echo "bitdash_$(package_version)_$1.deb"; }
 
 # The time of the last commit: the same sources give the same package.
@@ -151,7 +152,7 @@ stage_package() {
     rm -rf "$stage"
     mkdir -p "$stage"
     # With the Rust of the tests, whose build it shares.
-    (unset RUSTC && find_rust && cargo run -q --locked --example manual -- "$stage") || fail "the man pages cannot be made"
+    (unset RUSTC CARGO && PATH=$own_path && find_rust && cargo run -q --locked --example manual -- "$stage") || fail "the man pages cannot be made"
     # Only the log differs: a file that logrotate turns over.
     sed '/^\[log\]$/,/^\[/ s,^file = ""$,file = "/var/log/bitdash/bitdash.log",' bitdash.toml >"$stage/bitdash.toml"
     [ "$(diff bitdash.toml "$stage/bitdash.toml" | grep -c '^>')" = 1 ] || fail "bitdash.toml has no log.file to set"
@@ -185,7 +186,7 @@ build_package() {
     target=$(rust_name "$1")
     mkdir -p "$3"
     SOURCE_DATE_EPOCH=$(source_time) CARGO_TARGET_DIR=$build_root "$tools/bin/cargo-deb" deb -q --no-build --no-strip --locked --offline \
-        --target "$target" --deb-version "$2" -o "$3/bitdash_$2_$1.deb" || fail "the package for $1 cannot be built"
+        --target "$target" --deb-version "$2" -o "$3/bitdash_$2_$1.deb" >/dev/null || fail "the package for $1 cannot be built"
 }
 
 # --- Emulation ----------------------------------------------------------------------------------------------------
