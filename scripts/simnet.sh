@@ -56,6 +56,8 @@ start_network() {
 # write_config MAX_SOCKETS URL: what belongs to a network that is twenty times as fast as life, and the belt: nothing
 # but loopback.
 write_config() {
+    # It would win over the file.
+    unset BITDASH_DATABASE_URL
     cat >"$scratch/bitdash.toml" <<TEXT
 [crawl]
 max_sockets = $1
@@ -91,7 +93,7 @@ show_progress() {
 crawl_network() {
     local start=$SECONDS line last=
     say "crawling it, for one pass"
-    env -u BITDASH_DATABASE_URL "${bitdash_command[@]}" crawl --passes 1 &
+    "${bitdash_command[@]}" crawl --passes 1 &
     crawler=$!
     while kill -0 "$crawler" 2>/dev/null; do
         sleep 1
