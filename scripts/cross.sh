@@ -93,13 +93,17 @@ ensure_cross_tools() {
     say "using $("$RUSTC" --version | cut -d ' ' -f 1-2), zig $zig_version"
 }
 
+# The time of the last commit: the same sources give the same files.
+source_time() { git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s; }
+
 # build_for TARGET: puts bitdash and bitdash-simnet into target/TARGET/release.
 build_for() {
     say "building for $1, glibc $glibc_floor (the first time takes some minutes)"
     (
         cd "$root"
         PATH=$tools/zig/bin:$PATH
-        CARGO_TARGET_DIR=$cross_target cargo-zigbuild zigbuild --release --locked --bins --target "$1.$glibc_floor"
+        SOURCE_DATE_EPOCH=$(source_time) CARGO_TARGET_DIR=$cross_target \
+            cargo-zigbuild zigbuild --release --locked --bins --target "$1.$glibc_floor"
     ) || fail "it does not build"
     mkdir -p "$build_root/$1/release"
     local program
@@ -142,9 +146,6 @@ ensure_cargo_deb() {
 # The newest version of the changelog, which must be that of Cargo.toml; with Debian's revision.
 package_version() { sed -n 's/^version *= *"\(.*\)"/\1-1/p' "$root/Cargo.toml" | head -n 1; }
 package_file() { echo "bitdash_$(package_version)_$1.deb"; }
-
-# The time of the last commit: the same sources give the same package.
-source_time() { git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s; }
 
 # stage_package: makes what the package holds beside the program.
 stage_package() {
