@@ -137,10 +137,11 @@ ensure_cargo_deb() {
     [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" = "cargo-deb $cargo_deb_version" ] ||
         {
             say "installing cargo-deb $cargo_deb_version"
-            CARGO_TARGET_DIR=$cross_target/tools "$CARGO" install -q --locked --root "$tools" \
+            CARGO_TARGET_DIR=$cross_target/tools "$CARGO" install -q --debug --locked --root "$tools" \
                 --no-default-features cargo-deb@$cargo_deb_version
         } || fail "cannot install cargo-deb"
-    command -v dpkg-deb >/dev/null || install dpkg
+    # It compresses with the program.
+    command -v xz >/dev/null || install xz-utils
 }
 
 # The newest version of the changelog, which must be that of Cargo.toml; with Debian's revision.
