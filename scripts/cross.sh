@@ -93,8 +93,14 @@ ensure_cross_tools() {
     say "using $("$RUSTC" --version | cut -d ' ' -f 1-2), zig $zig_version"
 }
 
-# The time of the last commit: the same sources give the same files.
-source_time() { git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s; }
+# What files are dated with: the last commit, so that the same sources give the same ones.
+source_time() {
+    if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then
+        echo "$SOURCE_DATE_EPOCH"
+    else
+        git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s
+    fi
+}
 
 # build_for TARGET: puts bitdash and bitdash-simnet into target/TARGET/release.
 build_for() {
@@ -102,8 +108,7 @@ build_for() {
     (
         cd "$root"
         PATH=$tools/zig/bin:$PATH
-        SOURCE_DATE_EPOCH=$(source_time) CARGO_TARGET_DIR=$cross_target \
-            cargo-zigbuild zigbuild --release --locked --bins --target "$1.$glibc_floor"
+        CARGO_TARGET_DIR=$cross_target cargo-zigbuild zigbuild --release --locked --bins --target "$1.$glibc_floor"
     ) || fail "it does not build"
     mkdir -p "$build_root/$1/release"
     local program
