@@ -5,13 +5,15 @@
 
 # What the script that sources this may change before it begins: the size of the network, the folder that everything
 # lies in, how the two programs are started (an emulator, another user; the crawler with its configuration), which
-# function is called once a second with the newest stats line.
+# function is called once a second with the newest stats line, how long the crawler waits where the machine is busy.
 nodes=2000
 dead=6000
 scratch=$root/.simnet
 simnet_command=(bitdash-simnet)
 bitdash_command=(bitdash)
 each_second=show_progress
+candidate_connect_timeout=500ms
+handshake_timeout=3s
 network=
 crawler=
 
@@ -64,8 +66,8 @@ max_sockets = $1
 connects_per_second = 2000
 nodes_file = "$scratch/seeds.txt"
 connect_timeout = "2s"
-candidate_connect_timeout = "500ms"
-handshake_timeout = "3s"
+candidate_connect_timeout = "$candidate_connect_timeout"
+handshake_timeout = "$handshake_timeout"
 addr_timeout = "15s"
 addr_quiet = "400ms"
 
