@@ -8,6 +8,7 @@
 # function is called once a second with the newest stats line, how long the crawler waits where the machine is busy.
 nodes=2000
 dead=6000
+zoo=1
 scratch=$root/.simnet
 simnet_command=(bitdash-simnet)
 bitdash_command=(bitdash)
@@ -38,7 +39,7 @@ start_network() {
     local offset
     # Another program may have one of its ports: then all of them are moved.
     for offset in 0 2000 4500 7000 11000; do
-        "${simnet_command[@]}" --nodes "$nodes" --dead "$dead" --time-scale 0.05 --port-offset $offset \
+        "${simnet_command[@]}" --nodes "$nodes" --dead "$dead" --zoo "$zoo" --time-scale 0.05 --port-offset $offset \
             --dir "$scratch" >"$scratch/simnet.out" 2>"$scratch/simnet.err" &
         network=$!
         until grep -q '^ready' "$scratch/simnet.out"; do
@@ -46,7 +47,8 @@ start_network() {
             sleep 0.1
         done
         if grep -q '^ready' "$scratch/simnet.out"; then
-            say "the simulated network is up: $nodes nodes among $dead dead addresses, all in 127.0.0.0/8"
+            say "the simulated network is up: $nodes nodes among $dead dead addresses and" \
+                "$(figure zoo "$(cat "$scratch/simnet.out")") that misbehave, all in 127.0.0.0/8"
             return
         fi
         network=
@@ -120,26 +122,40 @@ stop_network() {
         "$(count protocol_faults) protocol faults, $(count bans) bans"
 }
 
-# compare DATABASE: holds the table nodes against the list of what the network serves, field by field.
+# compare DATABASE: holds the table nodes against the lists of what the network serves, field by field: nodes.tsv, and zoo.tsv,
+# where a host that answers on every port is remembered with a part of them.
 compare() {
     local found
     found=$(cd "$scratch" && run_psql "$1" -At -F ' ' <<'SQL'
 CREATE TEMPORARY TABLE served (host inet, port integer, protocol_version integer, user_agent text, services bigint,
     start_height integer, relay boolean, species text, manner text, peers integer);
 \copy served FROM 'nodes.tsv' WITH (FORMAT csv, HEADER true, DELIMITER E'\t', QUOTE E'\b')
+CREATE TEMPORARY TABLE zoo (host inet, port integer, beast text, outcome text, protocol_version integer,
+    user_agent text, services bigint, start_height integer, relay boolean, species text, recorded integer,
+    statement text);
+\copy zoo FROM 'zoo.tsv' WITH (FORMAT csv, HEADER true, DELIMITER E'\t', QUOTE E'\b', NULL '\N')
+CREATE TEMPORARY VIEW tamed AS SELECT z.host, z.beast, min(z.recorded) AS most,
+    count(*) FILTER (WHERE z.outcome = 'responded' AND n.status = 'up'
+        AND (n.protocol_version, n.user_agent, n.services, n.start_height, n.relay, n.species)
+        IS NOT DISTINCT FROM (z.protocol_version, z.user_agent, z.services, z.start_height, z.relay, z.species)
+        OR z.outcome <> 'responded' AND n.host IS NULL AND c.last_outcome = z.outcome) AS same
+    FROM zoo z LEFT JOIN nodes n USING (host, port) LEFT JOIN candidates c USING (host, port) GROUP BY 1, 2;
 SELECT (SELECT count(*) FROM served),
     (SELECT count(*) FROM nodes JOIN served USING (host, port)),
     (SELECT count(*) FROM nodes n JOIN served s USING (host, port) WHERE n.status = 'up'
         AND (n.protocol_version, coalesce(n.user_agent, ''), n.services, n.start_height, n.relay, n.species)
         IS NOT DISTINCT FROM (s.protocol_version, coalesce(s.user_agent, ''), s.services, s.start_height, s.relay,
             coalesce(s.species, n.species))),
-    (SELECT count(*) FROM nodes WHERE (host, port) NOT IN (SELECT host, port FROM served));
+    (SELECT sum(most) FROM tamed), (SELECT sum(same) FROM tamed WHERE same <= most),
+    (SELECT count(*) FROM nodes WHERE (host, port) NOT IN (SELECT host, port FROM served)
+        AND (host, port) NOT IN (SELECT host, port FROM zoo WHERE outcome = 'responded'));
 SQL
-    ) || fail "the comparison with nodes.tsv failed"
-    local served known same other
-    read -r served known same other <<<"$found"
+    ) || fail "the comparison with nodes.tsv and zoo.tsv failed"
+    local served known same zoo_all zoo_same other
+    read -r served known same zoo_all zoo_same other <<<"$found"
     say "compared with what the network serves: $known of $served nodes found, $same of them up with every field as served, $other other rows"
-    [ "$served $other" = "$same 0" ] || fail "the map is not the network"
+    say "and its zoo: $zoo_same of $zoo_all misbehaving addresses recorded as stated in zoo.tsv"
+    [ "$served $zoo_all $other" = "$same $zoo_same 0" ] || fail "the map is not the network"
 }
 
 # --- How long a start takes ---------------------------------------------------------------------------------------
