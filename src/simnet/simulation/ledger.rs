@@ -5,8 +5,9 @@
 //!
 //! Checked: 1. every target that was handed out in a pass has a result in it, or a reason why not; 2. an address
 //! has one result in a pass, over crashes too; 3. every result that the writer took is in the batch that is taken
-//! out next, once, and a batch is let go only when it is committed; 4. a pass's figures are those of its results
-//! that are committed; 5. granted = given back + ended + open; 6. no more dials in a second than allowed.
+//! out next, once, with all that a node said last in its state, and a batch is let go only when it is committed;
+//! 4. a pass's figures are those of its results that are committed; 5. granted = given back + ended + open; 6. no
+//! more dials in a second than allowed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -244,6 +245,7 @@ impl Ledger {
             self.count(result);
         }
         check_rows(batch, &taken);
+        check_states(batch);
         for (pass, row) in &batch.passes {
             self.begin(*pass);
             let figures = self.database.passes.get(pass).copied().unwrap_or_default();
@@ -315,7 +317,29 @@ fn check_rows(batch: &Batch, taken: &[Taken]) {
         }
     }
     for address in batch.failed.keys() {
+        assert!(
+            !batch.nodes.contains_key(address),
+            "{address} is a candidate that failed and a node"
+        );
         let is_taken = missing.get(address).is_some_and(|results| !results.is_empty());
         assert!(is_taken, "{address} failed, and no such result was taken");
+    }
+}
+
+/// What a node said last, and what it sent last, is in its state, whatever came after it in the same batch.
+fn check_states(batch: &Batch) {
+    let (mut said, mut sent) = (BTreeMap::new(), BTreeMap::new());
+    for row in &batch.probes {
+        if row.version.is_some() {
+            said.insert(row.address, row.probed_at);
+        }
+        if let Some(peers) = row.peers_sent {
+            sent.insert(row.address, (row.probed_at, peers));
+        }
+    }
+    for (address, node) in &batch.nodes {
+        let seen_at = node.seen.as_ref().map(|seen| seen.at);
+        assert_eq!(seen_at, said.get(address).copied(), "{address}: what it said last");
+        assert_eq!(node.peers, sent.get(address).copied(), "{address}: what it sent last");
     }
 }

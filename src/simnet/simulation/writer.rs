@@ -153,7 +153,9 @@ impl Writer {
     /// Whether something is on its way to it, in it, or on its way from it.
     pub(super) fn is_idle(&self) -> bool {
         let is_quiet = self.inbox.is_empty() && self.answers.is_empty() && self.writing.is_none();
-        is_quiet && self.held() == 0
+        // Names alone are written again with the next pass.
+        let is_nothing = |batch: &Batch| batch.rows() == 0 && batch.passes.is_empty();
+        is_quiet && self.in_hand.as_ref().is_none_or(is_nothing) && self.recorder.held() == 0
     }
 
     /// When `turn` or `receive` has to be called next.
