@@ -405,7 +405,6 @@ fn check_true(world: &World, batch: &Batch) {
 
 fn check_seen(node: &NodeSpec, seen: &Seen) {
     let (address, version) = (node.address, &seen.version);
-    if version.protocol_version != node.protocol_version {}
     assert_eq!(version.protocol_version, node.protocol_version, "{address}");
     assert_eq!(version.services, node.services, "{address}");
     let agent = text::from_bytes(&node.user_agent);
