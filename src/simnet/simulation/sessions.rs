@@ -272,7 +272,7 @@ fn converse<N: Network>(session: &mut Session<N>, now: Now, tally: &mut Tally) {
         _ if wire.inbound.is_broken() => probe.handle_error(&reset(), now),
         Some(Close::Reset) => probe.handle_error(&reset(), now),
         // What was sent before it arrives before it.
-        Some(Close::Fin) if wire.inbound.is_empty() => probe.handle_closed(now),
+        Some(_) if wire.inbound.is_empty() => probe.handle_closed(now),
         _ => {}
     }
 }
