@@ -100,20 +100,19 @@ pub(super) struct Desk {
 struct Spare(Mutex<Vec<File>>);
 
 impl Spare {
-    /// Makes room for a connection: a socket, and what waits for it.
+    /// Makes room for a connection.
     ///
     /// # Errors
-    /// Where there is none to be had.
+    /// Where there is too little: what there is stays held, until there is more.
     fn release(&self) -> Result<(), StoreError> {
         self.fill();
-        let spare = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // With less the crate postgres panics.
-        match spare.len() {
-            SPARE.. => Ok(()),
-            _ => {
-                Err(StoreError::transient("no file descriptor is free for the database: ulimit -n"))
-            }
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < NEEDED {
+            let error = "no file descriptor is free for the database: ulimit -n";
+            return Err(StoreError::transient(error));
         }
+        spare.clear();
+        Ok(())
     }
 
     fn fill(&self) {
@@ -125,7 +124,9 @@ impl Spare {
     }
 }
 
-/// So many descriptors a connection takes, and a few.
+/// So many descriptors a connection takes: a socket, and what waits for it. With less the crate postgres panics.
+const NEEDED: usize = 4;
+/// So many are held, since those who dial may be quicker.
 const SPARE: usize = 8;
 
 /// Opens desks.
@@ -143,6 +144,11 @@ impl Desks {
         let spare = Arc::new(Spare::default());
         spare.fill();
         Self { opened: 0, alive: Arc::new(()), inbox, folding, spare }
+    }
+
+    /// Takes descriptors that have become free, for the next connection.
+    pub(super) fn take_spare(&self) {
+        self.spare.fill();
     }
 
     /// Opens a desk. Its first words say what became of it.
