@@ -105,7 +105,7 @@ pub fn check_nothing_lost_or_doubled(database: &Database) {
 }
 
 /// A folder on a disk of `size` that belongs to this test alone. The test that asks for it is run again, by itself,
-/// in a mount namespace of its own; there it gets the folder, and here, once that run is over, `None`.
+/// in namespaces of its own; there it gets the folder, and here, once that run is over, `None`.
 ///
 /// # Panics
 /// Where that run fails; and where this system allows no such disk though we are root.
@@ -114,7 +114,9 @@ pub fn on_a_small_disk(test: &str, size: &str) -> Option<PathBuf> {
         return Some(folder.into());
     }
     let folder = tempfile::Builder::new().prefix("bitdash-disk-").tempdir_in("/tmp").unwrap();
-    let mount = format!("mount -t tmpfs -o size={size},mode=1777 tmpfs \"$0\"");
+    // With a loopback of its own, too: another test's network may have the same ports.
+    let mount =
+        format!("ip link set lo up && mount -t tmpfs -o size={size},mode=1777 tmpfs \"$0\"");
     let (is_root, script) = match super::id("-u", None) {
         0 => (true, format!("{mount} && exec \"$@\"")),
         // The second namespace gives the user its own number back: PostgreSQL refuses root.
@@ -124,7 +126,7 @@ pub fn on_a_small_disk(test: &str, size: &str) -> Option<PathBuf> {
             (false, format!("{mount} && exec {back} \"$@\""))
         }
     };
-    let options = if is_root { "-m" } else { "-rm" };
+    let options = if is_root { "-mn" } else { "-rmn" };
     let unshared = |script: &str| {
         let mut command = Command::new("unshare");
         command.args([options, "--propagation", "private", "sh", "-c", script]).arg(folder.path());

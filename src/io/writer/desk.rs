@@ -100,32 +100,34 @@ pub(super) struct Desk {
 struct Spare(Mutex<Vec<File>>);
 
 impl Spare {
-    /// Makes room for a connection: a socket, and what waits for it.
+    /// Makes room for a connection.
     ///
     /// # Errors
-    /// Where there is none to be had.
+    /// Where there is too little: what there is stays held, until there is more.
     fn release(&self) -> Result<(), StoreError> {
         self.fill();
-        let spare = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // With less the crate postgres panics.
-        match spare.len() {
-            SPARE.. => Ok(()),
-            _ => {
-                Err(StoreError::transient("no file descriptor is free for the database: ulimit -n"))
-            }
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < NEEDED {
+            let error = "no file descriptor is free for the database: ulimit -n";
+            return Err(StoreError::transient(error));
         }
+        spare.clear();
+        Ok(())
     }
 
     fn fill(&self) {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while spare.len() < SPARE {
+            if spare.len() < SPARE { return; }
             let Ok(file) = File::open("/dev/null") else { return };
             spare.push(file);
         }
     }
 }
 
-/// So many descriptors a connection takes, and a few.
+/// So many descriptors a connection takes: a socket, and what waits for it. With less the crate postgres panics.
+const NEEDED: usize = 4;
+/// So many are held, since those who dial may be quicker.
 const SPARE: usize = 8;
 
 /// Opens desks.
@@ -143,6 +145,11 @@ impl Desks {
         let spare = Arc::new(Spare::default());
         spare.fill();
         Self { opened: 0, alive: Arc::new(()), inbox, folding, spare }
+    }
+
+    /// Takes descriptors that have become free, for the next connection.
+    pub(super) fn take_spare(&self) {
+        self.spare.fill();
     }
 
     /// Opens a desk. Its first words say what became of it.
@@ -251,7 +258,6 @@ impl Clerk {
 
     fn open(&self, opening: &Opening) -> Result<Store, Reply> {
         let refused = |error| Reply::Refused { error, is_locked: false };
-        self.spare.release().map_err(refused)?;
         let connected = Store::connect(&opening.url);
         self.spare.fill();
         let mut store = connected.map_err(refused)?;

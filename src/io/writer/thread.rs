@@ -257,6 +257,9 @@ impl Worker {
         let now = self.clock.now().mono;
         let settings = self.settings();
         self.watch(now);
+        if self.is_down && self.task.is_none() {
+            self.desks.take_spare();
+        }
         self.set_to_work(&settings, now);
         let wait = self.wakes_at(&settings, now)?.saturating_sub(now);
         let mut input = match self.receiver.recv_timeout(wait) {
