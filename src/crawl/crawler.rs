@@ -526,7 +526,7 @@ impl Crawler {
 
     fn squeeze(&mut self, fault: Fault, now: Duration) {
         // Some are left for the database, the log and look-ups: they would never get one of those that end.
-        let left = if fault == Fault::Descriptors { 0 } else { 0 };
+        let left = if fault == Fault::Descriptors { (self.open / 10).max(2) } else { 0 };
         let sockets = self.open.saturating_sub(left).max(1);
         if self.allowance == usize::MAX {
             self.events.push_back(Event::Squeezed { fault, sockets });

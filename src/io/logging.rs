@@ -160,7 +160,7 @@ impl Pen {
     }
 
     fn write(&self, line: Vec<u8>) {
-        if self.sender.send(Order::Write(line)).is_err() {
+        if self.sender.try_send(Order::Write(line)).is_err() {
             self.lost.fetch_add(1, Ordering::AcqRel);
         }
     }

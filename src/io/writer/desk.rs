@@ -118,7 +118,6 @@ impl Spare {
     fn fill(&self) {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while spare.len() < SPARE {
-            if spare.len() < SPARE { return; }
             let Ok(file) = File::open("/dev/null") else { return };
             spare.push(file);
         }
@@ -258,6 +257,7 @@ impl Clerk {
 
     fn open(&self, opening: &Opening) -> Result<Store, Reply> {
         let refused = |error| Reply::Refused { error, is_locked: false };
+        self.spare.release().map_err(refused)?;
         let connected = Store::connect(&opening.url);
         self.spare.fill();
         let mut store = connected.map_err(refused)?;
