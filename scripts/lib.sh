@@ -247,18 +247,22 @@ fuzz_file_targets="nodes_file config"
 
 ensure_fuzz_tools() { command -v g++ >/dev/null || install g++; }
 
-# build_fuzz [CARGO-OPTION...]: sets fuzz_programs. What `cargo fuzz` does with a nightly compiler, without it:
+# build_fuzz TARGET...: sets fuzz_programs. What `cargo fuzz` does with a nightly compiler, without it:
 # every branch counts how often it ran. What is compared with what is not traced: that takes more than half of the
 # time, and the dictionaries name what matters.
 build_fuzz() {
-    local host folder=${CARGO_TARGET_DIR:-$root/target}/fuzz
+    local host name options=() folder=${CARGO_TARGET_DIR:-$root/target}/fuzz
+    for name in "$@"; do
+        options+=(--bin "$name")
+        case " $fuzz_file_targets " in *" $name "*) options+=(--features files) ;; esac
+    done
     host=$("$RUSTC" -vV | sed -n 's/^host: //p')
     local flags="--cfg fuzzing -Cpasses=sancov-module" option
     for option in level=3 inline-8bit-counters pc-table; do
         flags+=" -Cllvm-args=-sanitizer-coverage-$option"
     done
     RUSTFLAGS=$flags cargo build --release --locked --manifest-path "$root/fuzz/Cargo.toml" \
-        --target "$host" --target-dir "$folder" "$@" || return 1
+        --target "$host" --target-dir "$folder" "${options[@]}" || return 1
     fuzz_programs=$folder/$host/release
 }
 
