@@ -266,9 +266,9 @@ build_fuzz() {
     fuzz_programs=$folder/$host/release
 }
 
-# run_fuzz TARGET SCRATCH OPTION...: from the committed corpus; what it finds goes to SCRATCH, and the input of a
-# failure to the folder `artifacts` beside the programs.
-run_fuzz() {
+# prepare_fuzz TARGET SCRATCH OPTION...: sets fuzz_command, which begins with the committed corpus; what it finds goes
+# to SCRATCH, and the input of a failure to the folder `artifacts` beside the programs.
+prepare_fuzz() {
     local target=$1 found=$2/corpus-$1 words=wire longest=512
     local artifacts=${fuzz_programs%/*/*}/artifacts
     shift 2
@@ -278,6 +278,7 @@ run_fuzz() {
         crawler) longest=256 ;;
     esac
     mkdir -p "$found" "$artifacts"
-    "$fuzz_programs/$target" -dict="$root/fuzz/dictionaries/$words.dict" -max_len=$longest -timeout=60 \
-        -artifact_prefix="$artifacts/$target-" -print_final_stats=1 "$@" "$found" "$root/fuzz/corpus/$target"
+    # shellcheck disable=SC2034
+    fuzz_command=("$fuzz_programs/$target" -dict="$root/fuzz/dictionaries/$words.dict" -max_len="$longest" -timeout=60
+        -artifact_prefix="$artifacts/$target-" -print_final_stats=1 "$@" "$found" "$root/fuzz/corpus/$target")
 }
