@@ -122,6 +122,10 @@ impl Run {
             }
             while let Some(message) = self.crawler.poll_writer() {
                 is_settled = false;
+                if matches!(message, ToWriter::EndPass { .. }) {
+                    // What is not acknowledged may bring new addresses to light.
+                    assert_eq!((self.crawler.unacked(), self.open.len()), (0, 0), "ends too soon");
+                }
                 self.stalled.push_back(message);
             }
             while !self.is_stalled

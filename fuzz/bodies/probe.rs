@@ -157,15 +157,19 @@ impl Run {
                 let count = usize::from(input.byte()?);
                 self.receive(&version(input.bytes(count), operation >= 0x80), 1);
             }
-            // An `addr` of a few entries, or of up to 1,020.
+            // An `addr` of a few entries, of some hundred, or of up to 1,020.
             10 => {
                 let entries = usize::from(input.byte()?);
-                let entries = if operation >= 0xe0 { entries * 4 } else { entries % 16 };
+                let entries = match operation {
+                    0xf0.. => entries * 4,
+                    0xe0.. => entries,
+                    _ => entries % 16,
+                };
                 self.receive(&addr(entries), 1 + usize::from(operation / 16 % 2));
             }
             // Many small messages.
             11 => {
-                let times = usize::from(input.byte()? % 16);
+                let times = usize::from(input.byte()? % 8);
                 self.receive(&frame(Command::PING, &[7; 8]), times * 4);
             }
             // A large one that nobody wants.
