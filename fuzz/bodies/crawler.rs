@@ -3,9 +3,10 @@
 //! Input: a first byte for the sockets allowed, then operations of one byte with their arguments, see
 //! [`Run::operation`]. Addresses are drawn from a small net, so that they meet each other often.
 //!
-//! Checked: 1. no address is met twice in a pass; 2. nothing is granted beyond the sockets allowed; 3. what waits
-//! for the writer is bounded; 4. every result is acknowledged exactly once and counted; 5. when everybody falls
-//! silent and time passes, the pass ends; 6. after a stop nothing is dialled and it comes to an end.
+//! Checked: 1. no address is recorded twice in a pass, and none met again that was recorded, but for the witnesses
+//! of our own line; 2. nothing is granted beyond the sockets allowed; 3. what waits for the writer is bounded;
+//! 4. every result that the writer is told is acknowledged exactly once; 5. when everybody refuses and time passes,
+//! the pass ends; 6. after a stop nothing is dialled and it comes to an end.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -42,12 +43,13 @@ struct Run {
     filter: Arc<Filter>,
     now: Now,
     sockets: usize,
-    open: Vec<Target>,
-    met: BTreeSet<Address>,
+    /// What was dialled, and when.
+    open: Vec<(Target, Duration)>,
+    recorded: BTreeSet<Address>,
     /// What the writer has not been told yet.
     stalled: VecDeque<ToWriter>,
     is_stalled: bool,
-    ended: usize,
+    told: usize,
     acked: usize,
     passes: usize,
     is_stopped: bool,
@@ -65,10 +67,10 @@ impl Run {
             now: Now { mono: Duration::from_secs(5), wall: UnixTime::from_secs(1_800_000_000) },
             sockets,
             open: Vec::new(),
-            met: BTreeSet::new(),
+            recorded: BTreeSet::new(),
             stalled: VecDeque::new(),
             is_stalled: false,
-            ended: 0,
+            told: 0,
             acked: 0,
             passes: 0,
             is_stopped: false,
@@ -102,7 +104,7 @@ impl Run {
             while let Some(message) = self.recorder.poll_output() {
                 if let FromWriter::Heard { acked, .. } = &message {
                     self.acked += acked;
-                    assert!(self.acked <= self.ended, "4. acknowledged twice");
+                    assert!(self.acked <= self.told, "4. acknowledged twice");
                 }
                 self.crawler.handle_writer(message, self.now);
             }
@@ -122,9 +124,18 @@ impl Run {
             }
             while let Some(message) = self.crawler.poll_writer() {
                 is_settled = false;
-                if matches!(message, ToWriter::EndPass { .. }) {
+                match &message {
+                    ToWriter::Finished(result) => {
+                        self.told += 1;
+                        let address = result.target.address();
+                        assert!(self.recorded.insert(address), "1. {address} is recorded twice");
+                    }
                     // What is not acknowledged may bring new addresses to light.
-                    assert_eq!((self.crawler.unacked(), self.open.len()), (0, 0), "ends too soon");
+                    ToWriter::EndPass { .. } => {
+                        let left = (self.crawler.unacked(), self.open.len());
+                        assert_eq!(left, (0, 0), "the pass ends too soon");
+                    }
+                    _ => {}
                 }
                 self.stalled.push_back(message);
             }
@@ -135,10 +146,10 @@ impl Run {
                 if matches!(message, ToWriter::Stop) {
                     self.crawler.handle_writer(FromWriter::Stopped { lost: 0 }, self.now);
                 }
-                self.recorder.handle(message, self.now.wall);
+                self.recorder.handle(message, self.now);
             }
             assert!(self.crawler.unacked() <= MAX_UNACKED + MOST_SOCKETS, "3.");
-            assert_eq!(self.crawler.unacked(), self.ended - self.acked, "4.");
+            assert_eq!(self.crawler.unacked(), self.told - self.acked, "4.");
             if is_settled {
                 return;
             }
@@ -147,7 +158,7 @@ impl Run {
 
     fn note(&mut self, event: &Event) {
         match event {
-            Event::PassStarted { .. } => self.met.clear(),
+            Event::PassStarted { .. } => self.recorded.clear(),
             Event::PassFinished { .. } => {
                 assert!(self.open.is_empty(), "a pass ended with open sessions");
                 self.passes += 1;
@@ -158,9 +169,16 @@ impl Run {
 
     fn dial(&mut self, target: Target) {
         assert!(!self.is_stopped, "6. dialled after the stop");
-        assert!(self.met.insert(target.address()), "1. {} is met twice", target.address());
+        let address = target.address();
+        if !target.is_witness() {
+            assert!(!self.recorded.contains(&address), "1. {address} is met again");
+        }
+        assert!(
+            self.open.iter().all(|(open, _)| open.address() != address),
+            "1. {address} is open"
+        );
         assert!(self.filter.admits_named(target.address()));
-        self.open.push(target);
+        self.open.push((target, self.now.mono));
         assert!(self.open.len() <= self.sockets, "2. {} sockets are open", self.open.len());
         assert_eq!(self.open.len(), self.crawler.open());
     }
@@ -169,7 +187,7 @@ impl Run {
         if self.open.is_empty() {
             return;
         }
-        let target = self.open.swap_remove(which % self.open.len());
+        let (target, dialled_at) = self.open.swap_remove(which % self.open.len());
         let outcome = match kind {
             0..8 => Outcome::Responded,
             _ => Outcome::ALL[usize::from(kind - 8)],
@@ -180,21 +198,29 @@ impl Run {
             .filter_map(|_| input.next())
             .map(|number| Peer { address: address(number), services: 1, time: 1_800_000_000 })
             .collect();
-        self.result(target, outcome, asked, peers);
+        self.result((target, dialled_at), outcome, asked.then_some(peers));
     }
 
-    fn result(&mut self, target: Target, outcome: Outcome, asked: bool, peers: Vec<Peer>) {
-        self.ended += 1;
-        self.crawler.handle_ended(Some(ProbeResult {
+    fn result(
+        &mut self,
+        (target, dialled_at): (Target, Duration),
+        outcome: Outcome,
+        peers: Option<Vec<Peer>>,
+    ) {
+        let is_silence = matches!(outcome, Outcome::ConnectTimeout | Outcome::Unreachable);
+        let result = ProbeResult {
             target,
             outcome,
             probed_at: self.now.wall,
+            dialled_at,
+            heard_at: (!is_silence).then_some(self.now.mono),
             connect_ms: None,
             version_ms: None,
             version: (outcome == Outcome::Responded).then(VersionInfo::default),
-            peers_sent: asked.then_some(peers.len() as u32),
-            peers,
-        }));
+            peers_sent: peers.as_ref().map(|peers| peers.len() as u32),
+            peers: peers.unwrap_or_default(),
+        };
+        self.crawler.handle_ended(Some(result), self.now);
     }
 
     fn advance(&mut self, step: Duration) {
@@ -210,13 +236,9 @@ impl Run {
     /// The target granted last could not be dialled.
     fn undial(&mut self, fault: u8) {
         let faults = [Fault::Descriptors, Fault::Ports, Fault::Line, Fault::Forbidden];
-        if let Some(target) = self.open.pop() {
-            self.met.remove(&target.address());
+        if let Some((target, _)) = self.open.pop() {
             let fault = faults[usize::from(fault) % faults.len()];
             self.crawler.handle_undialled(target, fault, self.now);
-            if fault == Fault::Forbidden {
-                self.met.insert(target.address());
-            }
         }
     }
 
@@ -245,11 +267,11 @@ impl Run {
         self.is_stopped = true;
         self.crawler.handle_stop();
         for _ in self.open.drain(..) {
-            self.crawler.handle_ended(None);
+            self.crawler.handle_ended(None, self.now);
         }
     }
 
-    /// Everybody falls silent: the pass ends, or the stop comes to its end.
+    /// Everybody refuses: the pass ends, or the stop comes to its end.
     fn finish(mut self) {
         self.is_stalled = false;
         if self.sockets == 0 {
@@ -261,12 +283,12 @@ impl Run {
             if self.passes > passes || self.crawler.is_over() {
                 let counters = self.crawler.counters();
                 assert_eq!(counters.probed, counters.responded + counters.failed, "4.");
-                assert_eq!(self.acked, self.ended, "4. a result was not acknowledged");
+                assert_eq!(self.acked, self.told, "4. a result was not acknowledged");
                 return;
             }
             self.advance(Duration::from_secs(4));
-            for target in std::mem::take(&mut self.open) {
-                self.result(target, Outcome::ConnectTimeout, false, Vec::new());
+            for open in std::mem::take(&mut self.open) {
+                self.result(open, Outcome::Refused, None);
             }
             self.settle();
             if let Phase::Waiting { until } = self.crawler.phase() {
@@ -297,6 +319,7 @@ fn crawler_params(filter: &Arc<Filter>, max_sockets: usize, rate: u32) -> Crawle
         pass_interval: HOUR / 2,
         spam_share: 0.3,
         filter: Arc::clone(filter),
+        built_at: UnixTime::default(),
     }
 }
 

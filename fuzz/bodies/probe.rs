@@ -249,9 +249,11 @@ impl Run {
             _ => {
                 let error = io::Error::from_raw_os_error(i32::from(code % 134));
                 self.probe.handle_error(&error, self.now);
-                match self.is_connected {
-                    true => Outcome::Closed,
-                    false => of_connect_error(&error).unwrap_or(Outcome::Unreachable),
+                match of_connect_error(&error).unwrap_or(Outcome::Unreachable) {
+                    outcome if !self.is_connected => outcome,
+                    // Nobody has closed it: the kernel gave up.
+                    Outcome::ConnectTimeout | Outcome::Unreachable => Outcome::HandshakeTimeout,
+                    _ => Outcome::Closed,
                 }
             }
         };
