@@ -294,7 +294,16 @@ impl Run {
                 self.advance(wait);
             }
         }
-        panic!("5. the pass never ends: {:?}", self.crawler.phase());
+        let (phase, limit) = (self.crawler.phase(), self.crawler.limit(self.now));
+        let (queue, open, unacked) =
+            (self.crawler.queue_len(), self.open.len(), self.crawler.unacked());
+        panic!(
+            "5. the pass never ends: {phase:?}, limit {limit:?}, line up {}, queue {queue}, open {open}, \
+             unacked {unacked}, {} passes, at {:?}",
+            self.crawler.is_line_up(),
+            self.passes,
+            self.now
+        );
     }
 }
 
