@@ -33,7 +33,7 @@ fn decode(payload: &[u8]) {
 /// A payload of up to 1,275 entries that repeat `rest`.
 fn grown(count: u8, layout: u8, rest: &[u8]) -> Vec<u8> {
     let count = usize::from(count) * 5;
-    let entry = if layout % 2 == 0 { 30 } else { 26 };
+    let entry = if layout.is_multiple_of(2) { 30 } else { 26 };
     let mut payload = match count {
         0..0xfd => vec![count as u8],
         _ => vec![0xfd, (count & 0xff) as u8, (count >> 8) as u8],

@@ -279,7 +279,7 @@ impl Run {
             },
         };
         let jump = i64::from(amount) - 128;
-        let wall = if scale % 2 == 0 { jump.saturating_mul(1 << 40) } else { 1_000_000 };
+        let wall = if scale.is_multiple_of(2) { jump.saturating_mul(1 << 40) } else { 1_000_000 };
         let wall = UnixTime::from_micros(self.now.wall.as_micros().saturating_add(wall));
         self.now = Now { mono: self.now.mono + step, wall };
         let is_late = self.deadline.is_some_and(|deadline| self.now.mono >= deadline);
