@@ -236,3 +236,49 @@ stop_command() {
     [ "$(id -u)" != 0 ] || start="runuser -u postgres -- "
     printf '%s%s/pg_ctl -D %q stop' "$start" "$pg_bin" "$pg_dir/data"
 }
+
+# --- Fuzzing: the targets of fuzz/, built with the stable compiler -------------------------------------------------
+
+# shellcheck disable=SC2034 # for those who source this
+fuzz_targets="decoder version addr probe crawler"
+# These need the whole crate, whose first build takes minutes.
+# shellcheck disable=SC2034
+fuzz_file_targets="nodes_file config"
+
+ensure_fuzz_tools() { command -v g++ >/dev/null || install g++; }
+
+# build_fuzz TARGET...: sets fuzz_programs. What `cargo fuzz` does with a nightly compiler, without it:
+# every branch counts how often it ran. What is compared with what is not traced: that takes more than half of the
+# time, and the dictionaries name what matters.
+build_fuzz() {
+    local host name options=() folder=${CARGO_TARGET_DIR:-$root/target}/fuzz
+    for name in "$@"; do
+        options+=(--bin "$name")
+        case " $fuzz_file_targets " in *" $name "*) options+=(--features files) ;; esac
+    done
+    host=$("$RUSTC" -vV | sed -n 's/^host: //p')
+    local flags="--cfg fuzzing -Cpasses=sancov-module" option
+    for option in level=3 inline-8bit-counters pc-table; do
+        flags+=" -Cllvm-args=-sanitizer-coverage-$option"
+    done
+    RUSTFLAGS=$flags cargo build --release --locked --manifest-path "$root/fuzz/Cargo.toml" \
+        --target "$host" --target-dir "$folder" "${options[@]}" || return 1
+    fuzz_programs=$folder/$host/release
+}
+
+# prepare_fuzz TARGET SCRATCH OPTION...: sets fuzz_command, which begins with the committed corpus; what it finds goes
+# to SCRATCH, and the input of a failure to the folder `artifacts` beside the programs.
+prepare_fuzz() {
+    local target=$1 found=$2/corpus-$1 words=wire longest=512
+    local artifacts=${fuzz_programs%/*/*}/artifacts
+    shift 2
+    case $target in
+        nodes_file | config) words=files ;;
+        decoder) longest=2048 ;;
+        crawler) longest=256 ;;
+    esac
+    mkdir -p "$found" "$artifacts"
+    # shellcheck disable=SC2034
+    fuzz_command=("$fuzz_programs/$target" -dict="$root/fuzz/dictionaries/$words.dict" -max_len="$longest" -timeout=60
+        -artifact_prefix="$artifacts/$target-" -print_final_stats=1 "$@" "$found" "$root/fuzz/corpus/$target")
+}

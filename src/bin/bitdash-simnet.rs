@@ -64,6 +64,10 @@ struct Arguments {
     #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
     odd: f64,
 
+    /// Which share of the nodes that send peers fills up each reply with addresses that it invents
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    flood: f64,
+
     /// How many nodes seeds.txt names
     #[arg(long, value_name = "N", default_value_t = 20)]
     seeds: usize,
@@ -181,6 +185,7 @@ fn params(arguments: &Arguments) -> WorldParams {
         seeds: arguments.seeds,
         mute_share: arguments.mute,
         odd_share: arguments.odd,
+        flood_share: arguments.flood,
         net: arguments.net,
         port_offset: arguments.port_offset,
         wall: u32::try_from(Clock::new().now().wall.as_secs()).unwrap_or(u32::MAX),

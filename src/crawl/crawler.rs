@@ -254,6 +254,10 @@ impl Crawler {
             }
             // A rule or route of our own host concerns this address alone (the broadcast address of our own net
             // is such a one): it stays due, for a later pass.
+            Fault::Forbidden if target.is_witness() => {
+                self.line.handle_unasked(target.address(), now.mono);
+                self.take_from_line();
+            }
             Fault::Forbidden => self.forbidden += 1,
         }
     }

@@ -180,14 +180,14 @@ fn parse_line(number: usize, bytes: &[u8], default_port: u16) -> Result<Option<L
     let host = first.parse::<Host>().map_err(|problem| {
         // The commonest slip: the port behind a colon, as everywhere else.
         match first.rsplit_once(':') {
-            Some((host, port)) if host.parse::<Host>().is_ok() => {
+            Some((host, port)) if host.parse::<Host>().is_ok() && is_number(port) => {
                 format!("{} must be written as \"{host} {port}\"", quoted(first))
             }
             _ => format!("{} is {problem}", quoted(first)),
         }
     })?;
     let mut port = default_port;
-    if let Some(word) = words.next_if(|word| word.bytes().all(|byte| byte.is_ascii_digit())) {
+    if let Some(word) = words.next_if(|word| is_number(word)) {
         port = word.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
             format!("the port {} must be a whole number from 1 to 65535", quoted(word))
         })?;
@@ -201,6 +201,10 @@ fn parse_line(number: usize, bytes: &[u8], default_port: u16) -> Result<Option<L
     }
     let name = Some(name).filter(|name| !name.is_empty() && name != NO_NAME);
     Ok(Some(Line { number, host, port, name }))
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 const MAX_BYTES: u64 = 16_000_000;
@@ -252,7 +256,7 @@ mod tests {
     fn wrong_lines_are_named_and_the_others_used() {
         let nodes = parse(
             "10.0.0.1\n10.0.0.256\n10.0.0.2 0\n10.0.0.2 65536 x\n10.0.0.2:8333 x\n2001:db8::1 8333\n\
-             a/b\n1.2.3\n0x7f.0x1\n10.0.0.3 1 a\u{7}b\n10.0.0.4\n",
+             a/b\n1.2.3\n0x7f.0x1\n10.0.0.3 1 a\u{7}b\n10.0.0.4\n10.0.0.5:\u{1b}[2J\n",
         );
         assert_eq!(lines(&nodes), ["1 10.0.0.1 8333 -", "11 10.0.0.4 8333 -"]);
         let expected = [
@@ -265,6 +269,8 @@ mod tests {
             "nodes.txt:8: \"1.2.3\" is neither an IPv4 address nor a host name",
             "nodes.txt:9: \"0x7f.0x1\" is neither an IPv4 address nor a host name",
             "nodes.txt:10: the name \"a\\u{7}b\" must be at most 64 printable characters",
+            // Nothing of a wrong line is shown as it is.
+            "nodes.txt:12: \"10.0.0.5:\\u{1b}[2J\" is neither an IPv4 address nor a host name",
         ];
         assert_eq!(nodes.complaints, expected);
     }

@@ -9,7 +9,7 @@
 //! 3. From the seeds, through replies, every node is reached.
 //! 4. All replies of a node are equally long.
 //! 5. No entry leads to an address outside 127.0.0.0/8 that could be answered by a stranger: what is not
-//!    of this world is of a private or a reserved net, or has port 0.
+//!    of this world is of a private or a reserved net, has port 0, or is invented: inside the world's net.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -156,7 +156,22 @@ impl Knowledge {
         }
     }
 
+    pub(super) fn floods(&self, world: &World, node: usize) -> bool {
+        let drawn = mix(world.params().seed, node as u64, FLOOD) >> 11;
+        let share = world.params().flood_share;
+        world.nodes()[node].sends_peers && (drawn as f64 / (1_u64 << 53) as f64) < share
+    }
+
     pub(super) fn reply_length(&self, world: &World, node: usize) -> usize {
+        let honest = self.honest_length(world, node);
+        if !self.floods(world, node) {
+            return honest;
+        }
+        honest.max(FLOOD_ENTRIES.min(world.nodes()[node].manner.most_peers()))
+    }
+
+    /// How many entries of a reply are of this world, or odd.
+    fn honest_length(&self, world: &World, node: usize) -> usize {
         let spec = &world.nodes()[node];
         if !spec.sends_peers {
             return 0;
@@ -168,8 +183,10 @@ impl Knowledge {
     }
 
     pub(super) fn reply(&self, world: &World, node: usize, round: u64, wall: u32) -> Vec<Entry> {
-        let length = self.reply_length(world, node);
+        let length = self.honest_length(world, node);
         let spec = &world.nodes()[node];
+        let invented = self.reply_length(world, node) - length;
+        let fresh = mix(world.params().seed, node as u64 ^ round, FLOOD);
         let round = if spec.manner.resamples() { round } else { 0 };
         let mut rng = fastrand::Rng::with_seed(mix(world.params().seed, node as u64, round));
         let mut entries = Vec::with_capacity(length);
@@ -188,6 +205,8 @@ impl Knowledge {
             entries[at] = odd_entry(world, &entries[..first], wall, &mut rng);
         }
         rng.shuffle(&mut entries);
+        let mut fancy = fastrand::Rng::with_seed(fresh);
+        entries.extend((0..invented).map(|_| invented_entry(world, wall, &mut fancy)));
         entries
     }
 
@@ -308,6 +327,17 @@ fn odd_entry(world: &World, met: &[Entry], wall: u32, rng: &mut fastrand::Rng) -
     }
 }
 
+/// An address that nobody has ever heard of and that refuses: its port is one that nobody is given, neither
+/// listeners of this world nor outgoing connections.
+fn invented_entry(world: &World, wall: u32, rng: &mut fastrand::Rng) -> Entry {
+    let net = world.params().net;
+    let ip = rng.u32(u32::from(net.network())..=u32::from(net.broadcast()));
+    // Never in 127.0.0.0/16, from where the crawler calls.
+    let ip = if ip & 0x00ff_0000 == 0 { ip | 0x0001_0000 } else { ip };
+    let address = Address::new(Ipv4Addr::from(ip), rng.u16(61_000..));
+    Entry::ipv4(address, 1033, wall.saturating_sub(600))
+}
+
 /// One seed out of three numbers (the finish of splitmix64).
 pub(super) fn mix(seed: u64, node: u64, round: u64) -> u64 {
     let mut z = seed
@@ -322,4 +352,8 @@ pub(super) fn mix(seed: u64, node: u64, round: u64) -> u64 {
 pub const LIVE_COPIES: usize = 10;
 const DEAD_COPIES: usize = 5;
 const HOUR: u32 = 3600;
+/// So long are the replies of those who invent.
+const FLOOD_ENTRIES: usize = 1_000;
+/// What numbers are drawn for, beside replies.
+const FLOOD: u64 = u64::MAX;
 const ONION_CAT: [u8; 6] = [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43];

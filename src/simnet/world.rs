@@ -43,6 +43,8 @@ pub struct WorldParams {
     pub mute_share: f64,
     /// Which share of a reply's entries is odd: other networks, doubles, port 0, private addresses.
     pub odd_share: f64,
+    /// Which share of the nodes that send peers fills up each reply with addresses that it invents for it.
+    pub flood_share: f64,
     /// The net that all addresses are taken from, inside 127.0.0.0/8.
     pub net: Ipv4Net,
     /// Added to every port, see [`local_port`].
@@ -69,6 +71,7 @@ impl Default for WorldParams {
             seeds: 20,
             mute_share: 0.28,
             odd_share: 0.02,
+            flood_share: 0.0,
             net: LOOPBACK,
             port_offset: 0,
             tip: TIP,
@@ -312,6 +315,11 @@ impl World {
     /// How many entries every reply of a node has.
     pub fn reply_length(&self, node: usize) -> usize {
         self.knowledge.reply_length(self, node)
+    }
+
+    /// Whether a node invents addresses.
+    pub fn floods(&self, node: usize) -> bool {
+        self.knowledge.floods(self, node)
     }
 
     /// The calendar time when `now` has passed since the start, in seconds since 1970.

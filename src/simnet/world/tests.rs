@@ -240,6 +240,37 @@ fn replies_follow_the_rules_of_their_senders() {
 }
 
 #[test]
+fn a_flood_fills_replies_with_fresh_inventions_inside_the_net() {
+    let calm = world(small());
+    let flooded = world(WorldParams { flood_share: 0.3, ..small() });
+    assert_eq!(calm.nodes(), flooded.nodes(), "a flood changes no node");
+    let flooding = (0..calm.nodes().len()).filter(|at| flooded.floods(*at));
+    let senders = calm.nodes().iter().filter(|node| node.sends_peers).count();
+    let share = flooding.clone().count() as f64 / senders as f64;
+    assert!((0.2..0.4).contains(&share), "{share}");
+    assert!((0..calm.nodes().len()).all(|at| !calm.floods(at)));
+    for at in flooding {
+        let (first, second) = (flooded.reply(at, 7, WALL), flooded.reply(at, 8, WALL));
+        assert_eq!((first.len(), second.len()), (flooded.reply_length(at), first.len()));
+        assert!(first.len() >= 500 && first.len() <= flooded.nodes()[at].manner.most_peers());
+        let honest = calm.reply_length(at);
+        assert_eq!(first[..honest], calm.reply(at, 7, WALL), "what it knows it tells as well");
+        let inventions = |reply: &[Entry]| -> HashSet<Address> {
+            reply[honest..].iter().filter_map(address).collect()
+        };
+        let (first, second) = (inventions(&first), inventions(&second));
+        assert!(first.len() + honest > 490, "hardly any double");
+        assert!(first.intersection(&second).count() < 3, "fresh in each reply");
+        for address in &first {
+            assert!(address.ip().is_loopback() && address.port() >= 61_000);
+            assert!(flooded.find(*address).is_none() && address.ip().octets()[1] != 0);
+        }
+    }
+    let quiet = (0..calm.nodes().len()).find(|at| !flooded.floods(*at)).unwrap();
+    assert_eq!(flooded.reply(quiet, 1, WALL), calm.reply(quiet, 1, WALL));
+}
+
+#[test]
 fn impossible_worlds_are_refused() {
     let generate = |params: WorldParams| World::generate(&params).map(|_| ()).unwrap_err();
     let outside: Ipv4Net = "10.0.0.0/8".parse().unwrap();

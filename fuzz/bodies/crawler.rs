@@ -1,0 +1,345 @@
+//! Crawler and recorder together under any order of events.
+//!
+//! Input: a first byte for the sockets allowed, then operations of one byte with their arguments, see
+//! [`Run::operation`]. Addresses are drawn from a small net, so that they meet each other often.
+//!
+//! Checked: 1. no address is recorded twice in a pass, and none met again that was recorded, but for the witnesses
+//! of our own line; 2. nothing is granted beyond the sockets allowed; 3. what waits for the writer is bounded;
+//! 4. every result that the writer is told is acknowledged exactly once; 5. when everybody refuses and time passes,
+//! the pass ends; 6. after a stop nothing is dialled and it comes to an end.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitdash::crawl::address::Address;
+use bitdash::crawl::backoff::BackoffParams;
+use bitdash::crawl::batch::LastPass;
+use bitdash::crawl::book::BookParams;
+use bitdash::crawl::crawler::{Crawler, CrawlerParams, Event, MAX_UNACKED, Phase};
+use bitdash::crawl::exchange::{Database, FromWriter, ToWriter};
+use bitdash::crawl::filter::Filter;
+use bitdash::crawl::outcome::{Fault, Outcome};
+use bitdash::crawl::recorder::{Recorder, RecorderParams};
+use bitdash::crawl::target::{Peer, ProbeResult, Target, VersionInfo};
+use bitdash::crawl::time::{Now, UnixTime};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const MOST_SOCKETS: usize = 40;
+
+pub fn run(data: &[u8]) {
+    let mut input = data.iter().copied();
+    let Some(first) = input.next() else { return };
+    let mut run = Run::new(usize::from(first) % MOST_SOCKETS);
+    while run.operation(&mut input).is_some() {
+        run.settle();
+    }
+    run.finish();
+}
+
+struct Run {
+    crawler: Crawler,
+    recorder: Recorder,
+    filter: Arc<Filter>,
+    now: Now,
+    sockets: usize,
+    /// What was dialled, and when.
+    open: Vec<(Target, Duration)>,
+    recorded: BTreeSet<Address>,
+    /// What the writer has not been told yet.
+    stalled: VecDeque<ToWriter>,
+    is_stalled: bool,
+    told: usize,
+    acked: usize,
+    passes: usize,
+    is_stopped: bool,
+}
+
+impl Run {
+    fn new(sockets: usize) -> Self {
+        let filter = Arc::new(Filter::new(&[], &["127.0.0.0/8".parse().expect("a net")]));
+        let mut recorder = Recorder::new(&recorder_params(&filter, 64), 1);
+        recorder.handle_loaded(LastPass::default());
+        let mut run = Self {
+            crawler: Crawler::new(crawler_params(&filter, sockets, 400), None, 2),
+            recorder,
+            filter,
+            now: Now { mono: Duration::from_secs(5), wall: UnixTime::from_secs(1_800_000_000) },
+            sockets,
+            open: Vec::new(),
+            recorded: BTreeSet::new(),
+            stalled: VecDeque::new(),
+            is_stalled: false,
+            told: 0,
+            acked: 0,
+            passes: 0,
+            is_stopped: false,
+        };
+        run.settle();
+        run
+    }
+
+    /// Lets one thing happen; `None` at the end of the input.
+    fn operation(&mut self, input: &mut impl Iterator<Item = u8>) -> Option<()> {
+        let operation = input.next()?;
+        match operation % 16 {
+            0..6 => self.end(usize::from(input.next()?), operation / 16, input),
+            6..8 => self.advance(Duration::from_millis(u64::from(input.next()?) * 40)),
+            8 => self.advance(Duration::from_secs(u64::from(input.next()?) * 30)),
+            9 => self.jump(i64::from(input.next()?) - 128),
+            10 => self.undial(operation / 16),
+            11 => self.reload(usize::from(input.next()?)),
+            12 => self.is_stalled = operation >= 0x80,
+            13 => self.database(operation >= 0x80),
+            14 => drop(self.recorder.take_batch()),
+            _ if operation == 0xff => self.stop(),
+            _ => self.advance(Duration::from_millis(1)),
+        }
+        Some(())
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut is_settled = true;
+            while let Some(message) = self.recorder.poll_output() {
+                if let FromWriter::Heard { acked, .. } = &message {
+                    self.acked += acked;
+                    assert!(self.acked <= self.told, "4. acknowledged twice");
+                }
+                self.crawler.handle_writer(message, self.now);
+            }
+            self.crawler.handle_writer(FromWriter::Totals(self.recorder.totals()), self.now);
+            self.crawler.tick(self.now);
+            if let Some(wants_seeds) = self.crawler.poll_need() {
+                let seeds = if wants_seeds { vec![address(0), address(1)] } else { Vec::new() };
+                let named = vec![(address(2), "two".to_owned())];
+                self.crawler.handle_names(named, seeds, false, self.now);
+            }
+            while let Some(event) = self.crawler.poll_event() {
+                self.note(&event);
+            }
+            while let Some(target) = self.crawler.poll_dial(self.now) {
+                is_settled = false;
+                self.dial(target);
+            }
+            while let Some(message) = self.crawler.poll_writer() {
+                is_settled = false;
+                match &message {
+                    ToWriter::Finished(result) => {
+                        self.told += 1;
+                        let address = result.target.address();
+                        assert!(self.recorded.insert(address), "1. {address} is recorded twice");
+                    }
+                    // What is not acknowledged may bring new addresses to light.
+                    ToWriter::EndPass { .. } => {
+                        let left = (self.crawler.unacked(), self.open.len());
+                        assert_eq!(left, (0, 0), "the pass ends too soon");
+                    }
+                    _ => {}
+                }
+                self.stalled.push_back(message);
+            }
+            while !self.is_stalled
+                && let Some(message) = self.stalled.pop_front()
+            {
+                is_settled = false;
+                if matches!(message, ToWriter::Stop) {
+                    self.crawler.handle_writer(FromWriter::Stopped { lost: 0 }, self.now);
+                }
+                self.recorder.handle(message, self.now);
+            }
+            assert!(self.crawler.unacked() <= MAX_UNACKED + MOST_SOCKETS, "3.");
+            assert_eq!(self.crawler.unacked(), self.told - self.acked, "4.");
+            if is_settled {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::PassStarted { .. } => self.recorded.clear(),
+            Event::PassFinished { .. } => {
+                assert!(self.open.is_empty(), "a pass ended with open sessions");
+                self.passes += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn dial(&mut self, target: Target) {
+        assert!(!self.is_stopped, "6. dialled after the stop");
+        let address = target.address();
+        if !target.is_witness() {
+            assert!(!self.recorded.contains(&address), "1. {address} is met again");
+            let mut others = self.open.iter().filter(|(open, _)| !open.is_witness());
+            assert!(others.all(|(open, _)| open.address() != address), "1. {address} is open");
+        }
+        assert!(self.filter.admits_named(target.address()));
+        self.open.push((target, self.now.mono));
+        assert!(self.open.len() <= self.sockets, "2. {} sockets are open", self.open.len());
+        assert_eq!(self.open.len(), self.crawler.open());
+    }
+
+    fn end(&mut self, which: usize, kind: u8, input: &mut impl Iterator<Item = u8>) {
+        if self.open.is_empty() {
+            return;
+        }
+        let (target, dialled_at) = self.open.swap_remove(which % self.open.len());
+        let outcome = match kind {
+            0..8 => Outcome::Responded,
+            _ => Outcome::ALL[usize::from(kind - 8)],
+        };
+        let asked = outcome == Outcome::Responded && target.wants_peers();
+        let count = if asked { usize::from(input.next().unwrap_or(0) % 16) } else { 0 };
+        let peers: Vec<Peer> = (0..count)
+            .filter_map(|_| input.next())
+            .map(|number| Peer { address: address(number), services: 1, time: 1_800_000_000 })
+            .collect();
+        self.result((target, dialled_at), outcome, asked.then_some(peers));
+    }
+
+    fn result(
+        &mut self,
+        (target, dialled_at): (Target, Duration),
+        outcome: Outcome,
+        peers: Option<Vec<Peer>>,
+    ) {
+        let is_silence = matches!(outcome, Outcome::ConnectTimeout | Outcome::Unreachable);
+        let result = ProbeResult {
+            target,
+            outcome,
+            probed_at: self.now.wall,
+            dialled_at,
+            heard_at: (!is_silence).then_some(self.now.mono),
+            connect_ms: None,
+            version_ms: None,
+            version: (outcome == Outcome::Responded).then(VersionInfo::default),
+            peers_sent: peers.as_ref().map(|peers| peers.len() as u32),
+            peers: peers.unwrap_or_default(),
+        };
+        self.crawler.handle_ended(Some(result), self.now);
+    }
+
+    fn advance(&mut self, step: Duration) {
+        self.now = Now { mono: self.now.mono + step, wall: self.now.wall.plus(step) };
+    }
+
+    /// The calendar is set, by hours or by years.
+    fn jump(&mut self, steps: i64) {
+        let micros = self.now.wall.as_micros().saturating_add(steps.pow(5).saturating_mul(100_000));
+        self.now.wall = UnixTime::from_micros(micros);
+    }
+
+    /// The target granted last could not be dialled.
+    fn undial(&mut self, fault: u8) {
+        let faults = [Fault::Descriptors, Fault::Ports, Fault::Line, Fault::Forbidden];
+        if let Some((target, _)) = self.open.pop() {
+            let fault = faults[usize::from(fault) % faults.len()];
+            self.crawler.handle_undialled(target, fault, self.now);
+        }
+    }
+
+    /// SIGHUP with other numbers: what is open stays open.
+    fn reload(&mut self, number: usize) {
+        self.sockets = number % MOST_SOCKETS;
+        let params = crawler_params(&self.filter, self.sockets, [0, 7, 400][number % 3]);
+        self.crawler.handle_params(params, recorder_params(&self.filter, 16 + number as u32));
+        // Nothing is granted until enough have ended.
+        if self.open.len() >= self.sockets {
+            let open = self.open.len();
+            self.settle();
+            assert_eq!(self.open.len(), open, "2. dialled with too many open");
+        }
+    }
+
+    fn database(&mut self, is_up: bool) {
+        let state = match is_up {
+            true => Database::Up,
+            false => Database::Down { error: "gone".to_owned(), held: 1 },
+        };
+        self.crawler.handle_writer(FromWriter::Database(state), self.now);
+    }
+
+    fn stop(&mut self) {
+        self.is_stopped = true;
+        self.crawler.handle_stop();
+        for _ in self.open.drain(..) {
+            self.crawler.handle_ended(None, self.now);
+        }
+    }
+
+    /// Everybody refuses: the pass ends, or the stop comes to its end.
+    fn finish(mut self) {
+        self.is_stalled = false;
+        if self.sockets == 0 {
+            self.reload(1);
+        }
+        self.settle();
+        let passes = self.passes;
+        for _ in 0..MOST_TURNS {
+            if self.passes > passes || self.crawler.is_over() {
+                let counters = self.crawler.counters();
+                assert_eq!(counters.probed, counters.responded + counters.failed, "4.");
+                assert_eq!(self.acked, self.told, "4. a result was not acknowledged");
+                return;
+            }
+            self.advance(Duration::from_secs(4));
+            for open in std::mem::take(&mut self.open) {
+                self.result(open, Outcome::Refused, None);
+            }
+            self.settle();
+            if let Phase::Waiting { until } = self.crawler.phase() {
+                let wait = until.saturating_sub(self.now.mono);
+                self.advance(wait);
+            }
+        }
+        let (phase, limit) = (self.crawler.phase(), self.crawler.limit(self.now));
+        let (queue, open, unacked) =
+            (self.crawler.queue_len(), self.open.len(), self.crawler.unacked());
+        panic!(
+            "5. the pass never ends: {phase:?}, limit {limit:?}, line up {}, queue {queue}, open {open}, \
+             unacked {unacked}, {} passes, at {:?}",
+            self.crawler.is_line_up(),
+            self.passes,
+            self.now
+        );
+    }
+}
+
+/// All addresses, one at a time, need no more.
+const MOST_TURNS: usize = 1_000;
+
+/// Two addresses outside of what the filter admits, the others in it.
+fn address(number: u8) -> Address {
+    match number {
+        254 => Address::new([8, 8, 8, 8].into(), 8333),
+        255 => Address::new([127, 9, 9, 9].into(), 0),
+        _ => Address::new([127, number % 5 + 1, 0, number % 64].into(), 8333),
+    }
+}
+
+fn crawler_params(filter: &Arc<Filter>, max_sockets: usize, rate: u32) -> CrawlerParams {
+    CrawlerParams {
+        max_sockets,
+        connects_per_second: rate,
+        pass_interval: HOUR / 2,
+        spam_share: 0.3,
+        filter: Arc::clone(filter),
+        built_at: UnixTime::default(),
+    }
+}
+
+fn recorder_params(filter: &Arc<Filter>, max_addresses: u32) -> RecorderParams {
+    let backoff = BackoffParams {
+        base: HOUR,
+        factor: 2.0,
+        max: 336 * HOUR,
+        node_base: Duration::from_secs(600),
+        node_max: HOUR,
+        lost_max: 24 * HOUR,
+    };
+    let max_addresses = max_addresses as usize;
+    let book = BookParams { backoff, getaddr_interval: 24 * HOUR, max_addresses };
+    RecorderParams { book, filter: Arc::clone(filter) }
+}
