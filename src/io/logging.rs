@@ -154,7 +154,8 @@ impl Pen {
     fn start(output: Output, lost: u64) -> io::Result<Self> {
         let (sender, orders) = mpsc::sync_channel(WAITING_LINES);
         let lost = Arc::new(AtomicU64::new(lost));
-        let mut sink = Sink { output, lost: Arc::clone(&lost), torn: false, is_told: false };
+        let mut sink =
+            Sink { output, lost: Arc::clone(&lost), torn: false, is_told: false, good: 0 };
         thread::Builder::new().name("log".into()).spawn(move || sink.serve(&orders))?;
         Ok(Self { sender, lost })
     }
@@ -175,6 +176,8 @@ struct Sink {
     torn: bool,
     /// Whether standard error was told that the file cannot be written.
     is_told: bool,
+    /// Lines written since the last one that could not be.
+    good: u32,
 }
 
 impl Sink {
@@ -209,11 +212,15 @@ impl Sink {
         let (written, why) = write_some(&mut *self.output.writer, &whole);
         if written == whole.len() {
             self.lost.fetch_sub(lost, Ordering::AcqRel);
-            (self.torn, self.is_told) = (false, false);
+            self.torn = false;
+            // On a disk that is nearly full every other line may pass: that is one fault, and told once.
+            self.good = self.good.saturating_add(1);
+            self.is_told &= self.good < WELL_AGAIN;
             return;
         }
         self.lost.fetch_add(1, Ordering::AcqRel);
         self.torn |= written > 0;
+        self.good = 0;
         if let Some(path) = self.output.path.as_ref().filter(|_| !self.is_told) {
             self.is_told = true;
             let why = why.map_or_else(String::new, |error| text_file::cause(&error));
@@ -330,6 +337,9 @@ const OUR_TARGET: &str = "bitdash";
 
 /// The longest line, in bytes.
 const MAX_LINE: usize = 16 * 1024;
+
+/// After so many good lines a file that cannot be written is told of again.
+const WELL_AGAIN: u32 = 1_000;
 
 /// So many lines may wait for the thread that writes.
 const WAITING_LINES: usize = 1_024;
