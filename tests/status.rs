@@ -22,7 +22,7 @@ fn an_empty_database_has_no_schema_and_then_an_empty_map() {
     let error = status::text(&database.url, None, false).unwrap_err();
     assert!(error.to_string().contains("bitdash migrate"), "{error}");
     assert_eq!(migrate::migrate(&database.url).unwrap(), "created the schema, version 2");
-    assert_eq!(migrate::migrate(&database.url).unwrap(), "the schema is up to date, version 1");
+    assert_eq!(migrate::migrate(&database.url).unwrap(), "the schema is up to date, version 2");
     let text = shown(&database, None, false);
     assert!(text.contains("Passes, the newest first: no pass was begun yet\n"), "{text}");
     assert!(text.contains("Nodes by species: no address has answered yet\n"), "{text}");
