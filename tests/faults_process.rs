@@ -113,7 +113,8 @@ fn a_full_disk_of_the_log_costs_lines_and_nothing_else() {
     check_map(&database, &simnet);
     check_nothing_lost_or_doubled(&database);
     let told = crawl.log().matches("cannot be written").count();
-    assert!(told <= 2, "once each time that it fills: {}", crawl.log());
+    // And perhaps once more, where the deleted file was still being closed when the new one began.
+    assert!(told <= 3, "once each time that it fills: {}", crawl.log());
 }
 
 #[test]
