@@ -24,7 +24,7 @@ use crate::crawl::address::Address;
 use crate::crawl::outcome::Outcome;
 use crate::crawl::target::{ProbeResult, Target};
 
-/// A run of so many silent results raises suspicion at first; every false alarm doubles it.
+/// A run of so many silent results, of [`GAP`] at least, raises suspicion at first; every false alarm doubles it.
 const ALARM: usize = 128;
 const MAX_ALARM: usize = 2_048;
 /// So many results are held before no new probe begins.
@@ -48,7 +48,7 @@ const MAX_HEARD: usize = 512;
 /// So many targets in a row that the kernel knows no way to mean that the line is down.
 const UNROUTABLE: usize = 8;
 /// The end of a pass is questioned if so many of its last results were silent.
-const MANY: usize = 64;
+const MANY: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -151,7 +151,9 @@ impl LineWatch {
             State::Down { .. } => self.put_back.push_back(result.target),
             State::Up | State::Suspected { .. } => {
                 self.held.push_back((now, result));
-                if self.state == State::Up && self.held.len() >= self.alarm {
+                // Sockets that were dialled together at dead addresses give up together: that alone is no run.
+                let is_run = self.held.len() >= self.alarm && self.heard.is_over(now);
+                if self.state == State::Up && is_run {
                     self.suspect(now, rng);
                 }
             }
@@ -395,6 +397,11 @@ impl Heard {
 
     fn is_empty(&self) -> bool {
         self.times.is_empty()
+    }
+
+    /// Whether nothing was heard for the length of [`GAP`] by now.
+    fn is_over(&self, now: Duration) -> bool {
+        self.times.back().is_none_or(|last| now >= *last + GAP)
     }
 
     /// Whether for the length of [`GAP`] between `from` and `to` nothing was heard.

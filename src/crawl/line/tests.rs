@@ -69,6 +69,7 @@ impl Rig {
         }
         assert_eq!(rig.accepted.len(), 10);
         rig.accepted.clear();
+        rig.now += secs(4);
         rig
     }
 
@@ -290,6 +291,7 @@ fn witnesses_of_a_former_alarm_that_end_late_are_not_counted_for_the_next() {
     let former = rig.greetings();
     rig.now += secs(1);
     rig.responds(Target::witness(former[0]));
+    rig.now += secs(4);
     rig.silence(2 * ALARM as u32);
     let (first, rest) = (rig.line.poll_witness().unwrap(), rig.greetings());
     assert_eq!(rest.len(), WITNESSES - 1);
@@ -336,4 +338,15 @@ fn a_stop_keeps_what_is_not_doubtful() {
     rig.line.handle_stop();
     rig.drain();
     assert!(rig.accepted.is_empty() && !rig.line.is_holding());
+}
+
+#[test]
+fn sockets_that_give_up_together_are_no_run() {
+    let mut rig = Rig::with_witnesses();
+    rig.responds(Target::node(address(3), false).up());
+    rig.silence(4 * ALARM as u32);
+    assert!(rig.greetings().is_empty(), "somebody was heard a moment ago");
+    rig.now += secs(4);
+    rig.silence(1);
+    assert_eq!(rig.greetings().len(), WITNESSES);
 }
