@@ -93,6 +93,8 @@ pub struct LineWatch {
     /// Those whose greeting has not ended.
     waiting: BTreeSet<Address>,
     unroutable: Vec<Target>,
+    /// From when to when the line was down last.
+    last_down: (Duration, Duration),
     accepted: VecDeque<ProbeResult>,
     put_back: VecDeque<Target>,
     events: VecDeque<LineEvent>,
@@ -112,6 +114,7 @@ impl Default for LineWatch {
             next: 0,
             waiting: BTreeSet::new(),
             unroutable: Vec::new(),
+            last_down: (Duration::ZERO, Duration::ZERO),
             accepted: VecDeque::new(),
             put_back: VecDeque::new(),
             events: VecDeque::new(),
@@ -295,6 +298,7 @@ impl LineWatch {
             State::Down { since } if at > since => {
                 self.state = State::Up;
                 self.alarm = ALARM;
+                self.last_down = (since, now);
                 let after = now.saturating_sub(since);
                 self.events.push_back(LineEvent::Up { after });
             }
@@ -308,6 +312,12 @@ impl LineWatch {
         while self.held.front().is_some_and(|(ended, _)| *ended <= end) {
             let Some((ended, result)) = self.held.pop_front() else { return };
             let target = result.target;
+            let (down, up) = self.last_down;
+            if result.dialled_at < up && ended > down {
+                // It began while the line was down, or before, and could end no other way.
+                self.put_back.push_back(target);
+                continue;
+            }
             let is_doubtful = target.is_up() && self.heard.has_gap(result.dialled_at, ended);
             match target.retried().filter(|_| is_doubtful) {
                 Some(again) => self.put_back.push_back(again),

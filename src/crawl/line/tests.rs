@@ -162,6 +162,17 @@ fn a_dead_line_counts_against_nobody_and_comes_back_by_itself() {
     assert!(!rig.line.is_down());
     assert!(matches!(rig.events[1..], [LineEvent::Up { after }] if after > secs(28_000)));
     assert_eq!(rig.accepted.len(), 0, "a greeting is never recorded");
+    // What began before it came back and ends now counts for nothing, candidates included.
+    rig.put_back.clear();
+    let candidate = Target::candidate(address(3_001));
+    let dialled_at = rig.now - secs(1);
+    rig.now += secs(9);
+    rig.end(dialled(candidate, Outcome::HandshakeTimeout, Some(dialled_at), dialled_at));
+    rig.is_silent(Target::candidate(address(3_002)));
+    rig.now += secs(1);
+    rig.responds(Target::node(address(1), false));
+    assert_eq!(rig.put_back, [candidate]);
+    assert_eq!(rig.accepted.len(), 2, "the later one, and who responded");
 }
 
 #[test]
