@@ -20,7 +20,7 @@ const SWITCH: &str = "BITDASH_LINE_SWITCH";
 /// Takes commands for the namespace from a pipe, and becomes the test within it.
 const INSIDE: &str = r#"
 ip link set lo up
-(while read -r command <"$BITDASH_LINE_SWITCH"; do $command; done) &
+(while :; do read -r command <"$BITDASH_LINE_SWITCH" && $command; done) &
 switch=$!
 "$@"
 status=$?
