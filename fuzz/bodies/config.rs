@@ -11,6 +11,11 @@ pub fn run(bytes: &[u8]) {
     match Config::parse(text, "bitdash.toml", Path::new("/somewhere")) {
         Ok(config) => {
             let written = config.to_toml();
+            assert!(written.contains("\n[database]\n"));
+            // Where it is not sure which part is the password, all of the URL is masked, and no URL is left.
+            if config.database.url.to_string() == "***" {
+                return;
+            }
             let again = Config::parse(&written, "bitdash.toml", Path::new("/somewhere"));
             let again = again.unwrap_or_else(|error| panic!("{error}\n{written}"));
             assert_eq!(again.to_toml(), written);
