@@ -16,7 +16,8 @@ impl DatabaseUrl {
         &self.0
     }
 
-    /// The connection string with its password masked; it is still a valid one, unless all of it had to be masked.
+    /// The connection string with its password masked; it is still a valid one,
+    /// unless all of it had to be masked.
     pub fn masked(&self) -> String {
         let masked =
             if self.0.contains("://") { masked_url(&self.0) } else { masked_pairs(&self.0) };
