@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use support::crawl::{Crawl, Simnet, check_manners, check_map, is_stats, value};
 use support::faults::{check_nothing_lost_or_doubled, count, millis, rng, say, wait_until};
+use support::namespace;
 use support::{Cluster, Database};
 
 /// The crawl goes on so soon after the database is back.
@@ -186,7 +187,7 @@ fn pass_on(
 }
 
 #[test]
-#[ignore = "takes three minutes, as long as a batch may: scripts/soak runs it"]
+#[ignore = "takes three minutes, as long as a batch may: scripts/test runs it beside the others"]
 fn a_link_that_was_forgotten_on_the_way_is_left_for_a_new_one() {
     let simnet = Simnet::start(&["--nodes", "100", "--dead", "1500", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
@@ -203,6 +204,33 @@ fn a_link_that_was_forgotten_on_the_way_is_left_for_a_new_one() {
     wait_until("it says so", Duration::from_secs(60), || crawl.log().contains("state=down"));
     wait_until("it is left", Duration::from_secs(200), || crawl.log().contains("state=up"));
     say(&format!("a forgotten link was left after {:?}", begin.elapsed()));
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    check_map(&database, &simnet);
+    check_nothing_lost_or_doubled(&database);
+}
+
+#[test]
+fn a_link_that_swallows_everything_is_given_up_by_the_kernel() {
+    let name = "a_link_that_swallows_everything_is_given_up_by_the_kernel";
+    let Some(switch) = namespace::inside(name) else { return };
+    let simnet = Simnet::start(&["--nodes", "100", "--dead", "1800", "--time-scale", "0.05"]);
+    let cluster = Cluster::start();
+    cluster.listen("127.0.0.2,127.0.0.3");
+    let database = cluster.database();
+    // Two ways to one server.
+    let url =
+        format!("database.url = \"postgresql://bitdash@127.0.0.2,127.0.0.3/{}\"", database.name);
+    let pace = ["crawl.connects_per_second = 60", "database.flush_interval = \"500ms\"", &url];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &pace);
+    crawl.start(&["--passes", "1"]);
+    crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
+    switch.run("ip route add blackhole 127.0.0.2/32 table local");
+    wait_until("it says so", Duration::from_secs(15), || crawl.log().contains("state=down"));
+    // Long before the desk's patience ends: it would wait for two minutes and a half.
+    let took = wait_until("the other way is taken", Duration::from_secs(45), || {
+        crawl.log().contains("state=up")
+    });
+    say(&format!("a dead link was left {took:?} after it was noticed"));
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);
     check_nothing_lost_or_doubled(&database);

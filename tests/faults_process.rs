@@ -56,6 +56,31 @@ fn killed_at_any_moment_it_goes_on_without_loss_or_double() {
 }
 
 #[test]
+fn killed_in_the_middle_of_a_statement_it_does_not_shut_itself_out() {
+    let simnet = Simnet::start(&["--nodes", "60", "--dead", "300", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let lines = ["crawl.connects_per_second = 60", "database.flush_interval = \"200ms\""];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
+    crawl.start(&[]);
+    crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
+    // Its next statement waits for this one, with the crawler's lock in its session.
+    let mut keeper = database.client();
+    keeper.batch_execute("BEGIN; LOCK TABLE passes, result_journal IN SHARE MODE").unwrap();
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database
+        WHERE datname = current_database())";
+    wait_until("a statement waits", Duration::from_secs(20), || database.value(waits) != "0");
+    crawl.signal("-KILL");
+    crawl.wait();
+    crawl.start(&["--passes", "1"]);
+    wait_until("it begins again", Duration::from_secs(30), || {
+        crawl.log().matches("pass pass=1 state=").count() == 2
+    });
+    keeper.batch_execute("ROLLBACK").unwrap();
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    check_map(&database, &simnet);
+}
+
+#[test]
 fn a_full_disk_of_the_database_costs_nothing() {
     let name = "a_full_disk_of_the_database_costs_nothing";
     let Some(disk) = on_a_small_disk(name, "200m") else { return };

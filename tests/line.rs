@@ -4,70 +4,16 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use support::Cluster;
 use support::crawl::{Crawl, Simnet, is_stats, value};
-
-/// Where the namespace's switch is, inside of it.
-const SWITCH: &str = "BITDASH_LINE_SWITCH";
-
-/// Takes commands for the namespace from a pipe, and becomes the test within it.
-const INSIDE: &str = r#"
-ip link set lo up
-(while :; do read -r command <"$BITDASH_LINE_SWITCH" && $command; done) &
-switch=$!
-"$@"
-status=$?
-kill "$switch"
-exit $status
-"#;
-
-/// The switch, inside a namespace of its own; outside of it runs the test `name` there and gives nothing.
-fn inside(name: &str) -> Option<PathBuf> {
-    if let Some(switch) = std::env::var_os(SWITCH) {
-        return Some(switch.into());
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let switch = dir.path().join("switch");
-    assert!(Command::new("mkfifo").arg(&switch).status().unwrap().success());
-    let id = |option| {
-        let output = Command::new("id").arg(option).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    let (user, group) = (id("-u"), id("-g"));
-    let mut command = Command::new("unshare");
-    command.env(SWITCH, &switch);
-    if user == "0" {
-        command.args(["-n", "sh", "-c", INSIDE, "sh"]);
-    } else {
-        // The second namespace gives the user its own number back: PostgreSQL refuses root.
-        command.args(["-rn", "sh", "-c", INSIDE, "sh", "unshare", "-U"]);
-        command.arg(format!("--map-user={user}")).arg(format!("--map-group={group}"));
-    }
-    let test = std::env::current_exe().unwrap();
-    let status = command.arg(test).args(["--exact", name, "--nocapture"]).status().unwrap();
-    assert!(status.success(), "in its namespace it failed: {status}");
-    None
-}
-
-fn switch(pipe: &PathBuf, command: &str) {
-    File::options()
-        .write(true)
-        .open(pipe)
-        .unwrap()
-        .write_all(format!("{command}\n").as_bytes())
-        .unwrap();
-}
+use support::namespace::{self, Switch};
 
 /// Crawls a network, interrupts the line once some nodes have responded, and waits until the crawl says so; then
 /// restores it. Every node is found and up, and nothing of the time without a line was written.
-fn interrupted(pipe: &PathBuf, off: &str, on: &str, why: &str) {
+fn interrupted(namespace: &Switch, off: &str, on: &str, why: &str) {
     let simnet = Simnet::start(&["--nodes", "300", "--dead", "300", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
     let slow = [
@@ -80,7 +26,7 @@ fn interrupted(pipe: &PathBuf, off: &str, on: &str, why: &str) {
     crawl.start(&["--passes", "1"]);
     let responded = |line: &str| value(line, "responded").parse::<u64>().unwrap();
     crawl.wait_for_log(|line| is_stats(line) && responded(line) > 30);
-    switch(pipe, off);
+    namespace.run(off);
     let line = crawl.wait_for_log(|line| line.contains(" line state=down"));
     assert!(line.contains(why), "{line}");
     crawl.wait_for_log(|line| {
@@ -92,7 +38,7 @@ fn interrupted(pipe: &PathBuf, off: &str, on: &str, why: &str) {
     let before = failed(&crawl.log());
     sleep(Duration::from_secs(4));
     assert_eq!(failed(&crawl.log()), before, "results of that time count against nobody");
-    switch(pipe, on);
+    namespace.run(on);
     crawl.wait_for_log(|line| line.contains(" line state=up after_s="));
     assert!(crawl.wait().success(), "{}", crawl.log());
     let up = "SELECT count(*) FILTER (WHERE status = 'up'), count(*), max(failures) FROM nodes";
@@ -107,16 +53,16 @@ fn interrupted(pipe: &PathBuf, off: &str, on: &str, why: &str) {
 #[test]
 fn a_line_that_swallows_everything_is_noticed_and_marks_nobody_down() {
     let name = "a_line_that_swallows_everything_is_noticed_and_marks_nobody_down";
-    let Some(pipe) = inside(name) else { return };
-    interrupted(&pipe, "ip link set lo down", "ip link set lo up", "witnesses=8");
+    let Some(switch) = namespace::inside(name) else { return };
+    interrupted(&switch, "ip link set lo down", "ip link set lo up", "witnesses=8");
 }
 
 #[test]
 fn a_network_without_a_route_is_noticed_and_marks_nobody_down() {
     let name = "a_network_without_a_route_is_noticed_and_marks_nobody_down";
-    let Some(pipe) = inside(name) else { return };
+    let Some(switch) = namespace::inside(name) else { return };
     let route = "127.0.0.0/8 dev lo table local";
     let off = format!("ip route del local {route}");
     let on = format!("ip route add local {route}");
-    interrupted(&pipe, &off, &on, "unreachable");
+    interrupted(&switch, &off, &on, "unreachable");
 }

@@ -45,6 +45,18 @@ pub fn wait_until(what: &str, patience: Duration, mut is_so: impl FnMut() -> boo
 }
 
 impl Cluster {
+    /// Starts the server anew, to be reached at these addresses of loopback, too.
+    pub fn listen(&self, addresses: &str) {
+        let mut admin = self.admin();
+        admin.batch_execute(&format!("ALTER SYSTEM SET listen_addresses = '{addresses}'")).unwrap();
+        let rules = admin.query_one("SHOW hba_file", &[]).unwrap().get::<_, String>(0);
+        let mut rules = fs::File::options().append(true).open(rules).unwrap();
+        rules.write_all(b"host all all 127.0.0.0/8 trust\n").unwrap();
+        drop(admin);
+        self.stop_server();
+        self.start_server();
+    }
+
     /// Stops every process of the server where it stands, or lets it go on: no connection breaks, nobody answers.
     pub fn freeze_all(&self, is_frozen: bool) {
         let signal = if is_frozen { "-STOP" } else { "-CONT" };

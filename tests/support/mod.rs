@@ -9,6 +9,7 @@
 
 pub mod crawl;
 pub mod faults;
+pub mod namespace;
 pub mod rows;
 pub mod terminal;
 pub mod tools;

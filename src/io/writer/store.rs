@@ -51,8 +51,9 @@ pub struct Mark {
 /// Held by the one crawler of a database as long as its connection lives. "bitdash" and 2.
 const CRAWLER_LOCK: i64 = 0x6269_7464_6173_6802;
 
-/// So often a crawler tries, a fifth of a second apart, while a former session ends.
-const LOCK_ATTEMPTS: u32 = 10;
+/// So often a crawler tries, a fifth of a second apart, while a former session ends: the server notices within two
+/// seconds that its client was killed.
+const LOCK_ATTEMPTS: u32 = 20;
 
 impl Store {
     /// Connects to the database that `url` names.
