@@ -108,6 +108,8 @@ build_for() {
     (
         cd "$root"
         PATH=$tools/zig/bin:$PATH
+        # Where it was built stands in no message of the program.
+        export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$root=/bitdash"
         CARGO_TARGET_DIR=$cross_target cargo-zigbuild zigbuild --release --locked --bins --target "$1.$glibc_floor"
     ) || fail "it does not build"
     mkdir -p "$build_root/$1/release"
@@ -164,6 +166,23 @@ stage_package() {
     sed '/^\[log\]$/,/^\[/ s,^file = ""$,file = "/var/log/bitdash/bitdash.log",' bitdash.toml >"$stage/bitdash.toml"
     [ "$(diff bitdash.toml "$stage/bitdash.toml" | grep -c '^>')" = 1 ] || fail "bitdash.toml has no log.file to set"
     debian_changelog >"$stage/changelog"
+    licences | gzip -9n >"$stage/licences.txt.gz"
+}
+
+# licences: of every crate that is in the program, as its authors ask for; of two that may be chosen from, MIT.
+licences() {
+    local name version terms file folder texts
+    echo "bitdash holds code of these crates, which may be used under these terms."
+    "$CARGO" tree --locked --edges normal --prefix none --target "$board" --format '{p} | {l}' | sed 's/ (.*) | / | /' | sort -u |
+        while read -r name version _ terms; do
+            [ "$name" != bitdash ] || continue
+            folder=$(find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -maxdepth 2 -name "$name-${version#v}" | head -n 1)
+            printf '\n=== %s %s: %s\n\n' "$name" "${version#v}" "$terms"
+            texts=$(find "$folder" -maxdepth 1 -iname '*license*mit*' -type f)
+            [ -n "$texts" ] || texts=$(find "$folder" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'copyright*' \) | sort)
+            [ -n "$texts" ] || echo "(The crate names its terms and holds no text of them.)"
+            for file in $texts; do cat "$file"; done
+        done
 }
 
 # debian_changelog: CHANGELOG.md in Debian's form.
@@ -182,7 +201,7 @@ debian_changelog() {
             }
             printf "bitdash (%s-1) unstable; urgency=medium\n\n", $2
         }
-        open && /^- / { sub(/^- /, "  * "); print }
+        open && /^- / { sub(/^- /, "  * "); print; next }
         open && /^  / { print "  " $0 }
         END { close_entry() }' CHANGELOG.md
 }

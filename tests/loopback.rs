@@ -5,12 +5,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use support::Cluster;
 use support::crawl::{Crawl, Simnet, check_manners, check_map, is_stats, value};
+use support::faults::wait_until;
 
 #[test]
 fn one_pass_maps_the_network_row_by_row() {
@@ -125,6 +127,26 @@ fn sighup_changes_max_sockets_as_the_stats_line_shows() {
     let before = log.lines().filter(|l| is_stats(l) && value(l, "max_sockets") == "10");
     assert!(before.map(sockets).all(|sockets| sockets <= 10));
     check_manners(&simnet.stop(), 1, 100);
+}
+
+#[test]
+fn logrotate_gets_its_new_file_though_the_configuration_has_become_wrong() {
+    let simnet = Simnet::start(&["--nodes", "60", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
+    let (file, moved) = (crawl.dir.path().join("bitdash.log"), crawl.dir.path().join("old.log"));
+    let log = format!("log.file = {:?}", file.display().to_string());
+    crawl.reconfigure(&database, &simnet.seeds(), &[&log]);
+    crawl.start(&[]);
+    let has = |words: &str| fs::read_to_string(&file).is_ok_and(|text| text.contains(words));
+    wait_until("it logs", Duration::from_secs(30), || has(" stats "));
+    fs::rename(&file, moved).unwrap();
+    crawl.reconfigure(&database, &simnet.seeds(), &[&log, "crawl.max_sockets = \"many\""]);
+    crawl.signal("-HUP");
+    wait_until("it says so in the new file", Duration::from_secs(10), || has(" state=unchanged"));
+    wait_until("and logs there", Duration::from_secs(10), || has(" stats "));
+    crawl.signal("-TERM");
+    assert!(crawl.wait().success());
 }
 
 #[test]

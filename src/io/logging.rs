@@ -318,6 +318,15 @@ impl<L: Log> Log for Filtered<L> {
 }
 
 impl LogError {
+    /// Whether the path may be right, and time or room would help: a full disk, one that was mounted read-only after
+    /// an error. A service tries again after those, and does not after a wrong configuration.
+    pub fn is_of_the_system(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        // Without a kind: EIO, ENFILE, EMFILE.
+        matches!(self.cause.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+            || matches!(self.cause.raw_os_error(), Some(5 | 23 | 24))
+    }
+
     fn of(file: Option<&Path>, cause: io::Error) -> Self {
         Self { path: file.unwrap_or(Path::new("/dev/stderr")).to_owned(), cause }
     }
@@ -403,6 +412,17 @@ mod tests {
         assert_eq!(error, expected);
         say(&*handle.logger(), Level::Info, "bitdash", "still=here");
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("[INFO] still=here\n"));
+    }
+
+    #[test]
+    fn a_full_disk_is_no_wrong_configuration() {
+        let is_of_the_system = |code| {
+            let cause = io::Error::from_raw_os_error(code);
+            LogError::of(None, cause).is_of_the_system()
+        };
+        // ENOSPC, EROFS, EDQUOT, EIO, EMFILE; ENOENT, EACCES, EISDIR.
+        assert!([28, 30, 122, 5, 24].into_iter().all(is_of_the_system));
+        assert!(![2, 13, 21].into_iter().any(is_of_the_system));
     }
 
     #[test]

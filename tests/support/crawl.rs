@@ -174,8 +174,10 @@ impl Crawl {
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("the crawl runs");
-        wait(&mut child)
+        // It stays ours until it has ended: where the wait fails it is still killed.
+        let status = wait(self.child.as_mut().expect("the crawl runs"));
+        self.child = None;
+        status
     }
 
     pub fn signal(&self, signal: &str) {

@@ -44,13 +44,14 @@ pub struct Database {
     pub name: String,
 }
 
-/// Waits for the test process to be gone (its end of the pipe closes), then stops the server and removes
-/// the folder.
+/// Waits for the test process to be gone (its end of the pipe closes), then stops the server, though the test froze
+/// it, and removes the folder.
 const WATCHER: &str = r#"
 trap '' INT TERM HUP
 read -r _
 pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
 if [ -n "$pid" ]; then
+    kill -CONT "$pid" $(cat "/proc/$pid/task/$pid/children") 2>/dev/null
     kill -QUIT "$pid" 2>/dev/null
     for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
     kill -KILL "$pid" 2>/dev/null

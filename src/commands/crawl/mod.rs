@@ -46,8 +46,13 @@ pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| failed("installing signal handlers", &error))?;
     let config = source.load().map_err(|error| Failure::Usage(error.to_string()))?;
-    let log = logging::start(config.log.file.as_deref(), config.log.level)
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let log =
+        logging::start(config.log.file.as_deref(), config.log.level).map_err(
+            |error| match error.is_of_the_system() {
+                true => Failure::Failed(error.to_string()),
+                false => Failure::Usage(error.to_string()),
+            },
+        )?;
     let driver = Driver::new().map_err(|error| failed("opening the poll", &error))?;
     let registered = driver.registry().register(&mut signals, SIGNALS, Interest::READABLE);
     registered.map_err(|error| failed("listening to signals", &error))?;
@@ -281,7 +286,14 @@ impl<'a> Crawl<'a> {
     fn reload(&mut self) {
         match self.try_reload() {
             Ok(changed) => log::info!("reload {changed}"),
-            Err(error) => log::error!("reload error=\"{error}\" state=unchanged"),
+            Err(error) => {
+                // Whatever is wrong with the rest, logrotate has moved the file away.
+                let log = &self.config.log;
+                if let Err(error) = self.log.reopen(log.file.as_deref(), log.level) {
+                    log::error!("reload error=\"{error}\"");
+                }
+                log::error!("reload error=\"{error}\" state=unchanged");
+            }
         }
     }
 
