@@ -130,6 +130,24 @@ fn sighup_changes_max_sockets_as_the_stats_line_shows() {
 }
 
 #[test]
+fn a_start_waits_until_the_calendar_has_passed_the_newest_time_of_the_database() {
+    let simnet = Simnet::start(&["--nodes", "30", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let often = ["crawl.pass_interval = \"1s\""];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &often);
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    let ahead = "UPDATE passes SET finished_at = now() + interval '6 seconds'";
+    database.client().batch_execute(ahead).unwrap();
+    let begin = Instant::now();
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    assert!(begin.elapsed() > Duration::from_secs(5), "{:?}", begin.elapsed());
+    let log = crawl.log();
+    let line = log.lines().find(|line| line.contains(" clock state=behind ")).expect(&log);
+    assert_eq!((value(line, "by"), line.contains("[WARN]")), ("database", true));
+    assert!(log.contains(" clock state=right"), "{log}");
+}
+
+#[test]
 fn logrotate_gets_its_new_file_though_the_configuration_has_become_wrong() {
     let simnet = Simnet::start(&["--nodes", "60", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();

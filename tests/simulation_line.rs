@@ -20,9 +20,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const YEAR: i64 = 365 * 86_400;
 
 fn simulation(seed: u64, sockets: usize) -> (Arc<World>, Simulation) {
+    simulation_of(&Config::default(), seed, sockets)
+}
+
+fn simulation_of(config: &Config, seed: u64, sockets: usize) -> (Arc<World>, Simulation) {
     let filter = Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]);
-    let Params { crawler, recorder, probe, writer } =
-        Params::new(&Config::default(), filter, sockets);
+    let Params { crawler, recorder, probe, writer } = Params::new(config, filter, sockets);
     let flush_interval = writer.flush_interval;
     let params =
         SimulationParams { seed, crawler, recorder, probe, flush_interval, splits_bytes: false };
@@ -110,6 +113,44 @@ fn a_line_that_is_away_for_seconds_or_minutes_costs_no_node_its_name() {
             run_for(&mut simulation, Duration::from_secs(rng.u64(10..200)));
         }
         assert!(simulation.run_passes(2, 4 * HOUR), "seed {seed:#x}: passes do not end");
+        let down = called_down(&simulation.take_batches());
+        assert!(down.is_empty(), "seed {seed:#x}: {down:?} were called down");
+    }
+}
+
+#[test]
+fn a_line_that_comes_back_for_a_moment_after_hours_marks_nobody_down() {
+    for seed in 1..=6 {
+        let (_, mut simulation) = simulation(seed, 200);
+        assert!(simulation.run_passes(1, 4 * HOUR));
+        into_a_pass(&mut simulation, 60 * seed);
+        for millis in [400, 1_500, 5_000] {
+            simulation.set_line(LineState::Silent);
+            run_for(&mut simulation, 2 * HOUR);
+            assert!(!simulation.crawler().is_line_up(), "seed {seed:#x}: after {millis} ms");
+            simulation.set_line(LineState::Up);
+            run_for(&mut simulation, Duration::from_millis(millis));
+        }
+        assert!(simulation.run_passes(2, 4 * HOUR), "seed {seed:#x}: it does not resume");
+        let down = called_down(&simulation.take_batches());
+        assert!(down.is_empty(), "seed {seed:#x}: {down:?} were called down");
+    }
+}
+
+#[test]
+fn a_pass_that_begins_behind_a_dead_line_hours_after_the_last_answer_marks_nobody_down() {
+    for seed in 1..=4 {
+        let mut config = Config::default();
+        config.crawl.pass_interval = 5 * HOUR;
+        let (_, mut simulation) = simulation_of(&config, seed, 200);
+        assert!(simulation.run_passes(1, 4 * HOUR));
+        simulation.take_batches();
+        run_for(&mut simulation, HOUR);
+        simulation.set_line(LineState::Silent);
+        run_for(&mut simulation, 8 * HOUR);
+        assert!(!simulation.crawler().is_line_up(), "seed {seed:#x}");
+        simulation.set_line(LineState::Up);
+        assert!(simulation.run_passes(1, 12 * HOUR), "seed {seed:#x}: it does not resume");
         let down = called_down(&simulation.take_batches());
         assert!(down.is_empty(), "seed {seed:#x}: {down:?} were called down");
     }

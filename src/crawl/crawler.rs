@@ -248,10 +248,6 @@ impl Crawler {
                 }
                 self.take_from_line();
             }
-            Fault::Forbidden if target.is_witness() => {
-                self.line.handle_unasked(target.address(), now.mono);
-                self.take_from_line();
-            }
             // A rule or route of our own host concerns this address alone (the broadcast address of our own net
             // is such a one): it stays due, for a later pass.
             Fault::Forbidden if target.is_witness() => {
@@ -355,7 +351,9 @@ impl Crawler {
             Phase::Running if !self.queue.is_empty() || self.line.has_witnesses_to_greet() => {
                 let resumes = match self.held_back(now.mono) {
                     Some(Limit::Rate) => Some(self.limiter.next(now.mono)),
-                    Some(Limit::Line) => Some(self.paused_until),
+                    // Where too much is held, those who are open wake the shell; without any, `tick` asks.
+                    Some(Limit::Line) if now.mono < self.paused_until => Some(self.paused_until),
+                    Some(Limit::Line) => (self.open == 0).then_some(now.mono),
                     _ => None,
                 };
                 let grows = (self.allowance != usize::MAX).then_some(self.allowance_grows_at);
@@ -457,7 +455,8 @@ impl Crawler {
             true => self.unacked * 10 > most.0 * 9 || self.unacked_peers * 10 > most.1 * 9,
         };
         self.want_more(now.mono);
-        if self.queue.is_empty() && self.open == 0 && self.line.is_holding() {
+        let is_at_an_end = self.queue.is_empty() || self.line.is_full();
+        if is_at_an_end && self.open == 0 && self.line.is_holding() {
             self.line.question(now.mono, &mut self.rng);
             self.take_from_line();
         }

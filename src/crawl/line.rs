@@ -33,8 +33,11 @@ pub const MAX_HELD_RESULTS: usize = 4_096;
 const WITNESSES: usize = 8;
 /// and with fewer than this to ask there is no telling.
 const LEAST_WITNESSES: usize = 2;
-/// Witnesses have responded within this time.
+/// Witnesses have responded within this time, where there are enough of those.
 const WITNESS_AGE: Duration = Duration::from_secs(3_600);
+/// Nobody is greeted again so soon, if as many others as [`ENOUGH_RESTED`] can be asked: nodes ban for less.
+const WITNESS_REST: Duration = Duration::from_secs(60);
+const ENOUGH_RESTED: usize = WITNESSES / 2;
 /// So many are remembered: the first ones at once, then one every [`WITNESS_EVERY`].
 const MAX_RECENT: usize = 128;
 const FIRST_RECENT: usize = 64;
@@ -92,6 +95,8 @@ pub struct LineWatch {
     next: usize,
     /// Those whose greeting has not ended.
     waiting: BTreeSet<Address>,
+    /// Who was chosen as a witness, and when, within [`WITNESS_REST`].
+    greeted: Vec<(Duration, Address)>,
     unroutable: Vec<Target>,
     /// From when to when the line was down last.
     last_down: (Duration, Duration),
@@ -113,6 +118,7 @@ impl Default for LineWatch {
             witnesses: Vec::new(),
             next: 0,
             waiting: BTreeSet::new(),
+            greeted: Vec::new(),
             unroutable: Vec::new(),
             last_down: (Duration::ZERO, Duration::ZERO),
             accepted: VecDeque::new(),
@@ -125,7 +131,7 @@ impl Default for LineWatch {
 impl LineWatch {
     /// A target of this pass that was up when it was probed last: it may serve as a witness.
     pub fn offer(&mut self, target: Target, rng: &mut fastrand::Rng) {
-        if !self.heard.is_empty() || !target.is_up() {
+        if self.recent.len() >= WITNESSES || !target.is_up() {
             return;
         }
         // Every one with the same chance, whatever their order.
@@ -289,7 +295,6 @@ impl LineWatch {
     /// Something came from the world at `at`.
     fn hear(&mut self, at: Duration, now: Duration) {
         self.heard.insert(at);
-        self.loaded = Vec::new();
         match self.state {
             State::Suspected { since } if at > since => {
                 self.state = State::Up;
@@ -337,22 +342,34 @@ impl LineWatch {
         self.state = State::Suspected { since: now };
     }
 
-    /// Those who have not just failed come first.
+    /// Those of the last hour, first who has not just failed. Where they are too few, those before them and those
+    /// who are up by the database: better a greeting in vain than a night's fault that nobody can tell of.
     fn choose_witnesses(&mut self, now: Duration, rng: &mut fastrand::Rng) {
         let failed: BTreeSet<Address> =
             self.held.iter().map(|(_, result)| result.target.address()).collect();
+        self.greeted.retain(|(at, _)| now < *at + WITNESS_REST);
         let oldest = now.saturating_sub(WITNESS_AGE);
-        while self.recent.front().is_some_and(|(at, _)| *at < oldest) {
-            self.recent.pop_front();
+        let fresh = self.recent.partition_point(|(at, _)| *at < oldest);
+        let mut chosen: Vec<Address> = Vec::new();
+        let mut older: Vec<Address> = Vec::new();
+        let addresses = |range: &(Duration, Address)| range.1;
+        chosen.extend(self.recent.range(fresh..).map(addresses));
+        older.extend(self.recent.range(..fresh).rev().map(addresses));
+        rng.shuffle(&mut chosen);
+        rng.shuffle(&mut self.loaded);
+        older.extend(&self.loaded);
+        chosen.sort_by_key(|address| failed.contains(address));
+        older.sort_by_key(|address| failed.contains(address));
+        chosen.append(&mut older);
+        let mut seen = BTreeSet::new();
+        chosen.retain(|address| seen.insert(*address));
+        let is_rested = |address: &Address| !self.greeted.iter().any(|(_, other)| other == address);
+        if chosen.iter().filter(|address| is_rested(address)).count() >= ENOUGH_RESTED {
+            chosen.retain(is_rested);
         }
-        let recent: BTreeSet<Address> = self.recent.iter().map(|(_, address)| *address).collect();
-        self.witnesses = match self.heard.is_empty() {
-            true => self.loaded.clone(),
-            false => recent.into_iter().collect(),
-        };
-        rng.shuffle(&mut self.witnesses);
-        self.witnesses.sort_by_key(|address| failed.contains(address));
-        self.witnesses.truncate(WITNESSES);
+        chosen.truncate(WITNESSES);
+        self.greeted.extend(chosen.iter().map(|address| (now, *address)));
+        self.witnesses = chosen;
     }
 
     fn witness_ended(&mut self, address: Address, now: Duration) {
@@ -374,13 +391,18 @@ impl LineWatch {
     }
 
     fn remember(&mut self, address: Address, at: Duration) {
-        let is_few = self.recent.len() < FIRST_RECENT;
+        let oldest = at.saturating_sub(WITNESS_AGE);
+        let stale = self.recent.partition_point(|(at, _)| *at < oldest);
+        let is_few = self.recent.len() - stale < FIRST_RECENT;
         let newest = self.recent.back().map(|(at, _)| *at + WITNESS_EVERY);
         if is_few || newest.is_none_or(|next| at >= next) {
             self.recent.push_back((at, address));
         }
         if self.recent.len() > MAX_RECENT {
             self.recent.pop_front();
+        }
+        if self.recent.len() >= WITNESSES {
+            self.loaded = Vec::new();
         }
     }
 }
@@ -403,10 +425,6 @@ impl Heard {
         if self.times.len() > MAX_HEARD {
             self.times.pop_front();
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.times.is_empty()
     }
 
     /// Whether nothing was heard for the length of [`GAP`] by now.

@@ -82,8 +82,8 @@ impl Recorder {
 
     /// Takes in an address that the database knows.
     pub fn load(&mut self, known: &Known) {
-        let newest = self.newest.max(known.last_heard);
-        self.newest = newest.max(known.last_probed.unwrap_or_default());
+        // Not when it was heard of: what a calendar that ran ahead for a while has put there stays for ever.
+        self.newest = self.newest.max(known.last_probed.unwrap_or_default());
         self.book.load(known, self.filter.admits(known.address));
     }
 
@@ -283,7 +283,15 @@ impl Recorder {
             }
         }
         self.batch.forgotten.extend(self.book.evict(now));
-        self.record(result);
+        // Who was excluded while it was being probed is not stored any more.
+        let address = result.target.address();
+        let is_admitted = match result.target.is_named() {
+            true => self.filter.admits_named(address),
+            false => self.filter.admits(address),
+        };
+        if is_admitted {
+            self.record(result);
+        }
         let held_back = self.book.held_back();
         self.outbox.push_back(FromWriter::Heard { targets, acked: 1, acked_peers, held_back });
     }

@@ -381,3 +381,15 @@ fn seed() -> Result<u64, String> {
 fn failed(what: &str, error: &std::io::Error) -> Failure {
     Failure::Failed(format!("{what} failed: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crawl_knows_when_it_was_built() {
+        let known = params(&Config::default(), Filter::new(&[], &[])).crawler.built_at;
+        assert_eq!(known, built_at());
+        assert!(known.as_secs() > 1_790_000_000, "it is compiled in");
+    }
+}

@@ -127,6 +127,8 @@ pub struct AddressBook {
     sources: Sources,
     forgotten_at: u32,
     evictions: u64,
+    /// With so many entries it was full although the worst had gone; 0 if it was not.
+    full_at: usize,
     warmth: u32,
     up: usize,
 }
@@ -148,6 +150,7 @@ impl AddressBook {
             sources: Sources::default(),
             forgotten_at: 0,
             evictions: 0,
+            full_at: 0,
             warmth: 0,
             up: 0,
         }
@@ -161,6 +164,7 @@ impl AddressBook {
     /// Changes what it goes by.
     pub fn set_params(&mut self, params: BookParams) {
         self.params = params;
+        self.full_at = 0;
     }
 
     /// Takes in what the database knows.
@@ -201,6 +205,7 @@ impl AddressBook {
         self.cursor = 0;
         self.over_quota_cursor = 0;
         self.held_back = 0;
+        self.full_at = 0;
         if self.pass_started.saturating_sub(self.forgotten_at) >= FORGET_EVERY {
             self.forget(started_at);
         }
@@ -377,14 +382,18 @@ impl AddressBook {
     /// Makes room where more is remembered than `max_addresses`: the worst candidates go, and are given back.
     pub fn evict(&mut self, now: UnixTime) -> Vec<Address> {
         let bound = self.params.max_addresses;
-        if self.table.len() <= bound {
+        if self.table.len() <= bound.max(self.full_at) {
             return Vec::new();
         }
         // A fiftieth more than needed, so that the table is not walked for every single one.
         let surplus = self.table.len() - bound + bound / 50;
         self.evictions += 1;
         let (epoch, salt) = (self.epoch, self.evictions);
-        evict::worst(&mut self.table, &self.sources, epoch, surplus, secs(now), salt)
+        let gone = evict::worst(&mut self.table, &self.sources, epoch, surplus, secs(now), salt);
+        // Where what this pass has met fills the book, little may go, and it is not walked again for every result.
+        let is_still_full = self.table.len() > bound;
+        self.full_at = if is_still_full { self.table.len() + bound / 50 } else { 0 };
+        gone
     }
 
     /// The sources whose figures changed since the last call.

@@ -388,6 +388,21 @@ fn when_the_book_is_full_the_worst_candidates_go_and_a_node_never() {
 }
 
 #[test]
+fn a_pass_that_fills_the_book_by_itself_does_not_walk_it_for_every_result() {
+    let mut book = with_nodes(1);
+    book.set_params(params(1_000));
+    book.start_pass(START);
+    for number in 0..5_000 {
+        book.hear(address(number), Source::Person, START);
+        all_due(&mut book, START);
+        assert!(book.evict(START).is_empty(), "what was handed out in the pass stays");
+    }
+    assert!((1..=250).contains(&book.evictions), "{} walks", book.evictions);
+    book.start_pass(START.plus(DAY));
+    assert!(book.evict(START.plus(DAY)).len() >= 4_000, "the next pass has room again");
+}
+
+#[test]
 fn room_is_made_again_and_again_where_all_are_equally_bad() {
     let mut book = with_nodes(150);
     book.set_params(params(5_000));

@@ -1,6 +1,7 @@
 //! The crawler and the recorder together, in virtual time, with results made by hand.
 
 mod anew;
+mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -347,6 +348,41 @@ fn a_pass_that_was_cut_short_is_gone_on_with_under_its_number() {
 
 fn seen() -> KnownNode {
     KnownNode { last_seen: START, peers_asked_at: Some(START), peers_sent: Some(9), is_trb: false }
+}
+
+#[test]
+fn the_newest_time_of_the_database_is_that_of_a_probe_or_a_pass() {
+    let newest = |list: &[Known], last: LastPass| {
+        let params = RecorderParams { book: book_params(), filter: filter() };
+        let mut recorder = Recorder::new(&params, 1);
+        list.iter().for_each(|known| recorder.load(known));
+        recorder.handle_loaded(last);
+        match recorder.poll_output() {
+            Some(FromWriter::Ready(opened)) => opened.newest,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (probed, heard) = (START.plus(HOUR), START.plus(1_000 * HOUR));
+    let mut one = known(1, START, None);
+    (one.last_probed, one.last_heard) = (Some(probed), heard);
+    assert_eq!(newest(&[one], LastPass::default()), probed, "words stay for ever");
+    let row = PassRow { started_at: START, finished_at: Some(heard), ..PassRow::default() };
+    assert_eq!(newest(&[one], LastPass { pass: 1, row }), heard);
+}
+
+#[test]
+fn who_is_excluded_while_it_is_probed_is_not_recorded() {
+    let list = [known(1, START, Some(seen())), known(2, START, None)];
+    let mut rig = Rig::new(5, None, &list, LastPass::default());
+    rig.nodes.insert(address(1), Vec::new());
+    rig.advance(Duration::from_millis(50));
+    assert_eq!(rig.open.len(), 2);
+    let filter = Arc::new(Filter::new(&[], &["127.0.2.0/24".parse().unwrap()]));
+    let params = CrawlerParams { filter: Arc::clone(&filter), ..crawler_params(5) };
+    rig.crawler.handle_params(params, RecorderParams { book: book_params(), filter });
+    rig.pass_ends();
+    let batch = &rig.batches[0];
+    assert_eq!((batch.nodes.len(), batch.probes.len(), batch.failed.len()), (0, 0, 1));
 }
 
 #[test]

@@ -271,11 +271,78 @@ fn where_nobody_can_be_asked_silence_is_believed() {
         rig.is_silent(Target::node(address(number), true));
     }
     assert_eq!(rig.accepted.len(), ALARM);
-    // Those who responded more than an hour ago are no witnesses.
+}
+
+#[test]
+fn who_responded_within_the_hour_is_asked_and_where_they_are_too_few_who_responded_before() {
     let mut rig = Rig::with_witnesses();
+    let fresh = [31, 32, 33].map(address);
     rig.now += secs(3_700);
+    for address in fresh {
+        rig.responds(Target::node(address, false).up());
+    }
+    rig.accepted.clear();
+    rig.now += secs(4);
     rig.silence(ALARM as u32);
-    assert_eq!((rig.accepted.len(), rig.greetings().len()), (ALARM, 0));
+    let witnesses = rig.greetings();
+    assert_eq!((rig.accepted.len(), witnesses.len()), (0, WITNESSES));
+    assert!(fresh.iter().all(|address| witnesses.contains(address)), "those of the hour first");
+}
+
+#[test]
+fn one_stray_answer_after_a_night_without_a_line_leaves_whom_to_ask() {
+    let mut rig = Rig::with_witnesses();
+    rig.silence(ALARM as u32);
+    for witness in rig.greetings() {
+        rig.is_silent(Target::witness(witness));
+    }
+    assert!(rig.line.is_down());
+    rig.now += secs(28_800);
+    rig.end(result(Target::candidate(address(51)), Outcome::Refused, Some(rig.now)));
+    assert!(!rig.line.is_down());
+    rig.accepted.clear();
+    rig.now += secs(20);
+    rig.silence(ALARM as u32);
+    let witnesses = rig.greetings();
+    assert_eq!(witnesses.len(), WITNESSES);
+    for witness in witnesses {
+        rig.is_silent(Target::witness(witness));
+    }
+    assert!(rig.line.is_down() && rig.accepted.is_empty());
+}
+
+#[test]
+fn after_a_restart_an_answer_of_a_stranger_leaves_whom_to_ask() {
+    let mut rig = Rig::new();
+    for number in 0..50 {
+        rig.line.offer(Target::node(address(number), false).up(), &mut rig.rng);
+    }
+    rig.end(result(Target::candidate(address(51)), Outcome::Refused, Some(rig.now)));
+    rig.accepted.clear();
+    rig.now += secs(20);
+    rig.silence(ALARM as u32);
+    assert_eq!((rig.accepted.len(), rig.greetings().len()), (0, WITNESSES));
+}
+
+#[test]
+fn who_was_greeted_a_moment_ago_rests_while_others_can_be_asked() {
+    let mut rig = Rig::with_witnesses();
+    for number in 20..30 {
+        rig.responds(Target::node(address(number), false).up());
+    }
+    let again = |rig: &mut Rig, wait: u64, alarm: usize| {
+        rig.now += secs(wait);
+        rig.silence(alarm as u32);
+        let witnesses = rig.greetings();
+        rig.now += secs(1);
+        rig.responds(Target::witness(witnesses[0]));
+        witnesses
+    };
+    let asked = [(5, 1), (5, 2), (5, 4)].map(|(wait, times)| again(&mut rig, wait, times * ALARM));
+    assert_eq!(asked.each_ref().map(Vec::len), [WITNESSES, WITNESSES, 4], "twenty are known");
+    let all: BTreeSet<Address> = asked.into_iter().flatten().collect();
+    assert_eq!(all.len(), 20, "each once");
+    assert_eq!(again(&mut rig, 5, 8 * ALARM).len(), WITNESSES, "nobody else can be asked");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(super) enum Input {
 pub(super) enum Reply {
     /// The server answered; this is our session there.
     Connected(Session),
-    /// We are the database's crawler, and its schema is ours.
+    /// We are the database's crawler.
     Locked,
     /// It is the database that it was before.
     Resumed,
@@ -271,11 +271,11 @@ impl Clerk {
             let is_locked = matches!(error, StoreError::Permanent(_));
             Reply::Refused { error, is_locked }
         })?;
+        self.say(Reply::Locked);
         let migrated = store.migrate().map_err(refused)?;
         if migrated.from != migrated.to {
             log::info!("schema from={} to={}", migrated.from, migrated.to);
         }
-        self.say(Reply::Locked);
         if let Some(mark) = &opening.mark
             && store.expect(mark).map_err(refused)?
         {

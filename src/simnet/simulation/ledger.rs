@@ -5,7 +5,8 @@
 //!
 //! Checked: 1. every target that was handed out in a pass has a result in it, or a reason why not; 2. an address
 //! has one result in a pass, over crashes too; 3. every result that the writer took is in the batch that is taken
-//! out next, once, with all that a node said last in its state, and a batch is let go only when it is committed;
+//! out next, once, with all that a node said last in its state, but of whom the filter excludes by then, and a batch is
+//! let go only when it is committed;
 //! 4. a pass's figures are those of its results that are committed; 5. granted = given back + ended + open; 6. no
 //! more dials in a second than allowed.
 
@@ -43,6 +44,8 @@ struct Process {
     excused: BTreeSet<Address>,
     /// The filters that were in force in it, the newest last: whom one of them refuses may be left out too.
     filters: Vec<Arc<Filter>>,
+    /// The one that the writer goes by.
+    writers_filter: Option<Arc<Filter>>,
     is_last_due_here: bool,
     /// Dials of the last second.
     dials: VecDeque<Duration>,
@@ -159,6 +162,12 @@ impl Ledger {
     /// From now on this filter is in force.
     pub(super) fn filtered(&mut self, filter: &Arc<Filter>) {
         self.process.filters.push(Arc::clone(filter));
+        self.process.writers_filter.get_or_insert_with(|| Arc::clone(filter));
+    }
+
+    /// And from now on by the writer.
+    pub(super) fn reconfigured(&mut self, filter: &Arc<Filter>) {
+        self.process.writers_filter = Some(Arc::clone(filter));
     }
 
     /// The writer answered.
@@ -203,6 +212,14 @@ impl Ledger {
             "{address} has a result and was not asked for"
         );
         assert!(process.met.insert(address), "{address} has two results in a pass");
+        let is_admitted = process.writers_filter.as_ref().is_none_or(|filter| {
+            let is_named = result.target.is_named();
+            if is_named { filter.admits_named(address) } else { filter.admits(address) }
+        });
+        if !is_admitted {
+            // Not to be stored: it must not be found in the batch.
+            return;
+        }
         process.taken.push(Taken {
             address,
             pass: process.pass,

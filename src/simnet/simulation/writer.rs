@@ -228,8 +228,12 @@ impl Writer {
                 self.ending = Some(Ending::Writing(None));
                 break;
             }
-            if let (ToWriter::Finished(result), Some(ledger)) = (&message, &mut around.ledger) {
-                ledger.taken(result);
+            match (&message, &mut around.ledger) {
+                (ToWriter::Finished(result), Some(ledger)) => ledger.taken(result),
+                (ToWriter::Reconfigure(params), Some(ledger)) => {
+                    ledger.reconfigured(&params.filter)
+                }
+                _ => {}
             }
             self.recorder.handle(message, now);
             if self.recorder.has_rows() {
