@@ -368,7 +368,9 @@ fn what_cannot_be_learned_again_is_backed_up_and_restored_as_the_readme_says() {
         commands.iter().partition(|line| line.contains("pg_dump"));
     assert!(backup.len() == 1 && restore.len() == 2, "{commands:?}");
     let folder = crawl.dir.path().display().to_string();
-    cluster.shell(&format!("cd {folder}; {}", backup[0]));
+    // Here everybody is postgres.
+    let begin = format!("sudo() {{ shift 2; \"$@\"; }}; cd {folder}; ");
+    cluster.shell(&format!("{begin}{}", backup[0]));
     crawl.signal("-TERM");
     assert!(crawl.wait().success());
     let facts = |database: &support::Database| {
@@ -384,10 +386,8 @@ fn what_cannot_be_learned_again_is_backed_up_and_restored_as_the_readme_says() {
 
     // The first database is gone.
     cluster.admin().batch_execute("ALTER DATABASE bitdash RENAME TO lost").unwrap();
-    cluster.shell(&format!(
-        "cd {folder}; {}",
-        restore.iter().map(|s| s.as_str()).collect::<Vec<_>>().join("; ")
-    ));
+    let restore: Vec<&str> = restore.iter().map(|line| line.as_str()).collect();
+    cluster.shell(&format!("{begin}{}", restore.join("; ")));
     assert_eq!(facts(&database), before, "a dump of {size} bytes");
     assert_eq!(database.value("SELECT count(*) FROM candidates"), "0", "they are learned again");
     assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
