@@ -14,6 +14,7 @@ use postgres::{Client, Config, NoTls};
 
 use super::error::StoreError;
 use crate::io::clock::Clock;
+use crate::io::config::DatabaseUrl;
 
 /// The longest that opening a socket to the database may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,6 +87,10 @@ fn config_of(url: &str) -> Result<Config, StoreError> {
             "database.url is not of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE {cause}"
         ))
     })?;
+    if DatabaseUrl::has_raw_at(url, &config) {
+        let advice = "database.url holds an @ too many: write %40 for one in the password";
+        return Err(StoreError::permanent(advice));
+    }
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if config.get_ports().is_empty()
         && let Some(port) = variable("PGPORT").and_then(|port| port.parse().ok())
@@ -150,6 +155,9 @@ mod tests {
             "host=h password=se cret",
             "postgresql://bob:secret@host:notaport/db",
             "postgresql://host/db?secret=1",
+            // The crate would take the end of the password for the host, to be looked up and named.
+            "postgresql://bob:se@cret@host/db",
+            "postgresql://bob:se@cret/x@host/db",
         ] {
             let error = config_of(url).unwrap_err();
             assert!(!error.is_transient());
