@@ -30,7 +30,7 @@ use bitdash::watchglass::text;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// A stopped process is gone after this.
-const STOP_BOUND: Duration = Duration::from_millis(9_500);
+const STOP_BOUND: Duration = Duration::from_secs(8);
 /// So many seeds where nobody asks for more.
 const SEEDS: u64 = 36;
 
