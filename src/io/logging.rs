@@ -538,11 +538,13 @@ mod tests {
         assert_eq!(without_times(&lines.join("\n")), expected);
     }
 
-    /// An output that takes nothing and does not say so, until it is let go.
-    struct Held(Receiver<()>);
+    /// An output that takes nothing and does not say so, until it is let go: once for each message. It says that it was
+    /// begun with.
+    struct Held(Receiver<()>, mpsc::Sender<()>);
 
     impl Write for Held {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.1.send(());
             let _ = self.0.recv();
             Ok(bytes.len())
         }
@@ -555,7 +557,7 @@ mod tests {
     #[test]
     fn an_output_that_hangs_holds_nobody_up_and_another_one_takes_over() {
         let (hold, held) = mpsc::channel();
-        let handle = to(Held(held));
+        let handle = to(Held(held, mpsc::channel().0));
         let logger = handle.logger();
         let lines = WAITING_LINES + 10;
         for _ in 0..lines {
@@ -575,11 +577,16 @@ mod tests {
     #[test]
     fn the_wait_for_room_and_the_one_for_what_was_before_are_bounded_together() {
         let (hold, held) = mpsc::channel();
-        let handle = to(Held(held));
+        let (begun, is_begun) = mpsc::channel();
+        let handle = to(Held(held, begun));
         let logger = handle.logger();
-        for _ in 0..WAITING_LINES + 10 {
+        for line in 0..=WAITING_LINES {
             let record = Record::builder().target("bitdash").args(format_args!("x")).build();
             logger.log(&record);
+            if line == 0 {
+                // The thread has this one in hand: as many as may wait are full.
+                is_begun.recv().unwrap();
+            }
         }
         // One line is taken, late, so that there is room for whoever waits; and then nothing more.
         let late = thread::spawn(move || {
