@@ -180,4 +180,19 @@ mod tests {
         assert_eq!(config.get_hosts().len(), 1);
         assert_eq!(config.get_application_name(), Some("bitdash"));
     }
+
+    #[test]
+    fn a_server_that_vanished_is_noticed_within_half_a_minute() {
+        let config = config_of("postgresql://db.example/bitdash").unwrap();
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
+        assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(20)));
+        assert!(config.get_keepalives());
+        let (idle, retries) = (config.get_keepalives_idle(), config.get_keepalives_retries());
+        let interval = config.get_keepalives_interval();
+        let second = Duration::from_secs(1);
+        assert_eq!((idle, interval, retries), (10 * second, Some(5 * second), Some(3)));
+        // Whoever knows better says so in the URL.
+        let patient = config_of("postgresql://db.example/bitdash?connect_timeout=9").unwrap();
+        assert_eq!(patient.get_connect_timeout(), Some(&(9 * second)));
+    }
 }
