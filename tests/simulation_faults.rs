@@ -472,11 +472,12 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
-fn number(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    }
+fn number(text: &str) -> u64 {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.unwrap_or_else(|_| panic!("{text} is no number"))
 }
 
 /// The variables that choose runs.
@@ -486,8 +487,7 @@ fn environment(name: &str) -> Option<String> {
 
 /// The mixtures to run: those of some seeds, or the one of the seed that is replayed.
 fn mixtures(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
-    let chosen =
-        |name| variable(name).map(|text| number(&text).unwrap_or_else(|| panic!("{name}={text}")));
+    let chosen = |name| variable(name).map(|text| number(&text));
     match chosen("BITDASH_SEED") {
         Some(_) if variable("BITDASH_FAULT").is_some() => Vec::new(),
         Some(seed) => vec![Plan::mixture(seed)],
@@ -497,19 +497,15 @@ fn mixtures(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
 
 /// The runs with one kind of fault alone: one of each kind, or the one that is replayed.
 fn lone_faults(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
-    let seed = variable("BITDASH_SEED");
-    let seed = seed.map(|text| number(&text).unwrap_or_else(|| panic!("BITDASH_SEED={text}")));
+    let seed = variable("BITDASH_SEED").map(|text| number(&text));
     let fault = variable("BITDASH_FAULT");
     if seed.is_some() && fault.is_none() {
-        // A mixture is replayed.
-        return Vec::new();
+        return Vec::new(); // a mixture is replayed
     }
-    let kinds = Kind::ALL.iter().map(|(kind, _)| *kind);
     let is_chosen = |kind: &Kind| fault.as_ref().is_none_or(|fault| *fault == format!("{kind:?}"));
-    let plans: Vec<Plan> = kinds
-        .filter(is_chosen)
-        .map(|kind| Plan::alone(kind, seed.unwrap_or(kind as u64)))
-        .collect();
+    let kinds = Kind::ALL.iter().map(|(kind, _)| *kind).filter(is_chosen);
+    let plan = |kind| Plan::alone(kind, seed.unwrap_or(kind as u64));
+    let plans: Vec<Plan> = kinds.map(plan).collect();
     assert!(!plans.is_empty(), "no such kind of fault: {fault:?}");
     plans
 }

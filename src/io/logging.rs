@@ -538,8 +538,7 @@ mod tests {
         assert_eq!(without_times(&lines.join("\n")), expected);
     }
 
-    /// An output that takes nothing and does not say so, until it is let go: once for each message. It says that it was
-    /// begun with.
+    /// An output that takes nothing and does not say so, but a line for each message. It tells when it begins one.
     struct Held(Receiver<()>, mpsc::Sender<()>);
 
     impl Write for Held {
@@ -554,16 +553,18 @@ mod tests {
         }
     }
 
+    fn say_unheard(logger: &dyn Log, lines: usize) {
+        for _ in 0..lines {
+            logger.log(&Record::builder().target("bitdash").args(format_args!("x")).build());
+        }
+    }
+
     #[test]
     fn an_output_that_hangs_holds_nobody_up_and_another_one_takes_over() {
         let (hold, held) = mpsc::channel();
         let handle = to(Held(held, mpsc::channel().0));
         let logger = handle.logger();
-        let lines = WAITING_LINES + 10;
-        for _ in 0..lines {
-            let record = Record::builder().target("bitdash").args(format_args!("x")).build();
-            logger.log(&record);
-        }
+        say_unheard(&*logger, WAITING_LINES + 10);
         let lost = handle.lost_lines();
         assert!(lost == 9 || lost == 10, "{lost}: the thread has one line in hand");
         let output = Disk::default();
@@ -576,18 +577,13 @@ mod tests {
 
     #[test]
     fn the_wait_for_room_and_the_one_for_what_was_before_are_bounded_together() {
-        let (hold, held) = mpsc::channel();
-        let (begun, is_begun) = mpsc::channel();
+        let ((hold, held), (begun, is_begun)) = (mpsc::channel(), mpsc::channel());
         let handle = to(Held(held, begun));
         let logger = handle.logger();
-        for line in 0..=WAITING_LINES {
-            let record = Record::builder().target("bitdash").args(format_args!("x")).build();
-            logger.log(&record);
-            if line == 0 {
-                // The thread has this one in hand: as many as may wait are full.
-                is_begun.recv().unwrap();
-            }
-        }
+        say_unheard(&*logger, 1);
+        is_begun.recv().unwrap();
+        // The thread has that one in hand, and no more may wait than these.
+        say_unheard(&*logger, WAITING_LINES);
         // One line is taken, late, so that there is room for whoever waits; and then nothing more.
         let late = thread::spawn(move || {
             thread::park_timeout(FLUSH_PATIENCE * 3 / 4);
