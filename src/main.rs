@@ -14,12 +14,14 @@ impl Drop for Flush {
 }
 
 fn main() -> ExitCode {
-    let _flush = Flush;
-    match cli::run(std::env::args_os()) {
+    let flush = Flush;
+    let result = cli::run(std::env::args_os());
+    // Its lines come first: they may go to the same place. Once, since a log that hangs takes a second of the ten
+    // within which a stop is promised.
+    drop(flush);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Its lines come first: they may go to the same place.
-            log::logger().flush();
             note(&failure.to_string());
             ExitCode::from(failure.exit_status())
         }

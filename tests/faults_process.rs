@@ -6,8 +6,9 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::{PipeReader, PipeWriter, Write};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use support::crawl::{Crawl, Simnet, check_manners, check_map, is_stats, value};
@@ -167,6 +168,66 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     crawl.reconfigure(&database, &simnet.seeds(), &[&file]);
     assert_eq!(crawl.run(&["--passes", "1"]).code(), Some(2));
     assert!(crawl.log().contains("log.file"), "{}", crawl.log());
+}
+
+/// A pipe that is full, with an end that nobody reads.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filler = writer.try_clone().unwrap();
+    // It waits for room until the reader is gone.
+    thread::spawn(move || filler.write_all(&[b' '; 1 << 20]));
+    sleep(Duration::from_millis(200));
+    (reader, writer)
+}
+
+/// Starts a crawl that writes to nobody.
+fn start_unheard(crawl: &mut Crawl, stderr: PipeWriter) {
+    crawl.child = Some(crawl.command(&["crawl"]).stderr(stderr).spawn().unwrap());
+}
+
+/// Waits for the end of a crawl, not longer than it has promised; gives its status.
+fn ends_within_ten_seconds(crawl: &mut Crawl) -> Option<i32> {
+    let child = crawl.child.as_mut().unwrap();
+    let mut status = None;
+    let took = wait_until("it ends", Duration::from_secs(10), || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    say(&format!("with a full pipe for standard error it ended after {took:?}"));
+    crawl.child = None;
+    status.unwrap().code()
+}
+
+#[test]
+fn what_fails_ends_though_nobody_takes_its_last_word() {
+    let database = Cluster::shared().database();
+    let nowhere = Database { url: database.url.replace(&database.name, "none"), ..database };
+    let folder = tempfile::tempdir().unwrap();
+    let seeds = folder.path().join("nodes.txt");
+    fs::write(&seeds, "127.9.9.9\n").unwrap();
+    let mut crawl = Crawl::configure(&nowhere, &seeds, &[]);
+    let (_unread, stderr) = full_pipe();
+    start_unheard(&mut crawl, stderr);
+    assert_eq!(ends_within_ten_seconds(&mut crawl), Some(1));
+}
+
+#[test]
+fn a_stop_is_in_time_though_the_database_and_the_log_hang_together() {
+    let simnet = Simnet::start(&["--nodes", "60", "--dead", "900", "--time-scale", "0.05"]);
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let lines = ["crawl.connects_per_second = 60", "database.flush_interval = \"200ms\""];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
+    let (_unread, stderr) = full_pipe();
+    start_unheard(&mut crawl, stderr);
+    wait_until("it writes", Duration::from_secs(30), || !committed(&database).is_empty());
+    cluster.freeze_all(true);
+    // Something is in hand.
+    sleep(Duration::from_secs(1));
+    crawl.signal("-TERM");
+    let status = ends_within_ten_seconds(&mut crawl);
+    cluster.freeze_all(false);
+    assert_eq!(status, Some(1), "what was in hand was lost");
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! A crawl on a terminal: one live line in place of the repeated stats lines, and the log above it.
 
+#![allow(clippy::disallowed_methods)] // a test waits for a program
+
 mod support;
 
+use std::thread::sleep;
 use std::time::Duration;
 
 use support::Cluster;
 use support::crawl::{Crawl, Simnet};
+use support::faults::{say, wait_until};
+use support::terminal::Terminal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -54,4 +59,29 @@ fn with_a_log_file_the_stats_go_there_and_the_line_to_the_terminal() {
     let before_the_end = log.split("state=finished").next().unwrap();
     assert!(before_the_end.contains(" stats pass=1 "), "{log}");
     assert!(!log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn a_terminal_that_is_held_holds_up_neither_the_crawl_nor_its_end() {
+    // The live line alone there, and the log with it.
+    for log in ["log.file = \"crawl.log\"", "log.file = \"\""] {
+        let simnet = Simnet::start(&["--nodes", "100", "--dead", "200", "--time-scale", "0.05"]);
+        let database = Cluster::shared().database();
+        let crawl = Crawl::configure(
+            &database,
+            &simnet.seeds(),
+            &["crawl.connects_per_second = 40", "database.flush_interval = \"200ms\"", log],
+        );
+        let mut terminal = Terminal::start(crawl.dir.path(), "-c bitdash.toml crawl");
+        wait_until("the live line", PATIENCE, || terminal.shown().contains("\x1b[Kpass 1  "));
+        let finished = "SELECT count(*) FROM passes WHERE finished_at IS NOT NULL";
+        assert_eq!(database.value(finished), "0", "the pass is over too soon");
+        terminal.hold();
+        sleep(Duration::from_millis(500));
+        let shown = terminal.shown();
+        wait_until("the pass ends", PATIENCE, || database.value(finished) != "0");
+        assert_eq!(terminal.shown(), shown, "the terminal is not held");
+        let took = terminal.stop(Duration::from_secs(10));
+        say(&format!("on a held terminal it ended after {took:?}"));
+    }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bitdash::crawl::address::Address;
 use bitdash::crawl::batch::Batch;
 use bitdash::io::writer::Store;
+use bitdash::io::writer::connect::connect;
 use bitdash::io::writer::store::Session;
 use support::rows::*;
 use support::{Cluster, Database};
@@ -263,6 +264,33 @@ fn a_statement_that_waits_for_a_lock_too_long_is_transient_and_the_session_lives
     transaction.rollback().unwrap();
     store.write(&rich_batch(), 25).unwrap();
     assert_eq!(database.value("SELECT count(*) FROM addresses"), "6");
+}
+
+#[test]
+fn every_session_notices_a_client_that_vanished() {
+    let cluster = Cluster::start();
+    // By TCP: a socket of the machine has no keep-alives.
+    cluster.listen("127.0.0.2");
+    let database = cluster.database();
+    let url = format!("postgresql://bitdash@127.0.0.2/{}", database.name);
+    let mut client = connect(&url).unwrap();
+    let mut shown =
+        |name: &str| -> String { client.query_one(&format!("SHOW {name}"), &[]).unwrap().get(0) };
+    let expected = [
+        ("statement_timeout", "2min"),
+        ("idle_in_transaction_session_timeout", "2min"),
+        ("tcp_keepalives_idle", "30"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+        ("TimeZone", "UTC"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(shown(name), value, "{name}");
+    }
+    // PostgreSQL 13 has no such setting.
+    if shown("server_version_num").as_str() >= "140000" {
+        assert_eq!(shown("client_connection_check_interval"), "2s");
+    }
 }
 
 #[test]

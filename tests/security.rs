@@ -127,6 +127,11 @@ fn a_password_is_never_shown() {
             crawl.log().matches(" reload ").count() > before
         });
     }
+    let good = fs::read_to_string(crawl.config()).unwrap();
+    fs::write(crawl.config(), format!("database = {right:?}")).unwrap();
+    crawl.signal("-HUP");
+    crawl.wait_for_log(|line| line.contains("database = ***: must be a section"));
+    fs::write(crawl.config(), good).unwrap();
     // The server cuts it off while it is away and says why.
     cluster.stop_server();
     crawl.wait_for_log(|line| line.contains("database state=down"));
@@ -140,6 +145,7 @@ fn a_password_is_never_shown() {
 
     let no_host = format!("postgresql://locked:{SECRET}@127.0.0.1:1/x");
     let no_url = format!("postgresql://locked:{SECRET}@h:port/x?{SECRET}");
+    let raw_at = format!("postgresql://locked:x@{SECRET}@127.0.0.1:1/x");
     let wrong = right.replace(SECRET, "other5ecret");
     let pairs = format!("host=127.0.0.1 port=1 user=locked password='{SECRET}'");
     for (url, commands) in [
@@ -147,6 +153,7 @@ fn a_password_is_never_shown() {
         (&wrong, &["config", "status", "crawl"]),
         (&no_host, &["config", "status"]),
         (&no_url, &["config", "migrate", "crawl"]),
+        (&raw_at, &["config", "status", "migrate", "crawl"]),
         (&pairs, &["config", "status"]),
     ] {
         for command in commands {
@@ -157,6 +164,13 @@ fn a_password_is_never_shown() {
         // And from the environment, which wins.
         crawl.reconfigure(&database, &simnet.seeds(), &[level]);
         let output = crawl.command(&["config"]).env("BITDASH_DATABASE_URL", url).output().unwrap();
+        assert!(!said(&output).contains("5ecret"), "{}", said(&output));
+    }
+    // A value in place of a section.
+    for text in [format!("database = {right:?}"), format!("database = {pairs:?}")] {
+        fs::write(crawl.config(), text).unwrap();
+        let output = crawl.command(&["config"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
         assert!(!said(&output).contains("5ecret"), "{}", said(&output));
     }
     crawl.reconfigure(&database, &simnet.seeds(), &[&set(&wrong)]);

@@ -1,6 +1,7 @@
 //! Crawls in which anything fails at any moment, in virtual time: seeded, and checked at every step.
 //!
-//! `BITDASH_SEED=0x..` replays one seed, `BITDASH_SEEDS=n` tries so many; a failure names its seed and step.
+//! `BITDASH_SEED=0x..` replays one seed, with `BITDASH_FAULT=Kind` that kind of fault alone, and `BITDASH_SEEDS=n` tries
+//! so many; a failure names its seed and step and says what replays it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -30,7 +31,7 @@ use bitdash::watchglass::text;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// A stopped process is gone after this.
-const STOP_BOUND: Duration = Duration::from_millis(9_500);
+const STOP_BOUND: Duration = Duration::from_secs(8);
 /// So many seeds where nobody asks for more.
 const SEEDS: u64 = 36;
 
@@ -413,8 +414,41 @@ fn check_seen(node: &NodeSpec, seen: &Seen) {
     assert_eq!(version.relay, node.relay, "{address}");
 }
 
+/// One run: the seed, and the one kind of fault that happens in it, if it is not as the seed draws.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Plan {
+    seed: u64,
+    alone: Option<Kind>,
+}
+
+impl Plan {
+    fn mixture(seed: u64) -> Self {
+        Self { seed, alone: None }
+    }
+
+    fn alone(kind: Kind, seed: u64) -> Self {
+        Self { seed, alone: Some(kind) }
+    }
+
+    fn faults(self) -> Faults {
+        match self.alone {
+            None => Faults::draw(self.seed),
+            // The rate is the highest anyway: the draws need not differ.
+            Some(kind) => Faults::only(kind, 7),
+        }
+    }
+
+    /// The command that makes this run again, and no other of its kind.
+    fn replay(self) -> String {
+        let seed = self.seed;
+        let fault = self.alone.map_or_else(String::new, |kind| format!("BITDASH_FAULT={kind:?} "));
+        format!("{fault}BITDASH_SEED={seed:#x} cargo test --test simulation_faults")
+    }
+}
+
 /// A whole run; a failure names its seed and step.
-fn run(seed: u64, faults: Faults) -> Result<(End, Option<Faults>), String> {
+fn run(plan: Plan) -> Result<(End, Option<Faults>), String> {
+    let (seed, faults) = (plan.seed, plan.faults());
     let kinds = faults.kinds();
     let whole = || {
         let mut run = Run::new(seed, faults);
@@ -428,10 +462,8 @@ fn run(seed: u64, faults: Faults) -> Result<(End, Option<Faults>), String> {
     };
     catch_unwind(AssertUnwindSafe(whole)).map_err(|panic| {
         let (step, why) = (STEP.get(), message(&*panic));
-        format!(
-            "seed {seed:#x}, step {step}: {why}\n  with {kinds:?}\n  \
-             replay: BITDASH_SEED={seed:#x} cargo test --test simulation_faults"
-        )
+        let replay = plan.replay();
+        format!("seed {seed:#x}, step {step}: {why}\n  with {kinds:?}\n  replay: {replay}")
     })
 }
 
@@ -440,23 +472,46 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
+fn number(text: &str) -> u64 {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+/// The variables that choose runs.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The mixtures to run: those of some seeds, or the one of the seed that is replayed.
+fn mixtures(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
+    let chosen = |name| variable(name).map(|text| number(&text));
+    match chosen("BITDASH_SEED") {
+        Some(_) if variable("BITDASH_FAULT").is_some() => Vec::new(),
+        Some(seed) => vec![Plan::mixture(seed)],
+        None => (1..=chosen("BITDASH_SEEDS").unwrap_or(SEEDS)).map(Plan::mixture).collect(),
     }
 }
 
-fn seeds() -> Vec<u64> {
-    match number("BITDASH_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("BITDASH_SEEDS").unwrap_or(SEEDS)).collect(),
+/// The runs with one kind of fault alone: one of each kind, or the one that is replayed.
+fn lone_faults(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
+    let seed = variable("BITDASH_SEED").map(|text| number(&text));
+    let fault = variable("BITDASH_FAULT");
+    if seed.is_some() && fault.is_none() {
+        return Vec::new(); // a mixture is replayed
     }
+    let is_chosen = |kind: &Kind| fault.as_ref().is_none_or(|fault| *fault == format!("{kind:?}"));
+    let kinds = Kind::ALL.iter().map(|(kind, _)| *kind).filter(is_chosen);
+    let plan = |kind| Plan::alone(kind, seed.unwrap_or(kind as u64));
+    let plans: Vec<Plan> = kinds.map(plan).collect();
+    assert!(!plans.is_empty(), "no such kind of fault: {fault:?}");
+    plans
 }
 
 /// Runs all of them, on every core, and gives back what they left in their order.
-fn run_all(runs: Vec<(u64, Faults)>) -> Vec<(End, Faults)> {
+fn run_all(runs: &[Plan]) -> Vec<(End, Faults)> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let (next, ends) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
     thread::scope(|scope| {
@@ -465,8 +520,8 @@ fn run_all(runs: Vec<(u64, Faults)>) -> Vec<(End, Faults)> {
                 let mut failures = 0;
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some((seed, faults)) = runs.get(at) else { return };
-                    let end = run(*seed, faults.clone());
+                    let Some(plan) = runs.get(at) else { return };
+                    let end = run(*plan);
                     let is_bad = end.is_err();
                     ends.lock().unwrap().insert(at, end);
                     failures += u64::from(is_bad);
@@ -488,10 +543,9 @@ fn run_all(runs: Vec<(u64, Faults)>) -> Vec<(End, Faults)> {
 
 #[test]
 fn nothing_is_lost_or_doubled_and_the_map_is_true_in_any_mixture_of_faults() {
-    let runs: Vec<(u64, Faults)> =
-        seeds().into_iter().map(|seed| (seed, Faults::draw(seed))).collect();
+    let runs = mixtures(environment);
     let is_swarm = runs.len() as u64 >= SEEDS;
-    let ends = run_all(runs);
+    let ends = run_all(&runs);
     let mut happened: BTreeMap<String, u64> = BTreeMap::new();
     for (kind, hits) in ends.iter().flat_map(|(_, faults)| faults.counts()) {
         *happened.entry(format!("{kind:?}")).or_default() += hits;
@@ -515,20 +569,31 @@ fn nothing_is_lost_or_doubled_and_the_map_is_true_in_any_mixture_of_faults() {
 
 #[test]
 fn every_kind_of_fault_alone_does_no_harm() {
-    if number("BITDASH_SEED").is_some() {
-        return;
+    let runs = lone_faults(environment);
+    for (plan, (_, faults)) in runs.iter().zip(run_all(&runs)) {
+        let hits = faults.counts().find(|(each, _)| Some(*each) == plan.alone).unwrap().1;
+        assert!(hits > 0, "{plan:?}: it never happened");
     }
-    let runs = Kind::ALL.iter().map(|(kind, _)| (*kind as u64, Faults::only(*kind, 7)));
-    let ends = run_all(runs.collect());
-    for ((kind, _), (_, faults)) in Kind::ALL.into_iter().zip(&ends) {
-        let hits = faults.counts().find(|(each, _)| *each == kind).unwrap().1;
-        assert!(hits > 0, "{kind:?} never happened");
+}
+
+#[test]
+fn what_a_failure_says_replays_that_run_and_no_other() {
+    let lone = lone_faults(|_| None);
+    assert_eq!(lone.len(), Kind::ALL.len());
+    for plan in [mixtures(|_| None), lone].concat() {
+        let line = plan.replay();
+        let variable = |name: &str| {
+            let pairs = line.split(' ').filter_map(|word| word.split_once('='));
+            pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+        };
+        let replayed = [mixtures(variable), lone_faults(variable)].concat();
+        assert_eq!(replayed, [plan], "{line}");
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_one_does_not() {
-    let end = |seed| run(seed, Faults::draw(seed)).map(|(end, _)| end);
+    let end = |seed| run(Plan::mixture(seed)).map(|(end, _)| end);
     let (first, second, other) = (end(3).unwrap(), end(3).unwrap(), end(4).unwrap());
     assert_eq!(first, second);
     assert_ne!(first.trace, other.trace);

@@ -1,6 +1,6 @@
 //! A line that dies and a calendar that jumps, in virtual time: the real crawl machines against the simulated network.
 //!
-//! `BITDASH_SEED=0x..` replays one seed; a failure names its seed.
+//! Its seeds are fixed; a failure names its seed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

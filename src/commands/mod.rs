@@ -5,6 +5,9 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::io::config::ConfigError;
 use crate::io::nodes_file::{Host, NodesFileError};
@@ -101,11 +104,26 @@ pub fn print_on(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Says something beside the result, on standard error. Where even that fails, nobody is left to be
-/// told.
+/// Says something beside the result, on standard error. Where even that fails, or nobody takes it for [`NOTE_PATIENCE`]
+/// (a full pipe, a terminal that is held), nobody is left to be told.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "bitdash: {text}");
+    let write = |line: &str| drop(io::stderr().write_all(line.as_bytes()));
+    let line = format!("bitdash: {text}\n");
+    let (done, is_done) = mpsc::sync_channel(1);
+    let words = line.clone();
+    let spawned = thread::Builder::new().spawn(move || {
+        write(&words);
+        let _ = done.send(());
+    });
+    match spawned {
+        Ok(_) => drop(is_done.recv_timeout(NOTE_PATIENCE)),
+        // Short of threads: to be told matters more than the bound.
+        Err(_) => write(&line),
+    }
 }
+
+/// A part of the ten seconds within which a stop is promised.
+const NOTE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// `HOST[:PORT]` on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -206,7 +206,7 @@ impl Config {
         let wrong = |key: &str, refusal: rules::Refusal| ConfigError::Value {
             file: file.to_owned(),
             key: key.to_owned(),
-            value: refusal.value,
+            value: shown(section, refusal.value),
             allowed: refusal.allowed,
         };
         if !KEYS.iter().any(|key| key.section == section) {
@@ -365,10 +365,21 @@ fn syntax_error(file: &str, text: &str, error: &toml::de::Error) -> ConfigError 
     }
 }
 
-/// A key's name for a message: as it is, or quoted where it is an odd one.
+/// A wrong value for a message. Whoever mistakes the place of `database.url` writes the URL, or the password alone,
+/// as any other value of the section: none of them is repeated.
+fn shown(section: &str, value: String) -> String {
+    if section == "database" { "***".to_owned() } else { value }
+}
+
+/// A key's name for a message: as it is, or quoted where it is an odd one; and not at all where it may be a URL or
+/// pairs with a password.
 fn one_word(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.len() <= 60 && name.chars().all(plain) { name.to_owned() } else { quoted(name) }
+    match name.chars().all(plain) {
+        true if name.len() <= 60 => name.to_owned(),
+        _ if name.contains([':', '@', '=']) => "***".to_owned(),
+        _ => quoted(name),
+    }
 }
 
 /// A value of TOML as a value of a log line: without quotes and spaces, shortened.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 
+use crate::io::clock::Clock;
 use crate::io::{terminal, text_file};
 
 /// The running log: swaps its file and says how many lines were lost.
@@ -95,10 +96,13 @@ impl LogHandle {
         let (done, is_done) = mpsc::sync_channel(1);
         let sender = self.desk().pen.sender.clone();
         let mut order = Order::Tell(done);
-        for _ in 0..patience.as_millis() / WAIT_STEP.as_millis() {
+        let clock = Clock::new();
+        // For room, and then for the rest: both together.
+        let left = || patience.saturating_sub(clock.now().mono);
+        while !left().is_zero() {
             match sender.try_send(order) {
                 Ok(()) => {
-                    let _ = is_done.recv_timeout(patience);
+                    let _ = is_done.recv_timeout(left());
                     return;
                 }
                 Err(TrySendError::Full(back)) => order = back,
@@ -353,7 +357,7 @@ const WELL_AGAIN: u32 = 1_000;
 /// So many lines may wait for the thread that writes.
 const WAITING_LINES: usize = 1_024;
 
-/// The end of the process waits so long for the log, a change of files a little.
+/// The end of the process waits so long for the log, once, a change of files a little.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 const SWAP_PATIENCE: Duration = Duration::from_millis(200);
 const WAIT_STEP: Duration = Duration::from_millis(10);
@@ -534,11 +538,12 @@ mod tests {
         assert_eq!(without_times(&lines.join("\n")), expected);
     }
 
-    /// An output that takes nothing and does not say so, until it is let go.
-    struct Held(Receiver<()>);
+    /// An output that takes nothing and does not say so, but a line for each message. It tells when it begins one.
+    struct Held(Receiver<()>, mpsc::Sender<()>);
 
     impl Write for Held {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.1.send(());
             let _ = self.0.recv();
             Ok(bytes.len())
         }
@@ -548,16 +553,18 @@ mod tests {
         }
     }
 
+    fn say_unheard(logger: &dyn Log, lines: usize) {
+        for _ in 0..lines {
+            logger.log(&Record::builder().target("bitdash").args(format_args!("x")).build());
+        }
+    }
+
     #[test]
     fn an_output_that_hangs_holds_nobody_up_and_another_one_takes_over() {
         let (hold, held) = mpsc::channel();
-        let handle = to(Held(held));
+        let handle = to(Held(held, mpsc::channel().0));
         let logger = handle.logger();
-        let lines = WAITING_LINES + 10;
-        for _ in 0..lines {
-            let record = Record::builder().target("bitdash").args(format_args!("x")).build();
-            logger.log(&record);
-        }
+        say_unheard(&*logger, WAITING_LINES + 10);
         let lost = handle.lost_lines();
         assert!(lost == 9 || lost == 10, "{lost}: the thread has one line in hand");
         let output = Disk::default();
@@ -566,5 +573,27 @@ mod tests {
         let expected = [format!("[WARN] log lost={lost}"), "[INFO] on".to_owned()];
         assert_eq!(without_times(&output.text()), expected);
         drop(hold);
+    }
+
+    #[test]
+    fn the_wait_for_room_and_the_one_for_what_was_before_are_bounded_together() {
+        let ((hold, held), (begun, is_begun)) = (mpsc::channel(), mpsc::channel());
+        let handle = to(Held(held, begun));
+        let logger = handle.logger();
+        say_unheard(&*logger, 1);
+        is_begun.recv().unwrap();
+        // The thread has that one in hand, and no more may wait than these.
+        say_unheard(&*logger, WAITING_LINES);
+        // One line is taken, late, so that there is room for whoever waits; and then nothing more.
+        let late = thread::spawn(move || {
+            thread::park_timeout(FLUSH_PATIENCE * 3 / 4);
+            hold.send(()).unwrap();
+            hold
+        });
+        let begin = Clock::new();
+        logger.flush();
+        let waited = begin.now().mono;
+        assert!(waited < FLUSH_PATIENCE * 3 / 2, "{waited:?}");
+        drop(late.join());
     }
 }

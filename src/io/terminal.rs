@@ -2,15 +2,24 @@
 //!
 //! Layer 3. A process has one standard error, so that the live line is the process's own, too. Invariants:
 //! 1. where standard error is no terminal nothing of this is ever written; 2. what goes through [`Stderr`]
-//!    comes out above the live line, which is drawn again below it; 3. the live line never wraps.
+//!    comes out above the live line, which is drawn again below it; 3. the live line never wraps; 4. who shows it never
+//!    waits for the terminal, which a person may hold (Ctrl-S): a thread of its own draws, and texts that come
+//!    meanwhile are dropped.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::termios::tcgetwinsize;
 
-/// The live line as it stands on the terminal; empty if there is none.
+/// The live line as it stands on the terminal; empty if there is none. Whoever has it writes to the terminal, and may
+/// have it for long.
 static LIVE: Mutex<String> = Mutex::new(String::new());
+
+/// Where the terminal is held the end waits no longer than this for the live line to go.
+const CLEAR_PATIENCE: Duration = Duration::from_millis(200);
 
 fn live() -> MutexGuard<'static, String> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -18,33 +27,66 @@ fn live() -> MutexGuard<'static, String> {
 
 /// The live line; it goes when this is dropped.
 #[derive(Debug)]
-pub struct LiveLine(());
+pub struct LiveLine {
+    /// `None` once it is to go.
+    texts: Option<SyncSender<String>>,
+    /// Breaks when it is gone.
+    is_gone: Receiver<()>,
+}
 
 impl LiveLine {
     /// Gives the live line if standard error is a terminal that can show one. A process uses one at a time.
     pub fn open() -> Option<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        (!is_dumb && io::stderr().is_terminal()).then_some(Self(()))
+        if is_dumb || !io::stderr().is_terminal() {
+            return None;
+        }
+        Self::drawn_by(draw, clear)
+    }
+
+    fn drawn_by(draw: fn(&str), clear: fn()) -> Option<Self> {
+        // One text waits while another is drawn: later ones are newer, but there is one a second.
+        let (texts, waiting) = mpsc::sync_channel::<String>(1);
+        let (gone, is_gone) = mpsc::channel();
+        let serve = move || {
+            let _gone: mpsc::Sender<()> = gone;
+            waiting.iter().for_each(|text| draw(&text));
+            clear();
+        };
+        // Without a thread there is no line: the log has all of it.
+        thread::Builder::new().name("live line".into()).spawn(serve).ok()?;
+        Some(Self { texts: Some(texts), is_gone })
     }
 
     /// Shows this text, cut to the terminal's width; printable ASCII only.
     pub fn show(&mut self, text: &str) {
-        let line = fitted(text, columns());
-        let mut live = live();
-        if *live != line {
-            // Where it cannot be shown there is nobody to be told.
-            let _ = io::stderr().write_all(redrawn(b"", &line).as_slice());
-            *live = line;
+        if let Some(texts) = &self.texts {
+            let _ = texts.try_send(text.to_owned());
         }
     }
 }
 
 impl Drop for LiveLine {
     fn drop(&mut self) {
-        let mut live = live();
-        if !std::mem::take(&mut *live).is_empty() {
-            let _ = io::stderr().write_all(CLEAR.as_bytes());
-        }
+        self.texts = None;
+        let _ = self.is_gone.recv_timeout(CLEAR_PATIENCE);
+    }
+}
+
+fn draw(text: &str) {
+    let line = fitted(text, columns());
+    let mut live = live();
+    if *live != line {
+        // Where it cannot be shown there is nobody to be told.
+        let _ = io::stderr().write_all(redrawn(b"", &line).as_slice());
+        *live = line;
+    }
+}
+
+fn clear() {
+    let mut live = live();
+    if !std::mem::take(&mut *live).is_empty() {
+        let _ = io::stderr().write_all(CLEAR.as_bytes());
     }
 }
 
@@ -96,6 +138,19 @@ mod tests {
     fn lines_come_out_above_the_live_line() {
         assert_eq!(redrawn(b"a\n", "live"), b"\r\x1b[Ka\nlive");
         assert_eq!(redrawn(b"", "live"), b"\r\x1b[Klive");
+    }
+
+    #[test]
+    fn whoever_shows_it_never_waits_for_the_terminal() {
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let mut held = LiveLine::drawn_by(|_| thread::park(), thread::park).unwrap();
+            // More than one that is drawn and one that waits; and the end.
+            (0..10).for_each(|number| held.show(&number.to_string()));
+            drop(held);
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(20)).expect("it waits");
     }
 
     #[test]

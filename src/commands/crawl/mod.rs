@@ -32,8 +32,9 @@ use crate::io::process;
 use crate::io::signal::{Signal, Signals};
 use crate::io::writer::thread::{MAX_SOCKETS, Writer};
 
-/// After a stop the process ends within this, whatever the database does.
-const STOP_BOUND: Duration = Duration::from_millis(9_500);
+/// After a stop the loop ends within this, whatever the database does. Behind it come the live line (0.2 s), the log
+/// (1 s) and the last word on standard error (0.5 s), each held at worst: together less than the ten that are promised.
+const STOP_BOUND: Duration = Duration::from_secs(8);
 /// Descriptors for everything that is no probe: database, log, poll, look-ups, files.
 const SPARE_FILES: u64 = 64;
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use postgres::config::Host;
+
 /// A PostgreSQL connection string, as a URL or as `key=value` pairs.
 ///
 /// `Display` and `Debug` show it with the password masked; only [`DatabaseUrl::expose`] gives it
@@ -11,6 +13,19 @@ use std::str::FromStr;
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
+    /// What is allowed, as the end of the sentence "must be ...".
+    pub const ALLOWED: &str = "a PostgreSQL URL such as \"postgresql://user@host/name\" (an @ in its password is \
+        written %40) or key=value pairs";
+
+    /// Whether a connection string, which was read as this configuration, has an `@` in its password that is not
+    /// written `%40`: the crate ends the password at the first one, and what follows becomes the host, which is
+    /// looked up and logged.
+    pub fn has_raw_at(text: &str, config: &postgres::Config) -> bool {
+        let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        // Behind the first one there may be a slash, and then the rest would be the database's name.
+        place(text).contains('@') || config.get_hosts().iter().any(is_cut)
+    }
+
     /// The connection string with its password: for connecting, never for a message.
     pub fn expose(&self) -> &str {
         &self.0
@@ -35,7 +50,9 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, ()> {
         // The parser's own message may quote a piece of the password: it is not passed on.
         match text.parse::<postgres::Config>() {
-            Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
+            Ok(config) if !text.trim().is_empty() && !Self::has_raw_at(text, &config) => {
+                Ok(Self(text.to_owned()))
+            }
             _ => Err(()),
         }
     }
@@ -54,6 +71,13 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 const MASK: &str = "***";
+
+/// What stands between the first `@` of a URL and its parameters: hosts, ports and the database's name.
+fn place(text: &str) -> &str {
+    let is_url = text.starts_with("postgresql://") || text.starts_with("postgres://");
+    let (_, rest) = text.split_once('@').filter(|_| is_url).unwrap_or_default();
+    rest.split('?').next().unwrap_or(rest)
+}
 
 /// Masks from the user's colon to the last `@` of all, so that a password with a raw `@`, `/` or
 /// `?` goes whole.
@@ -165,4 +189,33 @@ mod tests {
             assert!(text.parse::<DatabaseUrl>().is_err(), "{text:?}");
         }
     }
+
+    #[test]
+    fn a_raw_at_in_the_password_is_refused_and_an_escaped_one_is_kept() {
+        for text in RAW_ATS {
+            assert!(text.parse::<postgres::Config>().is_ok(), "{text:?}: the crate takes it");
+            assert!(text.parse::<DatabaseUrl>().is_err(), "{text:?}");
+        }
+        for text in [
+            "postgresql://u:pa%40ss@host/db",
+            "postgresql://host/db?user=u&password=pa@ss",
+            "postgresql://u@/db?host=/tmp/a@b",
+            "host=/tmp/a@b user=u@v password=pa@ss",
+            "host=h password=a://b@c@ss",
+        ] {
+            let url: DatabaseUrl = text.parse().unwrap_or_else(|()| panic!("{text:?}"));
+            assert!(!url.masked().contains("ss@"), "{url}");
+        }
+    }
+
+    /// Passwords of which the crate takes a part for the host.
+    const RAW_ATS: [&str; 7] = [
+        "postgresql://u:pa@ss@host/db",
+        "postgres://u:pa@ss@host:5432/db?connect_timeout=3",
+        "postgresql://u:p@ss/word@host/db",
+        "postgresql://u:p?w@ss/word@host/db",
+        "postgresql://u:p@ss,word@host/db",
+        "postgresql://u:pa@ss%40host/db",
+        "host=ss@host user=u",
+    ];
 }

@@ -333,7 +333,7 @@ impl Rule for Database {
     }
 
     fn allowed(&self) -> String {
-        "a PostgreSQL URL such as \"postgresql://user@host/name\" or key=value pairs".to_owned()
+        DatabaseUrl::ALLOWED.to_owned()
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, DatabaseUrl};
 use crate::io::text_file;
 
 /// The file and the environment variable that the configuration is read from.
@@ -75,9 +75,7 @@ impl ConfigSource {
                 file: URL_VARIABLE.to_owned(),
                 key: String::new(),
                 value: "\"***\"".to_owned(),
-                allowed:
-                    "a PostgreSQL URL such as \"postgresql://user@host/name\" or key=value pairs"
-                        .to_owned(),
+                allowed: DatabaseUrl::ALLOWED.to_owned(),
             })?;
         }
         Ok(config)

@@ -231,8 +231,32 @@ fn passwords_reach_no_output() {
             assert!(!output.contains("s3cret"), "{output}");
         }
     }
-    let broken = error("[database]\nurl = \"postgresql://u:s3cret@h:port/db\"");
-    assert!(!broken.contains("s3cret"), "{broken}");
+    for broken in [
+        "[database]\nurl = \"postgresql://u:s3cret@h:port/db\"",
+        "[database]\nurl = \"postgresql://u:pa@s3cret@h/db\"",
+        "[database]\nurl = [\"postgresql://u:s3cret@h/db\"]",
+        "[database.url]\n\"postgresql://u:s3cret@h/db\" = 1",
+        // A value in place of a section, and the right value of the wrong key.
+        "database = \"postgresql://u:s3cret@h/db\"",
+        "database = \"host=h password=s3cret\"",
+        "[database]\nflush_interval = \"postgresql://u:s3cret@h/db\"",
+        "[database]\nbatch_rows = \"s3cret\"",
+        // The URL as a key, or as a section.
+        "[database]\n\"postgresql://u:s3cret@h/db\" = 1",
+        "\"host=h password=s3cret\" = 1",
+        "[\"postgresql://u:s3cret@h/db\"]",
+        // No TOML at all.
+        "[database]\nurl = postgresql://u:s3cret@h/db",
+        "[database]\npostgresql://u:s3cret@h/db",
+        "[database]\nurl = \"postgresql://u:s3cret@h/db",
+        "[database]\n\"u:s3cret@h\" = 1\n\"u:s3cret@h\" = 2",
+        "database = \"u:s3cret@h\"\n[database.\"u:s3cret@h\"]",
+    ] {
+        let line = error(broken);
+        assert!(!line.contains("s3cret"), "{line}");
+    }
+    let line = error("[database]\nurl = \"postgresql://u:pa@ss@h/db\"");
+    assert!(line.contains("written %40"), "{line}");
 }
 
 #[test]

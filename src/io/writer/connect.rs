@@ -14,6 +14,7 @@ use postgres::{Client, Config, NoTls};
 
 use super::error::StoreError;
 use crate::io::clock::Clock;
+use crate::io::config::DatabaseUrl;
 
 /// The longest that opening a socket to the database may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,6 +87,10 @@ fn config_of(url: &str) -> Result<Config, StoreError> {
             "database.url is not of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE {cause}"
         ))
     })?;
+    if DatabaseUrl::has_raw_at(url, &config) {
+        let advice = "database.url holds an @ too many: write %40 for one in the password";
+        return Err(StoreError::permanent(advice));
+    }
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if config.get_ports().is_empty()
         && let Some(port) = variable("PGPORT").and_then(|port| port.parse().ok())
@@ -150,6 +155,9 @@ mod tests {
             "host=h password=se cret",
             "postgresql://bob:secret@host:notaport/db",
             "postgresql://host/db?secret=1",
+            // The crate would take the end of the password for the host, to be looked up and named.
+            "postgresql://bob:se@cret@host/db",
+            "postgresql://bob:se@cret/x@host/db",
         ] {
             let error = config_of(url).unwrap_err();
             assert!(!error.is_transient());
@@ -171,5 +179,20 @@ mod tests {
         assert_eq!(config.get_dbname(), Some("bitdash"));
         assert_eq!(config.get_hosts().len(), 1);
         assert_eq!(config.get_application_name(), Some("bitdash"));
+    }
+
+    #[test]
+    fn a_server_that_vanished_is_noticed_within_half_a_minute() {
+        let config = config_of("postgresql://db.example/bitdash").unwrap();
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
+        assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(20)));
+        assert!(config.get_keepalives());
+        let (idle, retries) = (config.get_keepalives_idle(), config.get_keepalives_retries());
+        let interval = config.get_keepalives_interval();
+        let second = Duration::from_secs(1);
+        assert_eq!((idle, interval, retries), (10 * second, Some(5 * second), Some(3)));
+        // Whoever knows better says so in the URL.
+        let patient = config_of("postgresql://db.example/bitdash?connect_timeout=9").unwrap();
+        assert_eq!(patient.get_connect_timeout(), Some(&(9 * second)));
     }
 }

@@ -41,7 +41,7 @@ pub struct WriterSettings {
 /// The most sockets that a crawl may use: the channel to the writer has room for a result of each.
 pub const MAX_SOCKETS: usize = 20_000;
 /// What is in hand when the crawl stops may take so long to be written.
-const STOP_PATIENCE: Duration = Duration::from_secs(8);
+const STOP_PATIENCE: Duration = Duration::from_secs(7);
 /// The first wait after the database went away; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

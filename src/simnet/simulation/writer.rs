@@ -19,7 +19,7 @@ use crate::simnet::simulation::faults::{Faults, Kind, Write};
 use crate::simnet::simulation::ledger::Ledger;
 
 /// What in hand when the crawl stops may take so long to be written.
-const STOP_PATIENCE: Duration = Duration::from_secs(8);
+const STOP_PATIENCE: Duration = Duration::from_secs(7);
 /// The first wait after the database went away; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
