@@ -104,7 +104,7 @@ pub fn print_on(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Says something beside the result, on standard error. Where even that fails, or nobody takes it for [`NOTE_PATIENCE`]
+/// Says something beside the result, on standard error. Where even that fails, or nobody takes it for `NOTE_PATIENCE`
 /// (a full pipe, a terminal that is held), nobody is left to be told.
 pub fn note(text: &str) {
     let write = |line: &str| drop(io::stderr().write_all(line.as_bytes()));
