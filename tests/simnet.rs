@@ -197,7 +197,8 @@ fn every_node_answers_as_its_row_says() {
     assert_eq!(report["connections_total"], 150);
     assert_eq!(report["distinct_addresses"], 150);
     assert_eq!(report["most_connections_per_address"], 1);
-    assert_eq!(report["most_at_once"], 1, "one after the other");
+    // One after the other; the network may hear of one's end after the beginning of the next.
+    assert!((1..=3).contains(&report["most_at_once"]), "{}", report["most_at_once"]);
     assert_eq!(report["asked"], senders);
     assert_eq!(report["whole_replies"], senders);
     assert_eq!(report["asked_in_vain"], 150 - senders);

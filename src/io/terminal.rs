@@ -3,12 +3,12 @@
 //! Layer 3. A process has one standard error, so that the live line is the process's own, too. Invariants:
 //! 1. where standard error is no terminal nothing of this is ever written; 2. what goes through [`Stderr`]
 //!    comes out above the live line, which is drawn again below it; 3. the live line never wraps; 4. who shows it never
-//!    waits for the terminal, which a person may hold (Ctrl-S): a thread of its own draws, and texts that come
-//!    meanwhile are dropped.
+//!    waits for the terminal, which a person may hold (Ctrl-S): a thread of its own draws, of the texts that come
+//!    meanwhile the newest.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -22,14 +22,20 @@ static LIVE: Mutex<String> = Mutex::new(String::new());
 const CLEAR_PATIENCE: Duration = Duration::from_millis(200);
 
 fn live() -> MutexGuard<'static, String> {
-    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+    locked(&LIVE)
+}
+
+fn locked(text: &Mutex<String>) -> MutexGuard<'_, String> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The live line; it goes when this is dropped.
 #[derive(Debug)]
 pub struct LiveLine {
-    /// `None` once it is to go.
-    texts: Option<SyncSender<String>>,
+    /// What is to be drawn; held for a moment only.
+    newest: Arc<Mutex<String>>,
+    /// Tells that there is something; `None` once the line is to go.
+    bell: Option<SyncSender<()>>,
     /// Breaks when it is gone.
     is_gone: Receiver<()>,
 }
@@ -45,30 +51,36 @@ impl LiveLine {
     }
 
     fn drawn_by(draw: fn(&str), clear: fn()) -> Option<Self> {
-        // One text waits while another is drawn: later ones are newer, but there is one a second.
-        let (texts, waiting) = mpsc::sync_channel::<String>(1);
+        let (bell, rings) = mpsc::sync_channel(1);
         let (gone, is_gone) = mpsc::channel();
+        let newest = Arc::new(Mutex::new(String::new()));
+        let text = Arc::clone(&newest);
         let serve = move || {
             let _gone: mpsc::Sender<()> = gone;
-            waiting.iter().for_each(|text| draw(&text));
+            for () in rings {
+                let text = locked(&text).clone();
+                draw(&text);
+            }
             clear();
         };
         // Without a thread there is no line: the log has all of it.
         thread::Builder::new().name("live line".into()).spawn(serve).ok()?;
-        Some(Self { texts: Some(texts), is_gone })
+        Some(Self { newest, bell: Some(bell), is_gone })
     }
 
     /// Shows this text, cut to the terminal's width; printable ASCII only.
     pub fn show(&mut self, text: &str) {
-        if let Some(texts) = &self.texts {
-            let _ = texts.try_send(text.to_owned());
+        text.clone_into(&mut locked(&self.newest));
+        if let Some(bell) = &self.bell {
+            // One that has rung already is heard yet.
+            let _ = bell.try_send(());
         }
     }
 }
 
 impl Drop for LiveLine {
     fn drop(&mut self) {
-        self.texts = None;
+        self.bell = None;
         let _ = self.is_gone.recv_timeout(CLEAR_PATIENCE);
     }
 }
@@ -151,6 +163,23 @@ mod tests {
             done.send(()).unwrap();
         });
         is_done.recv_timeout(Duration::from_secs(20)).expect("it waits");
+    }
+
+    #[test]
+    fn the_newest_text_is_drawn_however_slow_the_terminal_is() {
+        const DRAWING: Duration = Duration::from_millis(20);
+        static DRAWN: Mutex<String> = Mutex::new(String::new());
+        let draw = |text: &str| {
+            thread::park_timeout(DRAWING);
+            text.clone_into(&mut locked(&DRAWN));
+        };
+        let mut held = LiveLine::drawn_by(draw, || ()).unwrap();
+        (0..100).for_each(|number| held.show(&number.to_string()));
+        let is_drawn = || *locked(&DRAWN) == "99";
+        assert!((0..1_000).any(|_| is_drawn() || {
+            thread::park_timeout(DRAWING);
+            false
+        }));
     }
 
     #[test]
