@@ -109,7 +109,9 @@ build_for() {
         cd "$root"
         PATH=$tools/zig/bin:$PATH
         # Where it was built stands in no message of the program.
-        export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$root=/bitdash"
+        local flags=("--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" "--remap-path-prefix=$root=/bitdash")
+        CARGO_ENCODED_RUSTFLAGS=$(printf '%s\037%s' "${flags[@]}")
+        export CARGO_ENCODED_RUSTFLAGS
         CARGO_TARGET_DIR=$cross_target cargo-zigbuild zigbuild --release --locked --bins --target "$1.$glibc_floor"
     ) || fail "it does not build"
     mkdir -p "$build_root/$1/release"
@@ -172,13 +174,15 @@ stage_package() {
 # licences: of every crate that is in the program, as its authors ask for; of two that may be chosen from, MIT.
 licences() {
     local name version terms file folder texts
-    echo "bitdash holds code of these crates, which may be used under these terms."
-    "$CARGO" tree --locked --edges normal --prefix none --target "$board" --format '{p} | {l}' | sed 's/ (.*) | / | /' | sort -u |
+    echo "bitdash holds code of Rust's standard library (MIT or Apache-2.0, https://github.com/rust-lang/rust), and of these"
+    echo "crates, which may be used under these terms."
+    "$CARGO" tree --locked --edges normal --prefix none --target "$board" --no-dedupe --format '{p} | {l}' | sed 's/ (.*) | / | /' | sort -u |
         while read -r name version _ terms; do
             [ "$name" != bitdash ] || continue
             folder=$(find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -maxdepth 2 -name "$name-${version#v}" | head -n 1)
             printf '\n=== %s %s: %s\n\n' "$name" "${version#v}" "$terms"
-            texts=$(find "$folder" -maxdepth 1 -iname '*license*mit*' -type f)
+            texts=
+            [[ $terms = *" AND "* ]] || texts=$(find "$folder" -maxdepth 1 -iname '*license*mit*' -type f)
             [ -n "$texts" ] || texts=$(find "$folder" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'copyright*' \) | sort)
             [ -n "$texts" ] || echo "(The crate names its terms and holds no text of them.)"
             for file in $texts; do cat "$file"; done

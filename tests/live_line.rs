@@ -65,7 +65,7 @@ fn with_a_log_file_the_stats_go_there_and_the_line_to_the_terminal() {
 fn a_terminal_that_is_held_holds_up_neither_the_crawl_nor_its_end() {
     // The live line alone there, and the log with it.
     for log in ["log.file = \"crawl.log\"", "log.file = \"\""] {
-        let simnet = Simnet::start(&["--nodes", "100", "--dead", "200", "--time-scale", "0.05"]);
+        let simnet = Simnet::start(&["--nodes", "100", "--dead", "400", "--time-scale", "0.05"]);
         let database = Cluster::shared().database();
         let crawl = Crawl::configure(
             &database,
@@ -77,8 +77,12 @@ fn a_terminal_that_is_held_holds_up_neither_the_crawl_nor_its_end() {
         let finished = "SELECT count(*) FROM passes WHERE finished_at IS NOT NULL";
         assert_eq!(database.value(finished), "0", "the pass is over too soon");
         terminal.hold();
-        sleep(Duration::from_millis(500));
-        let shown = terminal.shown();
+        let mut shown = String::new();
+        // It takes a moment to arrive there.
+        while shown != terminal.shown() {
+            shown = terminal.shown();
+            sleep(Duration::from_millis(2_500));
+        }
         wait_until("the pass ends", PATIENCE, || database.value(finished) != "0");
         assert_eq!(terminal.shown(), shown, "the terminal is not held");
         let took = terminal.stop(Duration::from_secs(10));

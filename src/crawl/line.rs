@@ -360,13 +360,15 @@ impl LineWatch {
         older.extend(&self.loaded);
         chosen.sort_by_key(|address| failed.contains(address));
         older.sort_by_key(|address| failed.contains(address));
-        chosen.append(&mut older);
         let mut seen = BTreeSet::new();
         chosen.retain(|address| seen.insert(*address));
+        // Of those of the hour only: who may be long gone is no stand-in for who has just answered.
         let is_rested = |address: &Address| !self.greeted.iter().any(|(_, other)| other == address);
         if chosen.iter().filter(|address| is_rested(address)).count() >= ENOUGH_RESTED {
             chosen.retain(is_rested);
         }
+        older.retain(|address| seen.insert(*address));
+        chosen.append(&mut older);
         chosen.truncate(WITNESSES);
         self.greeted.extend(chosen.iter().map(|address| (now, *address)));
         self.witnesses = chosen;

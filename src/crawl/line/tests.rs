@@ -343,6 +343,15 @@ fn who_was_greeted_a_moment_ago_rests_while_others_can_be_asked() {
     let all: BTreeSet<Address> = asked.into_iter().flatten().collect();
     assert_eq!(all.len(), 20, "each once");
     assert_eq!(again(&mut rig, 5, 8 * ALARM).len(), WITNESSES, "nobody else can be asked");
+    // Eight of the hour, and ten that may be long gone: who answered a moment ago is asked again.
+    let mut rig = Rig::with_witnesses();
+    rig.now += secs(3_700);
+    let fresh: Vec<Address> = (30..38).map(address).collect();
+    fresh.iter().for_each(|address| rig.responds(Target::node(*address, false).up()));
+    for times in [1, 2, 4] {
+        let asked = again(&mut rig, 5, times * ALARM);
+        assert!(fresh.iter().all(|address| asked.contains(address)), "{asked:?}");
+    }
 }
 
 #[test]

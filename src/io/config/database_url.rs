@@ -14,16 +14,19 @@ pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
     /// What is allowed, as the end of the sentence "must be ...".
-    pub const ALLOWED: &str = "a PostgreSQL URL such as \"postgresql://user@host/name\" (an @ in its password is \
-        written %40) or key=value pairs";
+    pub const ALLOWED: &str = "a PostgreSQL URL such as \"postgresql://user@host/name\" (an @ or ? in its \
+        password is written %40, %3F) or key=value pairs";
 
     /// Whether a connection string, which was read as this configuration, has an `@` in its password that is not
     /// written `%40`: the crate ends the password at the first one, and what follows becomes the host, which is
     /// looked up and logged.
     pub fn has_raw_at(text: &str, config: &postgres::Config) -> bool {
         let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
-        // Behind the first one there may be a slash, and then the rest would be the database's name.
-        place(text).contains('@') || config.get_hosts().iter().any(is_cut)
+        // Behind the first one there may be a slash, and then the rest would be the database's name; and one that
+        // stands in a parameter ends what the crate takes for user and password, too.
+        let is_late = is_url(text) && text.split('@').next().is_some_and(|head| head.contains('?'));
+        let has_another = place(text).contains('@');
+        text.contains('@') && is_late || has_another || config.get_hosts().iter().any(is_cut)
     }
 
     /// The connection string with its password: for connecting, never for a message.
@@ -74,9 +77,12 @@ const MASK: &str = "***";
 
 /// What stands between the first `@` of a URL and its parameters: hosts, ports and the database's name.
 fn place(text: &str) -> &str {
-    let is_url = text.starts_with("postgresql://") || text.starts_with("postgres://");
-    let (_, rest) = text.split_once('@').filter(|_| is_url).unwrap_or_default();
+    let (_, rest) = text.split_once('@').filter(|_| is_url(text)).unwrap_or_default();
     rest.split('?').next().unwrap_or(rest)
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("postgresql://") || text.starts_with("postgres://")
 }
 
 /// Masks from the user's colon to the last `@` of all, so that a password with a raw `@`, `/` or
@@ -154,7 +160,7 @@ mod tests {
                 "postgres://user:se%20cret@host/db?connect_timeout=3",
                 "postgres://user:***@host/db?connect_timeout=3",
             ),
-            ("postgresql://u:se:cr/et?@host/db", "postgresql://u:***@host/db"),
+            ("postgresql://u:se:cr/et@host/db", "postgresql://u:***@host/db"),
             (
                 "postgresql://host/db?user=u&password=secret",
                 "postgresql://host/db?user=u&password=***",
@@ -198,7 +204,7 @@ mod tests {
         }
         for text in [
             "postgresql://u:pa%40ss@host/db",
-            "postgresql://host/db?user=u&password=pa@ss",
+            "postgresql://host/db?user=u&password=pa%40ss",
             "postgresql://u@/db?host=/tmp/a@b",
             "host=/tmp/a@b user=u@v password=pa@ss",
             "host=h password=a://b@c@ss",
@@ -209,7 +215,10 @@ mod tests {
     }
 
     /// Passwords of which the crate takes a part for the host.
-    const RAW_ATS: [&str; 7] = [
+    const RAW_ATS: [&str; 10] = [
+        "postgresql://u:se:cr/et?@host/db",
+        "postgresql://host/db?user=u&password=pa@ss",
+        "postgresql://host:5432/db?user=u&password=pa@ss",
         "postgresql://u:pa@ss@host/db",
         "postgres://u:pa@ss@host:5432/db?connect_timeout=3",
         "postgresql://u:p@ss/word@host/db",

@@ -406,7 +406,7 @@ fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Failu
     Ok(())
 }
 
-/// Who was excluded is not probed any more, and does not count for ever as what it was last.
+/// Who is overdue by a week was excluded: it does not count for ever as what it was last.
 const HISTORY: &str = "
     INSERT INTO history (pass, at, dimension, value, nodes)
     SELECT s.pass, s.finished_at, v.dimension, v.value, count(*)
@@ -415,5 +415,5 @@ const HISTORY: &str = "
         ('protocol_version', n.protocol_version::text), ('country', n.country), ('asn', n.asn::text),
         ('port', n.port::text), ('services', n.services::text)) v (dimension, value)
     WHERE s.pass = $1 AND v.value IS NOT NULL AND (n.status = 'up' OR v.dimension = 'status')
-        AND n.last_probed > s.started_at - interval '7 days'
+        AND n.next_probe > s.started_at - interval '7 days'
     GROUP BY s.pass, s.finished_at, v.dimension, v.value ORDER BY v.dimension, v.value";
