@@ -267,6 +267,35 @@ fn a_statement_that_waits_for_a_lock_too_long_is_transient_and_the_session_lives
 }
 
 #[test]
+fn a_batch_that_loses_a_deadlock_is_transient_and_the_session_lives() {
+    let database = Cluster::shared().database();
+    // Whose patience ends first is who loses: ours, but not before the other one is in the way.
+    let patience = format!("ALTER DATABASE {} SET deadlock_timeout = '3s'", database.name);
+    Cluster::shared().admin().batch_execute(&patience).unwrap();
+    let mut store = ready(&database);
+    let batch = rich_batch();
+    let admin = Cluster::shared().url("postgres", &database.name);
+    let mut other = postgres::Client::connect(&admin, postgres::NoTls).unwrap();
+    let mut transaction = other.transaction().unwrap();
+    transaction.batch_execute("SET LOCAL deadlock_timeout = '5min'; LOCK TABLE passes").unwrap();
+    let error = thread::scope(|scope| {
+        let writing = scope.spawn(|| store.write(&batch, 25).unwrap_err());
+        let waiting = "SELECT 1 FROM pg_locks WHERE relation = 'passes'::regclass AND NOT granted";
+        support::faults::wait_until("it waits", Duration::from_secs(20), || {
+            database.rows(waiting).len() == 1
+        });
+        transaction.batch_execute("LOCK TABLE address_journal").unwrap();
+        writing.join().unwrap()
+    });
+    assert!(error.to_string().contains("40P01"), "{error}");
+    assert!(error.is_transient() && !store.is_closed(), "{error}");
+    transaction.rollback().unwrap();
+    assert_eq!(database.value("SELECT count(*) FROM addresses"), "0");
+    store.write(&batch, 25).unwrap();
+    assert_eq!(database.value("SELECT count(*) FROM addresses"), "6");
+}
+
+#[test]
 fn every_session_notices_a_client_that_vanished() {
     let cluster = Cluster::start();
     // By TCP: a socket of the machine has no keep-alives.
