@@ -64,9 +64,10 @@ fn killed_in_the_middle_of_a_statement_it_does_not_shut_itself_out() {
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
     crawl.start(&[]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
-    // Its next statement waits for this one, with the crawler's lock in its session.
+    // Its next statement waits for this one, with the crawler's lock in its session. In the order of its batches:
+    // in the other one, both may wait for each other.
     let mut keeper = database.client();
-    keeper.batch_execute("BEGIN; LOCK TABLE passes, result_journal IN SHARE MODE").unwrap();
+    keeper.batch_execute("BEGIN; LOCK TABLE result_journal, passes IN SHARE MODE").unwrap();
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database
         WHERE datname = current_database())";
     wait_until("a statement waits", Duration::from_secs(20), || database.value(waits) != "0");
