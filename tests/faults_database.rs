@@ -39,7 +39,7 @@ fn whatever_befalls_the_database_nothing_is_lost_and_nothing_doubled() {
     let faults = count("BITDASH_FAULTS", 3);
     let mut rng = rng("faults of the database");
     // Enough to do for all of them at this pace: 6 s each, and 13 s for one that is to be noticed.
-    let dead = (700 + 360 * faults).to_string();
+    let dead = (1_000 + 500 * faults).to_string();
     let simnet = Simnet::start(&["--nodes", "300", "--dead", &dead, "--time-scale", "0.05"]);
     let cluster = Cluster::start();
     let database = cluster.database();
@@ -225,7 +225,7 @@ fn a_link_that_swallows_everything_is_given_up_by_the_kernel() {
     crawl.start(&["--passes", "1"]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
     switch.run("ip route add blackhole 127.0.0.2/32 table local");
-    wait_until("it says so", Duration::from_secs(15), || crawl.log().contains("state=down"));
+    wait_until("it says so", Duration::from_secs(30), || crawl.log().contains("state=down"));
     // Long before the desk's patience ends: it would wait for two minutes and a half.
     let took = wait_until("the other way is taken", Duration::from_secs(45), || {
         crawl.log().contains("state=up")
@@ -274,9 +274,9 @@ fn a_database_emptied_or_made_anew_by_hand_is_begun_anew() {
     let nodes = "TRUNCATE result_journal, node_rows_a, node_rows_b";
     crawl.start(&[]);
     let count = |crawl: &Crawl, words: &str| crawl.log().matches(words).count();
-    let done = "pass pass=1 state=finished";
+    let (begins, done) = ("pass pass=1 state=started", "pass pass=1 state=finished");
     for (number, hand) in [all, schema, &drop, passes, nodes].into_iter().enumerate() {
-        let finished = count(&crawl, done);
+        let (begun, finished) = (count(&crawl, begins), count(&crawl, done));
         wait_until("the first pass", Duration::from_secs(60), || {
             count(&crawl, done) + count(&crawl, "pass=2 state=finished") > finished
                 && database.rows("SELECT 1 FROM history LIMIT 1").len() == 1
@@ -291,6 +291,8 @@ fn a_database_emptied_or_made_anew_by_hand_is_begun_anew() {
         let line =
             crawl.log().lines().rfind(|line| line.contains("state=emptied")).unwrap().to_owned();
         assert!(line.contains("[WARN] database state=emptied dropped="), "{line}");
+        // It says so before it reads what is left.
+        wait_until("it begins anew", Duration::from_secs(60), || count(&crawl, begins) > begun);
         if hand != passes {
             wait_until("it is crawled anew", Duration::from_secs(60), || {
                 let sql = "SELECT count(*) FROM nodes";

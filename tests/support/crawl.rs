@@ -26,11 +26,11 @@ pub struct Simnet {
     pub dir: TempDir,
 }
 
-/// A port offset that no other test of this machine is likely to use now.
+/// A port offset that no other test of this machine is likely to use now. Multiples of 187 have no port in common.
 pub fn port_offset() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let own = (std::process::id() % 40) as u16 * 1_000;
-    1_000 + own + NEXT.fetch_add(1, Ordering::Relaxed) * 37
+    1_000 + own + NEXT.fetch_add(1, Ordering::Relaxed) * 187
 }
 
 impl Simnet {

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 pub struct Folder(TempDir);
 
 impl Folder {
-    /// Time-outs of 400 ms to connect, 500 ms for `version`, 4 s for peers.
+    /// Time-outs of 400 ms to connect, 3 s for `version`, 4 s for peers.
     pub fn new() -> Self {
-        Self::of_times("400ms", "500ms", "4s", "300ms")
+        Self::of_times("400ms", "3s", "4s", "300ms")
     }
 
     /// Other time-outs: to connect, for `version`, for peers, and the quiet that ends a reply.

@@ -63,7 +63,8 @@ pub fn connect_within(url: &str, patience: Duration) -> Result<Client, StoreErro
         loop {
             let result = connect(&url);
             let is_away = result.as_ref().is_err_and(StoreError::is_transient);
-            if !is_away || clock.now().mono + PAUSE >= patience {
+            // One that does not end in time would be answered for by the other thread, in less telling words.
+            if !is_away || clock.now().mono + 2 * PAUSE >= patience {
                 let _ = sender.send(result); // nobody may wait for it any more: then it is closed
                 return;
             }
