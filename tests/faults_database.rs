@@ -225,7 +225,7 @@ fn a_link_that_swallows_everything_is_given_up_by_the_kernel() {
     crawl.start(&["--passes", "1"]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
     switch.run("ip route add blackhole 127.0.0.2/32 table local");
-    wait_until("it says so", Duration::from_secs(30), || crawl.log().contains("state=down"));
+    wait_until("it says so", Duration::from_secs(15), || crawl.log().contains("state=down"));
     // Long before the desk's patience ends: it would wait for two minutes and a half.
     let took = wait_until("the other way is taken", Duration::from_secs(45), || {
         crawl.log().contains("state=up")

@@ -283,7 +283,7 @@ fn silent_addresses_stay_silent_and_refusing_ones_refuse() {
     assert!(started.elapsed() >= Duration::from_secs(4));
     for address in network.dead("refusing") {
         let error =
-            TcpStream::connect_timeout(&address, Duration::from_secs(2)).expect_err("it refuses");
+            TcpStream::connect_timeout(&address, Duration::from_secs(1)).expect_err("it refuses");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
     }
     let report = network.report();
