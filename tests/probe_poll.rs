@@ -409,7 +409,7 @@ fn poll_watches_on_a_pipe_page_after_page_until_its_reader_goes() {
 fn poll_watches_on_a_terminal_by_replacing_the_page() {
     let folder = Folder::new();
     folder.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
-    let got = folder.run_on_terminal("poll mine.txt --watch 60s", Duration::from_secs(8));
+    let got = folder.run_on_terminal("poll mine.txt --watch 60s", Duration::from_secs(3));
     let page = got.split("\x1b[H\x1b[2J").nth(1).unwrap_or_else(|| panic!("{got:?}"));
     assert!(page.contains("every 1m") && page.contains("0 of 1 up"), "{got:?}");
 }
