@@ -1,14 +1,42 @@
-//! Tells the program when it was built: a calendar that shows less is wrong (see `io::clock`).
+//! Lists the files of `sql/` for `db::schema`, and sets `BITDASH_BUILT_AT`: a wall clock behind the
+//! build time is wrong (see `sys::clock`).
 
-#[allow(clippy::disallowed_methods)] // runs on the machine that builds
+use std::fmt::Write;
+use std::path::Path;
+
+#[allow(clippy::disallowed_methods)] // runs at build time
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.toml");
     println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=sql");
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
-    // The convention of builds that can be repeated bit by bit.
+    // The convention of reproducible builds.
     let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse::<u64>().ok());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let built_at = given.unwrap_or_else(|| now.map_or(0, |since| since.as_secs()));
     println!("cargo::rustc-env=BITDASH_BUILT_AT={built_at}");
+    list_migrations().expect("sql/ is readable and OUT_DIR is writable");
+}
+
+/// Writes a `Migration` for each `NNN_NAME.sql`, in order.
+fn list_migrations() -> std::io::Result<()> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
+    let mut files: Vec<_> = std::fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.path()))
+        .filter(|path| path.as_ref().map_or(true, |path| path.extension() == Some("sql".as_ref())))
+        .collect::<std::io::Result<_>>()?;
+    files.sort();
+    let mut list = "&[".to_owned();
+    for path in files {
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let digits = name.split('_').next().unwrap_or_default().trim_start_matches('0');
+        let _ = writeln!(
+            list,
+            "Migration {{ version: {digits}, name: {name:?}, sql: include_str!({path:?}) }},"
+        );
+    }
+    list.push(']');
+    let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
+    std::fs::write(Path::new(&out).join("migrations.rs"), list)
 }

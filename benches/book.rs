@@ -1,7 +1,8 @@
-//! What an address costs: memory and time of the address book at several sizes: `cargo bench --bench book`.
+//! Memory and time per address of the address book at several sizes: `cargo bench --bench book`.
 //!
-//! The real recorder takes the results: of dead probes, and of replies of 1,000 peers that are all known, the
-//! common case of a pass. Times are ratios to the smallest book of the same run: absolute ones are noise.
+//! Measures the real recorder with results of dead probes and with replies of 1,000 known peers,
+//! the common case of a pass. The ratios compare with the smallest book of the same run: absolute
+//! times are noise.
 
 #![allow(clippy::disallowed_methods)] // a benchmark reads the clock
 
@@ -9,23 +10,23 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitdash::crawl::address::Address;
-use bitdash::crawl::batch::{Known, LastPass};
-use bitdash::crawl::book::BookParams;
-use bitdash::crawl::exchange::ToWriter;
-use bitdash::crawl::filter::Filter;
-use bitdash::crawl::outcome::Outcome;
-use bitdash::crawl::recorder::{Recorder, RecorderParams};
-use bitdash::crawl::target::{Peer, ProbeResult, Target, VersionInfo};
-use bitdash::crawl::time::{Now, UnixTime};
-use bitdash::io::config::Config;
-use bitdash::io::process::resident_bytes;
+use bitdash::config::Config;
+use bitdash::sys::process::resident_bytes;
+use bitdash_core::book::BookParams;
+use bitdash_core::record::messages::ToWriter;
+use bitdash_core::record::recorder::{Recorder, RecorderParams};
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::outcome::Outcome;
+use bitdash_core::vocabulary::rows::{Known, LastPass};
+use bitdash_core::vocabulary::target::{Peer, ProbeResult, Target, VersionInfo};
+use bitdash_core::vocabulary::time::{Now, UnixTime};
 
 const START: UnixTime = UnixTime::from_secs(1_800_000_000);
 const NOW: Now = Now { mono: Duration::ZERO, wall: START };
 
 fn address(number: u32) -> Address {
-    // Spread over all of the space, so that neither /16s nor cache lines are shared by neighbours.
+    // Spread over the address space, so that neighbours share neither /16s nor cache lines.
     Address::new(Ipv4Addr::from(number.wrapping_mul(2_654_435_761)), 8333)
 }
 
@@ -85,7 +86,7 @@ fn reply(rng: &mut fastrand::Rng, size: u32) -> ProbeResult {
     }
 }
 
-/// Nanoseconds for each of `results`, rows for the database included; the median of five rounds.
+/// Nanoseconds per result, rows for the database included; the median of five rounds.
 fn cost(recorder: &mut Recorder, mut result: impl FnMut() -> ProbeResult, results: usize) -> f64 {
     let mut rounds: Vec<f64> = (0..5)
         .map(|_| {
@@ -120,7 +121,7 @@ fn main() {
         let mut recorder = recorder(size);
         let rss = resident_bytes().unwrap_or(0) as f64 / 1_048_576.0;
         let mut rng = fastrand::Rng::with_seed(9);
-        // A batch of the default size at a time, as the writer takes them.
+        // A batch of the default size at a time, like the writer.
         let dead = cost(&mut recorder, || dead(rng.u32(..size)), 5_000);
         let mut rng = fastrand::Rng::with_seed(10);
         let reply = cost(&mut recorder, || reply(&mut rng, size), 300);

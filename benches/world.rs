@@ -1,7 +1,8 @@
-//! Days of crawling a network of the real one's size, in virtual time: `cargo bench --bench world -- --help`.
+//! Days of crawling a network of the real size in virtual time:
+//! `cargo bench --bench world -- --help`.
 //!
-//! The very machines of the crawl run against a living simulated network; the run fails if the two ends' accounts
-//! of what was said differ, that is, if the probe is bypassed.
+//! The crawl's own machines run against a simulated network with churn. The run fails if the counts
+//! of both ends of the connections differ, that is, if the probe is bypassed.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,69 +10,69 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitdash::commands::crawl::params::Params;
-use bitdash::crawl::batch::LastPass;
-use bitdash::crawl::crawler::Event;
-use bitdash::crawl::filter::Filter;
-use bitdash::io::config::Config;
-use bitdash::simnet::census::{Census, Delay, Standing, quantile};
-use bitdash::simnet::churn::{Churn, ChurnParams};
-use bitdash::simnet::simulation::{Simulation, SimulationParams};
-use bitdash::simnet::tally::Tally;
+use bitdash::config::Config;
+use bitdash_core::schedule::crawler::Event;
+use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::rows::LastPass;
+use bitdash_simnet::network::churn::{Churn, ChurnParams};
+use bitdash_simnet::sim::{Simulation, SimulationParams};
+use bitdash_simnet::verify::accuracy::{Accuracy, Delay, Standing, quantile};
+use bitdash_simnet::verify::conservation::Conservation;
 use clap::{Parser, ValueEnum};
 
-/// Crawls a living simulated network for some days of virtual time and prints how well that went.
+/// Crawls a simulated network with churn for days of virtual time and prints figures of the crawl
 #[derive(Parser, Clone, Debug)]
 struct Options {
-    /// Sockets open at once.
+    /// Maximum number of open sockets
     #[arg(long, default_value_t = 800)]
     sockets: usize,
-    /// The most connections begun in a second; default: that of the configuration.
+    /// Maximum number of new connections per second [default: that of the configuration]
     #[arg(long)]
     rate: Option<u32>,
-    /// Days to simulate.
+    /// Days to simulate
     #[arg(long, default_value_t = 3.0)]
     days: f64,
-    /// The seed of everything.
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What the database knows at the start.
+    /// Contents of the database at the start
     #[arg(long, value_enum, default_value_t = From::Empty)]
     from: From,
-    /// With `--from full`: days of dead addresses, no longer in gossip, that the database still holds.
+    /// With `--from full`: days of dead addresses, no longer in gossip, in the database
     #[arg(long, default_value_t = 0)]
     history: usize,
-    /// The share of the nodes that send peers that invents 1000 fresh addresses for each reply.
+    /// Share of the peer-sending nodes that invent 1000 addresses for each reply
     #[arg(long, default_value_t = 0.0)]
     flood: f64,
-    /// So many more dead addresses come into gossip each day.
+    /// Additional dead addresses per day
     #[arg(long, default_value_t = 0)]
     flood_per_day: usize,
-    /// How many of the nodes are TRB: they tell what they saw within three hours.
+    /// Number of TRB nodes, which send what they saw within three hours
     #[arg(long, default_value_t = 2)]
     trb: usize,
-    /// A key of the configuration with its value, such as `crawl.pass_interval=10m`.
+    /// Key and value of the configuration, such as `crawl.pass_interval=10m`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// A network so many times as large.
+    /// Factor for the size of the network
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// No line for each pass.
+    /// Print no line per pass
     #[arg(long)]
     brief: bool,
-    /// cargo says so to every benchmark.
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum From {
-    /// Nothing but the seeds.
+    /// Empty
     Empty,
-    /// Everything.
+    /// All addresses
     Full,
 }
 
-/// What a pass took.
+/// Figures of a pass.
 #[derive(Clone, Copy, Debug)]
 struct Pass {
     began: Duration,
@@ -92,15 +93,15 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    #[allow(clippy::disallowed_methods)] // How long the run takes for the person who waits.
+    #[allow(clippy::disallowed_methods)] // prints the wall time of the run
     let begun = Instant::now();
     let churn = Arc::new(Churn::generate(&world(options)));
     let config = configuration(options)?;
     let batch_rows = config.database.batch_rows as usize;
     let params = params(options, &config);
-    let backoff = params.recorder.book.backoff;
+    let backoff = params.writer.recorder.book.backoff;
     let world_memory = memory("VmRSS");
-    let load = |recorder: &mut bitdash::crawl::recorder::Recorder| {
+    let load = |recorder: &mut bitdash_core::record::writer_machine::WriterMachine| {
         if options.from == From::Full {
             churn.load_all(&backoff, recorder);
         }
@@ -113,10 +114,10 @@ fn run(options: &Options) -> Result<(), String> {
     let simulation = Simulation::resumed(Arc::clone(&churn), params, load, last_pass);
     let mut run = Run {
         simulation: simulation.with_writer(WRITER_DELAY, batch_rows),
-        census: Census::new(&churn, options.from == From::Full),
+        accuracy: Accuracy::new(&churn, options.from == From::Full),
         churn,
         passes: Vec::new(),
-        before: Tally::default(),
+        before: Conservation::default(),
         dials_before: 0,
         sockets: options.sockets,
         rate,
@@ -127,7 +128,7 @@ fn run(options: &Options) -> Result<(), String> {
     run.all(Duration::from_secs_f64(options.days * 86_400.0))?;
     run.print_figures();
     println!(
-        "memory: {world_memory} MB for the network alone, {} MB at the end, {} MB at the most; wall time {:.0} s",
+        "memory: {world_memory} MB for the network alone, {} MB at the end, {} MB peak; wall time {:.0} s",
         memory("VmRSS"),
         memory("VmHWM"),
         begun.elapsed().as_secs_f64()
@@ -137,15 +138,15 @@ fn run(options: &Options) -> Result<(), String> {
 
 struct Run {
     simulation: Simulation<Churn>,
-    census: Census,
+    accuracy: Accuracy,
     churn: Arc<Churn>,
     passes: Vec<Pass>,
-    before: Tally,
+    before: Conservation,
     dials_before: u64,
     sockets: usize,
     rate: u32,
     is_brief: bool,
-    /// The first pass's discoveries.
+    /// Time until each node was found in the first pass.
     discovered: Option<Vec<Delay>>,
 }
 
@@ -169,7 +170,7 @@ impl Run {
         while self.simulation.now().mono < time {
             self.simulation.step();
             for batch in self.simulation.drain_batches() {
-                self.census.read(&self.churn, &batch);
+                self.accuracy.read(&self.churn, &batch);
             }
             for event in self.simulation.drain_events() {
                 if let Event::PassFinished { pass, elapsed } = event {
@@ -177,19 +178,19 @@ impl Run {
                 }
             }
         }
-        self.simulation.tally().check()
+        self.simulation.conservation().check()
     }
 
     fn pass_finished(&mut self, number: u64, took: Duration) -> Result<(), String> {
         for batch in self.simulation.take_batches() {
-            self.census.read(&self.churn, &batch);
+            self.accuracy.read(&self.churn, &batch);
         }
-        let tally = *self.simulation.tally();
-        tally.check()?;
+        let conservation = *self.simulation.conservation();
+        conservation.check()?;
         let now = self.simulation.now().mono;
-        let standing = self.census.standing(&self.churn, now.as_secs() as i64);
+        let standing = self.accuracy.standing(&self.churn, now.as_secs() as i64);
         let probes = self.simulation.dials - self.dials_before;
-        let by_sockets = (tally.busy - self.before.busy) / self.sockets as u32;
+        let by_sockets = (conservation.busy - self.before.busy) / self.sockets as u32;
         let by_rate = match self.rate {
             0 => Duration::ZERO,
             rate => Duration::from_secs_f64(probes as f64 / f64::from(rate)),
@@ -211,17 +212,16 @@ impl Run {
             );
         }
         if self.discovered.is_none() {
-            self.discovered = Some(self.census.discoveries(&self.churn, now.as_secs() as i64));
+            self.discovered = Some(self.accuracy.discoveries(&self.churn, now.as_secs() as i64));
         }
         self.passes.push(Pass { began: now - took, took, ideal, standing });
-        self.before = tally;
+        self.before = conservation;
         self.dials_before = self.simulation.dials;
         Ok(())
     }
 
     fn print_figures(&self) {
         let now = self.simulation.now().mono.as_secs() as i64;
-        let tally = self.simulation.tally();
         println!();
         if let Some(first) = self.passes.first() {
             println!(
@@ -256,37 +256,42 @@ impl Run {
             self.passes.first().map_or(0.0, |pass| pass.standing.share() * 100.0),
             shares.fold(1.0_f64, f64::min) * 100.0
         );
-        let returns = self.census.returns(&self.churn, now);
+        let returns = self.accuracy.returns(&self.churn, now);
         println!(
             "a node that comes back ({} times) is seen after {} (half), {} (99 %; at most 2 h)",
             returns.len(),
             hours(quantile(&returns, 0.5)),
             hours(quantile(&returns, 0.99))
         );
-        let births = self.census.births(&self.churn, now);
+        let births = self.accuracy.births(&self.churn, now);
         println!(
             "a brand-new node ({} of them) is seen after {} (half; at most 8 h), {} (99 %; at most 24 h)",
             births.len(),
             hours(quantile(&births, 0.5)),
             hours(quantile(&births, 0.99))
         );
+        self.print_totals();
+    }
+
+    fn print_totals(&self) {
+        let conservation = self.simulation.conservation();
         println!(
             "sockets or rate exhausted while something waits: {:.2} % of {} turns, {:.2} % of the time (at least 98)",
-            tally.used_turns as f64 / tally.turns.max(1) as f64 * 100.0,
-            tally.turns,
-            tally.used.as_secs_f64() / tally.queued.as_secs_f64().max(1e-9) * 100.0
+            conservation.used_turns as f64 / conservation.turns.max(1) as f64 * 100.0,
+            conservation.turns,
+            conservation.used.as_secs_f64() / conservation.queued.as_secs_f64().max(1e-9) * 100.0
         );
         println!(
             "through the probes: {} results, {} responses, {} replies asked for, {} entries, {} MB in, {} MB out; \
              {} bans, {} faults, {} strangers dialled, {} addresses invented",
-            tally.results,
-            tally.responded,
-            tally.asked,
-            tally.entries_heard,
-            tally.bytes_in / 1_000_000,
-            tally.bytes_out / 1_000_000,
+            conservation.results,
+            conservation.responded,
+            conservation.asked,
+            conservation.entries_received,
+            conservation.bytes_in / 1_000_000,
+            conservation.bytes_out / 1_000_000,
             self.simulation.bans,
-            self.simulation.complaints,
+            self.simulation.protocol_faults,
             self.simulation.strays.len(),
             self.churn.invented()
         );
@@ -296,7 +301,7 @@ impl Run {
 fn world(options: &Options) -> ChurnParams {
     let mut params = ChurnParams {
         seed: options.seed,
-        // A little longer, so that the end of what was drawn is not met.
+        // Longer than the crawl, so that it does not reach the end of what was drawn.
         days: options.days + 0.5,
         history_days: options.history,
         flood_share: options.flood,
@@ -309,7 +314,7 @@ fn world(options: &Options) -> ChurnParams {
     params
 }
 
-/// The default configuration, but for what the options say.
+/// The default configuration with the options' settings.
 fn configuration(options: &Options) -> Result<Config, String> {
     let line = |setting: &String| {
         let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
@@ -324,11 +329,10 @@ fn configuration(options: &Options) -> Result<Config, String> {
 
 fn params(options: &Options, config: &Config) -> SimulationParams {
     let filter = Filter::new(&[], &[]);
-    let Params { mut crawler, recorder, probe, writer } =
-        Params::new(config, filter, options.sockets);
+    let Params { mut crawler, probe, writer } = Params::new(config, filter, options.sockets);
     crawler.connects_per_second = options.rate.unwrap_or(crawler.connects_per_second);
-    let (seed, flush_interval) = (options.seed, writer.flush_interval);
-    SimulationParams { seed, crawler, recorder, probe, flush_interval, splits_bytes: false }
+    let seed = options.seed;
+    SimulationParams { seed, crawler, writer, probe, splits_bytes: false }
 }
 
 fn minutes(time: Duration) -> f64 {
@@ -351,5 +355,5 @@ fn memory(key: &str) -> u64 {
     digits.parse::<u64>().unwrap_or(0) / 1_000
 }
 
-/// The writer's answers are so long on their way.
+/// Delay of the writer's answers.
 const WRITER_DELAY: Duration = Duration::from_millis(20);

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the scripts share: saying things, installing what is missing, a private PostgreSQL.
-# Sourced, never run. Works as root and as a normal user, from any folder.
+# Helpers shared by the scripts: messages, installation of missing tools, a private PostgreSQL,
+# fuzzing. Sourced, never run. Works as root and as a normal user, from any directory.
 
 set -euo pipefail
-# So that a user without /usr/sbin in PATH finds ip, runuser and the like.
+# ip, runuser and others are in /usr/sbin, which a user's PATH may lack.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -16,52 +16,52 @@ fail() {
     exit 1
 }
 
-# --- Packages -------------------------------------------------------------------------------------------------
+# --- Packages -------------------------------------------------------------------------------------
 
-# as_root COMMAND...: runs it with root's rights.
+# as_root COMMAND...: runs it as root.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
     elif command -v sudo >/dev/null; then
         sudo "$@"
     else
-        fail "root's rights are needed for: $* (log in as root, or install sudo)"
+        fail "this command needs root: $* (log in as root, or install sudo)"
     fi
 }
 
-# update_lists: fetches the lists of packages, once.
+# update_lists: fetches the package lists, once.
 update_lists() {
     [ -z "${lists_are_new:-}" ] || return 0
-    say "fetching the lists of packages"
-    as_root apt-get -qq update || fail "the lists of packages cannot be fetched: is this machine online?"
+    say "fetching the package lists"
+    as_root apt-get -qq update || fail "cannot fetch the package lists: is this machine online?"
     lists_are_new=1
 }
 
 # install PACKAGE...: installs Debian packages.
 install() {
-    command -v apt-get >/dev/null || fail "please install, by this system's own means: $*"
+    command -v apt-get >/dev/null || fail "apt-get is missing; please install: $*"
     update_lists
     say "installing $*"
     as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get -qq -y --no-install-recommends install "$@" >/dev/null || fail "cannot install: $*"
 }
 
-# --- Rust -----------------------------------------------------------------------------------------------------
+# --- Rust -----------------------------------------------------------------------------------------
 
-# The oldest Rust that builds this.
+# Minimum supported version of Rust.
 rust_needed() { sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$root/Cargo.toml"; }
 
 # is_at_least VERSION NEEDED
 is_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-# use_rust_of FOLDER: takes cargo and rustc from there if they are new enough.
+# use_rust_of DIRECTORY: uses its cargo and rustc if they are new enough.
 use_rust_of() {
     [ -x "$1/cargo" ] && [ -x "$1/rustc" ] || return 1
     local version
     version=$("$1/rustc" --version 2>/dev/null | cut -d ' ' -f 2)
     [ -n "$version" ] && is_at_least "$version" "$(rust_needed)" || return 1
     PATH=$1:$PATH
-    # Another rustc in PATH must not be taken by this cargo.
+    # Otherwise this cargo might run another rustc from PATH.
     export RUSTC=$1/rustc
 }
 
@@ -71,7 +71,7 @@ find_rust() {
     use_rust_of "${found%/*}" || use_rust_of "${CARGO_HOME:-$HOME/.cargo}/bin" || use_rust_of /usr/bin
 }
 
-# candidate PACKAGE: the version that apt would install.
+# candidate PACKAGE: prints the version that apt would install.
 candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *\([0-9.]*\).*/\1/p'; }
 
 ensure_rust() {
@@ -79,7 +79,7 @@ ensure_rust() {
     local pair
     if command -v apt-get >/dev/null; then
         update_lists
-        # Debian's own Rust is often too old; the one that it builds its browsers with is newer.
+        # Debian's rustc is often too old; rustc-web, which builds its browsers, is newer.
         for pair in "rustc cargo" "rustc-web cargo-web"; do
             # shellcheck disable=SC2086 # two packages
             if is_at_least "$(candidate ${pair% *})" "$(rust_needed)"; then install $pair && find_rust && return; fi
@@ -92,7 +92,7 @@ ensure_rust() {
     find_rust || fail "Rust $(rust_needed) or newer is needed"
 }
 
-# ensure_rust_tools: the formatter and the linter that belong to the Rust in use.
+# ensure_rust_tools: installs rustfmt and clippy for the Rust in use.
 ensure_rust_tools() {
     if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
         if dpkg -S "$(readlink -f "$RUSTC")" 2>/dev/null | grep -q web; then
@@ -105,20 +105,20 @@ ensure_rust_tools() {
     fi
 }
 
-# ensure_tools: what building and PostgreSQL need.
+# ensure_tools: installs what the build and PostgreSQL need.
 ensure_tools() {
     local missing=()
     find_postgres || missing+=(postgresql)
     command -v gcc >/dev/null || missing+=(gcc libc6-dev)
     [ ${#missing[@]} = 0 ] || install "${missing[@]}"
-    find_postgres || fail "PostgreSQL's programs are not there: please install PostgreSQL 13 or newer"
+    find_postgres || fail "PostgreSQL is missing: please install version 13 or newer"
     ensure_rust
     say "using $("$RUSTC" --version | cut -d ' ' -f 1-2), $("$pg_bin/postgres" --version)"
 }
 
-# --- No way out ------------------------------------------------------------------------------------------------
+# --- Network isolation ----------------------------------------------------------------------------
 
-# isolated COMMAND...: runs it where no packet can leave, if this system allows that.
+# isolated COMMAND...: runs it in a network namespace with only loopback, if the system permits one.
 isolated() {
     local up='ip link set lo up && exec "$@"'
     if [ "$(id -u)" = 0 ]; then
@@ -129,32 +129,33 @@ isolated() {
         fi
     elif unshare -rn unshare -U --map-user="$(id -u)" --map-group="$(id -g)" true 2>/dev/null; then
         echo "in a network namespace of its own: nothing but loopback"
-        # The second namespace gives the user its own number back: PostgreSQL refuses root.
+        # The second namespace restores the user's own id: PostgreSQL refuses to run as root.
         unshare -rn sh -c "$up" sh unshare -U --map-user="$(id -u)" --map-group="$(id -g)" "$@"
         return
     fi
-    echo "this system allows no network namespace: relying on filter.only in every test"
+    echo "no network namespace is permitted here: relying on filter.only of every test"
     "$@"
 }
 
-# --- PostgreSQL: a private cluster, on a unix socket only ---------------------------------------------------------
+# --- PostgreSQL: a private cluster on a Unix socket -----------------------------------------------
 
-# find_postgres: sets pg_bin; the newest one, or the one that an existing cluster was made with.
+# find_postgres: sets pg_bin to the version of the existing cluster, or else to the newest installed
+# one.
 find_postgres() {
-    local version folder
+    local version directory
     if version=$(cat "$root/.postgres/data/PG_VERSION" 2>/dev/null) && [ -x "/usr/lib/postgresql/$version/bin/postgres" ]; then
         pg_bin=/usr/lib/postgresql/$version/bin
         return
     fi
-    folder=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
-    if [ ! -x "$folder/initdb" ]; then
-        folder=$(command -v initdb) || return 1
-        folder=${folder%/*}
+    directory=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+    if [ ! -x "$directory/initdb" ]; then
+        directory=$(command -v initdb) || return 1
+        directory=${directory%/*}
     fi
-    pg_bin=$folder
+    pg_bin=$directory
 }
 
-# as_postgres COMMAND...: PostgreSQL does not run as root.
+# as_postgres COMMAND...: runs it as a user other than root, which PostgreSQL requires.
 as_postgres() {
     if [ "$(id -u)" = 0 ]; then
         (cd / && runuser -u postgres -- "$@")
@@ -163,13 +164,13 @@ as_postgres() {
     fi
 }
 
-# place_postgres: sets pg_dir and pg_socket; makes the folder `.postgres`.
+# place_postgres: creates the directory `.postgres` and sets pg_dir and pg_socket.
 place_postgres() {
     pg_dir=$root/.postgres
     if [ "$(id -u)" = 0 ]; then
-        id postgres >/dev/null 2>&1 || fail "there is no user postgres to run PostgreSQL as"
+        id postgres >/dev/null 2>&1 || fail "the user postgres, which runs PostgreSQL, does not exist"
         if [ ! -e "$pg_dir" ] && ! as_postgres test -x "$root"; then
-            # The project lies in a folder that only root may enter: the cluster lies elsewhere, linked.
+            # Only root may enter the project's directory: put the cluster elsewhere, behind a link.
             local elsewhere
             elsewhere=/var/lib/postgresql/bitdash-$(printf '%s' "$root" | cksum | cut -d ' ' -f 1)
             mkdir -p "$elsewhere"
@@ -181,21 +182,21 @@ place_postgres() {
     [ "$(id -u)" != 0 ] || chown postgres: "$pg_dir"
     chmod 700 "$pg_dir"
     pg_socket=$pg_dir
-    # A socket's path holds at most 107 bytes, and PostgreSQL's list of folders knows no odd characters.
+    # A socket's path has at most 107 bytes, and PostgreSQL's list of directories has no quoting.
     if [ $((${#pg_dir} + ${#pg_socket_file})) -gt 107 ] || [[ $pg_dir == *[!A-Za-z0-9/._-]* ]]; then
         pg_socket=/tmp/bitdash-$(id -u)-$(printf '%s' "$root" | cksum | cut -d ' ' -f 1)
         as_postgres mkdir -p -m 700 "$pg_socket"
-        [ "$(stat -c %u "$pg_socket")" = "$(as_postgres id -u)" ] || fail "$pg_socket belongs to somebody else"
+        [ "$(stat -c %u "$pg_socket")" = "$(as_postgres id -u)" ] || fail "$pg_socket belongs to another user"
     fi
 }
 pg_socket_file=/.s.PGSQL.5432
 
-# start_postgres: makes the cluster if there is none, and starts it if it does not run.
+# start_postgres: creates the cluster if it is missing and starts it if it is stopped.
 start_postgres() {
     place_postgres
     if ! as_postgres test -s "$pg_dir/data/PG_VERSION"; then
-        say "making a private PostgreSQL in ${pg_dir/#$root\//}"
-        as_postgres rm -rf "$pg_dir/data" "$pg_dir/data.new" # left by an attempt that was cut short
+        say "creating a private PostgreSQL cluster in ${pg_dir/#$root\//}"
+        as_postgres rm -rf "$pg_dir/data" "$pg_dir/data.new" # left by an interrupted attempt
         as_postgres "$pg_bin/initdb" -D "$pg_dir/data.new" -U postgres -A trust -E UTF8 --locale=C >/dev/null
         as_postgres mv "$pg_dir/data.new" "$pg_dir/data"
     fi
@@ -203,55 +204,55 @@ start_postgres() {
         as_postgres "$pg_bin/pg_ctl" -D "$pg_dir/data" -w -s -l "$pg_dir/log" \
             -o "-c listen_addresses='' -c unix_socket_directories='$pg_socket'" start >/dev/null ||
             fail "PostgreSQL does not start: see $pg_dir/log"
-        say "PostgreSQL runs"
+        say "PostgreSQL started"
     else
-        say "PostgreSQL runs already"
+        say "PostgreSQL is already running"
     fi
     run_psql postgres -c "DO \$\$ BEGIN CREATE ROLE bitdash LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$"
 }
 
-# run_psql DATABASE ARGUMENT...: as the superuser of the private cluster.
+# run_psql DATABASE ARGUMENT...: runs psql as the superuser of the private cluster.
 run_psql() {
     local database=$1
     shift
     PGOPTIONS="-c client_min_messages=warning" "$pg_bin/psql" -X -q -v ON_ERROR_STOP=1 "host=$pg_socket user=postgres dbname=$database" "$@"
 }
 
-# make_database NAME: unless it is there.
+# make_database NAME: creates it unless it exists.
 make_database() {
     [ "$(run_psql postgres -At -c "SELECT 1 FROM pg_database WHERE datname = '$1'")" = 1 ] ||
         run_psql postgres -c "CREATE DATABASE $1 OWNER bitdash"
 }
 
-# database_url NAME: what goes into database.url.
+# database_url NAME: prints the value of database.url.
 database_url() {
-    local folder
-    folder=$(printf '%s' "$pg_socket" | sed 's/%/%25/g; s,/,%2F,g; s/ /%20/g; s/?/%3F/g; s/&/%26/g; s/#/%23/g')
-    printf 'postgresql://bitdash@/%s?host=%s' "$1" "$folder"
+    local host
+    host=$(printf '%s' "$pg_socket" | sed 's/%/%25/g; s,/,%2F,g; s/ /%20/g; s/?/%3F/g; s/&/%26/g; s/#/%23/g')
+    printf 'postgresql://bitdash@/%s?host=%s' "$1" "$host"
 }
 
-# stop_command: how a person stops the private PostgreSQL.
+# stop_command: prints the command that stops the private PostgreSQL.
 stop_command() {
     local start=
     [ "$(id -u)" != 0 ] || start="runuser -u postgres -- "
     printf '%s%s/pg_ctl -D %q stop' "$start" "$pg_bin" "$pg_dir/data"
 }
 
-# --- Fuzzing: the targets of fuzz/, built with the stable compiler -------------------------------------------------
+# --- Fuzzing: the targets of fuzz/, built with the stable compiler --------------------------------
 
-# shellcheck disable=SC2034 # for those who source this
+# shellcheck disable=SC2034 # variables of the scripts that source this
 fuzz_targets="decoder version addr probe crawler"
-# These need the whole crate, whose first build takes minutes.
+# These need the program's crate, whose first build takes minutes.
 # shellcheck disable=SC2034
 fuzz_file_targets="nodes_file config"
 
 ensure_fuzz_tools() { command -v g++ >/dev/null || install g++; }
 
-# build_fuzz TARGET...: sets fuzz_programs. What `cargo fuzz` does with a nightly compiler, without it:
-# every branch counts how often it ran. What is compared with what is not traced: that takes more than half of the
-# time, and the dictionaries name what matters.
+# build_fuzz TARGET...: builds them with coverage counters, as `cargo fuzz` does, but on a stable
+# compiler; sets fuzz_programs. Comparisons are not traced: that costs more than half of the time,
+# and the dictionaries make up for it.
 build_fuzz() {
-    local host name options=() folder=${CARGO_TARGET_DIR:-$root/target}/fuzz
+    local host name options=() directory=${CARGO_TARGET_DIR:-$root/target}/fuzz
     for name in "$@"; do
         options+=(--bin "$name")
         case " $fuzz_file_targets " in *" $name "*) options+=(--features files) ;; esac
@@ -262,23 +263,23 @@ build_fuzz() {
         flags+=" -Cllvm-args=-sanitizer-coverage-$option"
     done
     RUSTFLAGS=$flags cargo build --release --locked --manifest-path "$root/fuzz/Cargo.toml" \
-        --target "$host" --target-dir "$folder" "${options[@]}" || return 1
-    fuzz_programs=$folder/$host/release
+        --target "$host" --target-dir "$directory" "${options[@]}" || return 1
+    fuzz_programs=$directory/$host/release
 }
 
-# prepare_fuzz TARGET SCRATCH OPTION...: sets fuzz_command, which begins with the committed corpus; what it finds goes
-# to SCRATCH, and the input of a failure to the folder `artifacts` beside the programs.
+# prepare_fuzz TARGET SCRATCH OPTION...: sets fuzz_command, which starts from the committed corpus.
+# New inputs go to SCRATCH, the input of a failure to the directory `artifacts` beside the programs.
 prepare_fuzz() {
-    local target=$1 found=$2/corpus-$1 words=wire longest=512
+    local target=$1 found=$2/corpus-$1 words=wire max_len=512
     local artifacts=${fuzz_programs%/*/*}/artifacts
     shift 2
     case $target in
         nodes_file | config) words=files ;;
-        decoder) longest=2048 ;;
-        crawler) longest=256 ;;
+        decoder) max_len=2048 ;;
+        crawler) max_len=256 ;;
     esac
     mkdir -p "$found" "$artifacts"
     # shellcheck disable=SC2034
-    fuzz_command=("$fuzz_programs/$target" -dict="$root/fuzz/dictionaries/$words.dict" -max_len="$longest" -timeout=60
+    fuzz_command=("$fuzz_programs/$target" -dict="$root/fuzz/dictionaries/$words.dict" -max_len="$max_len" -timeout=60
         -artifact_prefix="$artifacts/$target-" -print_final_stats=1 "$@" "$found" "$root/fuzz/corpus/$target")
 }

@@ -1,14 +1,15 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # variables of those who source it, and of lib.sh
-# A crawl of the simulated network, step by step, and its map held against what the network serves.
-# Sourced after lib.sh, never run. Nothing here leaves the machine.
+# shellcheck disable=SC2034,SC2154 # variables of the scripts that source this, and of lib.sh
+# Crawls the simulated network step by step and compares the map with it. Sourced after lib.sh,
+# never run. Nothing here leaves the machine.
 
-# What the script that sources this may change before it begins: the size of the network, the folder that everything
-# lies in, how the two programs are started (an emulator, another user; the crawler with its configuration), which
-# function is called once a second with the newest stats line, how long the crawler waits where the machine is busy.
+# Variables that a script may change after sourcing this: the size of the network, more options of
+# `serve`, the working directory, how the two programs are started (an emulator, another user, the
+# configuration), the function that gets each new stats line, and two timeouts for slow machines.
 nodes=2000
 dead=6000
 zoo=1
+serve_options=()
 scratch=$root/.simnet
 simnet_command=(bitdash-simnet)
 bitdash_command=(bitdash)
@@ -18,7 +19,6 @@ handshake_timeout=3s
 network=
 crawler=
 
-# Ends what this script started, however it ends itself.
 clean_up() {
     local process
     for process in $crawler $network; do
@@ -27,6 +27,7 @@ clean_up() {
     done
 }
 
+# Stops the network and the crawler when the script exits.
 end_with_what_was_started() {
     trap clean_up EXIT
     trap 'exit 130' INT
@@ -37,16 +38,16 @@ start_network() {
     rm -rf "$scratch"
     mkdir -p "$scratch"
     local offset
-    # Another program may have one of its ports: then all of them are moved.
+    # Another program may use one of the ports: then all of them are shifted.
     for offset in 0 2000 4500 7000 11000; do
-        "${simnet_command[@]}" --nodes "$nodes" --dead "$dead" --zoo "$zoo" --time-scale 0.05 --port-offset $offset \
-            --dir "$scratch" >"$scratch/simnet.out" 2>"$scratch/simnet.err" &
+        "${simnet_command[@]}" serve "$scratch" --nodes "$nodes" --dead "$dead" --zoo "$zoo" --time-scale 0.05 \
+            "${serve_options[@]}" --port-offset $offset >"$scratch/simnet.out" 2>"$scratch/simnet.err" &
         network=$!
-        until grep -q '^ready' "$scratch/simnet.out"; do
+        until grep -qs '^ready' "$scratch/simnet.out"; do
             kill -0 "$network" 2>/dev/null || break
             sleep 0.1
         done
-        if grep -q '^ready' "$scratch/simnet.out"; then
+        if grep -qs '^ready' "$scratch/simnet.out"; then
             say "the simulated network is up: $nodes nodes among $dead dead addresses and" \
                 "$(figure zoo "$(cat "$scratch/simnet.out")") that misbehave, all in 127.0.0.0/8"
             return
@@ -57,10 +58,10 @@ start_network() {
     fail "the simulated network does not start: $(cat "$scratch/simnet.err")"
 }
 
-# write_config MAX_SOCKETS URL: what belongs to a network that is twenty times as fast as life, and the belt: nothing
-# but loopback.
+# write_config MAX_SOCKETS URL: timeouts for a network that is 20 times as fast as the real one, and
+# a filter that admits nothing but loopback.
 write_config() {
-    # It would win over the file.
+    # It takes precedence over the file.
     unset BITDASH_DATABASE_URL
     cat >"$scratch/bitdash.toml" <<TEXT
 [crawl]
@@ -93,10 +94,10 @@ show_progress() {
     say "  probed $(figure probed "$1"), responded $(figure responded "$1"), queue $(figure queue "$1")"
 }
 
-# crawl_network LOG: one pass, with the log there.
+# crawl_network LOG: crawls for one pass; LOG is the crawler's log file.
 crawl_network() {
     local start=$SECONDS line last=
-    say "crawling it, for one pass"
+    say "crawling it for one pass"
     "${bitdash_command[@]}" crawl --passes 1 &
     crawler=$!
     while kill -0 "$crawler" 2>/dev/null; do
@@ -116,62 +117,34 @@ stop_network() {
     network=
     local report=$scratch/report.tsv
     count() { sed -n "s/^$1\t//p" "$report"; }
-    say "the network's own account: $(count connections_total) connections, $(count most_at_once) at once," \
-        "$(count most_connections_per_address) per address at most," \
-        "$(count whole_replies) of $(count asked) replies whole," \
+    say "the network saw $(count connections_total) connections, at most $(count most_at_once) at once and" \
+        "$(count most_connections_per_address) per address; $(count whole_replies) of $(count asked) replies were whole;" \
         "$(count protocol_faults) protocol faults, $(count bans) bans"
 }
 
-# compare DATABASE: holds the table nodes against the lists of what the network serves, field by field: nodes.tsv, and zoo.tsv,
-# where a host that answers on every port is remembered with a part of them.
-compare() {
-    local found
-    found=$(cd "$scratch" && run_psql "$1" -At -F ' ' <<'SQL'
-CREATE TEMPORARY TABLE served (host inet, port integer, protocol_version integer, user_agent text, services bigint,
-    start_height integer, relay boolean, species text, manner text, peers integer);
-\copy served FROM 'nodes.tsv' WITH (FORMAT csv, HEADER true, DELIMITER E'\t', QUOTE E'\b')
-CREATE TEMPORARY TABLE zoo (host inet, port integer, beast text, outcome text, protocol_version integer,
-    user_agent text, services bigint, start_height integer, relay boolean, species text, recorded integer,
-    statement text);
-\copy zoo FROM 'zoo.tsv' WITH (FORMAT csv, HEADER true, DELIMITER E'\t', QUOTE E'\b', NULL '\N')
-CREATE TEMPORARY VIEW tamed AS SELECT z.host, z.beast, min(z.recorded) AS most,
-    count(*) FILTER (WHERE z.outcome = 'responded' AND n.status = 'up'
-        AND (n.protocol_version, n.user_agent, n.services, n.start_height, n.relay, n.species)
-        IS NOT DISTINCT FROM (z.protocol_version, z.user_agent, z.services, z.start_height, z.relay, z.species)
-        OR z.outcome <> 'responded' AND n.host IS NULL AND c.last_outcome = z.outcome) AS same
-    FROM zoo z LEFT JOIN nodes n USING (host, port) LEFT JOIN candidates c USING (host, port) GROUP BY 1, 2;
-SELECT (SELECT count(*) FROM served),
-    (SELECT count(*) FROM nodes JOIN served USING (host, port)),
-    (SELECT count(*) FROM nodes n JOIN served s USING (host, port) WHERE n.status = 'up'
-        AND (n.protocol_version, coalesce(n.user_agent, ''), n.services, n.start_height, n.relay, n.species)
-        IS NOT DISTINCT FROM (s.protocol_version, coalesce(s.user_agent, ''), s.services, s.start_height, s.relay,
-            coalesce(s.species, n.species))),
-    (SELECT sum(most) FROM tamed), (SELECT sum(same) FROM tamed WHERE same <= most),
-    (SELECT count(*) FROM nodes WHERE (host, port) NOT IN (SELECT host, port FROM served)
-        AND (host, port) NOT IN (SELECT host, port FROM zoo WHERE outcome = 'responded'));
-SQL
-    ) || fail "the comparison with nodes.tsv and zoo.tsv failed"
-    local served known same zoo_all zoo_same other
-    read -r served known same zoo_all zoo_same other <<<"$found"
-    say "compared with what the network serves: $known of $served nodes found, $same of them up with every field as served, $other other rows"
-    say "and its zoo: $zoo_same of $zoo_all misbehaving addresses recorded as stated in zoo.tsv"
-    [ "$served $zoo_all $other" = "$same $zoo_same 0" ] || fail "the map is not the network"
+# check_map URL: compares the crawled database with what the network served.
+check_map() {
+    local summary
+    summary=$("${simnet_command[@]}" check "$1" "$scratch") || fail "the map is not the network: $summary"
+    say "$summary"
 }
 
-# --- How long a start takes ---------------------------------------------------------------------------------------
+# --- How long a start takes
+# ---------------------------------------------------------------------------------------
 
-# fill_candidates DATABASE NUMBER: addresses of loopback that are known, were tried once, and are due.
+# fill_candidates DATABASE NUMBER: inserts loopback addresses that failed once and are due.
 fill_candidates() {
     run_psql "$1" -v number="$2" <<'SQL'
-WITH batch AS (SELECT nextval('batch_number')::integer AS batch),
+WITH batch AS (SELECT nextval('bitdash_internal.batch_number')::integer AS batch),
     clock AS (SELECT extract(epoch FROM now() - '2000-01-01 UTC'::timestamptz)::integer AS now)
-INSERT INTO address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
+INSERT INTO bitdash_internal.address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
     SELECT (('127.8.0.0'::inet + n - '0.0.0.0'::inet) << 16) + 9, batch, now - 86400, now - 7200, now - 3600, 0, 1, 1
     FROM batch, clock, generate_series(1, :number) n;
 SQL
 }
 
-# milliseconds_between SECONDS WORD FILE: from that time to the first line of the log that holds the word.
+# milliseconds_between SECONDS WORD FILE: from that time to the first line of the log that contains
+# the word.
 milliseconds_between() {
     local at
     at=$(grep -m 1 "$2" "$3" | cut -d ' ' -f 1) || return 1
@@ -179,8 +152,9 @@ milliseconds_between() {
     awk -v from="$1" -v to="$at" 'BEGIN { printf "%d", (to - from) * 1000 }'
 }
 
-# time_start DATABASE NUMBER LIMIT_MS: how long it takes from the start of the program to the first probe, with NUMBER
-# known addresses; the limit is what was promised. The second start is the usual one: the first folds the journal.
+# time_start DATABASE NUMBER LIMIT_MS: time from the start of the program to the end of its first
+# probe, with NUMBER known addresses. The first start compacts the journal; the second one is the
+# usual case and must keep the limit.
 time_start() {
     local which before pass first due
     rm -rf "$scratch"
@@ -190,13 +164,13 @@ time_start() {
     sed -i 's/^\[log\]$/&\nlevel = "debug"/' "$scratch/bitdash.toml"
     "${bitdash_command[@]}" migrate >/dev/null
     fill_candidates "$1" "$2"
-    for which in "a fold on the way" "an ordinary start"; do
+    for which in "start with a compaction" "ordinary start"; do
         rm -f "$scratch/crawl.log"
         before=$EPOCHREALTIME
         "${bitdash_command[@]}" crawl &
         crawler=$!
         until grep -q ' probe ' "$scratch/crawl.log" 2>/dev/null; do
-            kill -0 "$crawler" 2>/dev/null || fail "the crawl ended: see $scratch/crawl.log"
+            kill -0 "$crawler" 2>/dev/null || fail "the crawl exited: see $scratch/crawl.log"
             sleep 0.1
         done
         kill "$crawler"
@@ -208,5 +182,5 @@ time_start() {
         first=$(milliseconds_between "$before" ' probe ' "$scratch/crawl.log")
         say "with $2 known addresses, $which: $pass ms to the pass, $first ms to the end of its first probe"
     done
-    [ "$first" -le "$3" ] || fail "at most $3 ms are promised"
+    [ "$first" -le "$3" ] || fail "the first probe ended after more than $3 ms"
 }

@@ -1,13 +1,13 @@
--- The relations that a person, a script or a web page relies on are the views nodes, probes, addresses and
--- sources and the tables passes and history. Times are UTC instants.
+-- Public are the views nodes, probes, addresses and sources and the tables passes and history.
+-- Times are UTC instants.
 --
--- Flash wears: PostgreSQL writes a whole page to its log when a row is changed for the first time after a
--- checkpoint, so that changing ten thousand scattered rows costs eighty megabytes. So what a pass finds is only
--- ever appended, without any index, to a journal: addresses (address_journal), sources (source_journal),
--- nodes and their results (result_journal). About once a day a fold writes the base anew out of the former base and
--- the journal, and empties the journal. Of each base table there are two, "a" and "b", one of which is empty: a
--- fold fills the empty one and empties the other in the same transaction. Readers see neither: the views show the
--- newest state, base and journal together.
+-- PostgreSQL writes a whole page to its log when a row is changed for the first time after a
+-- checkpoint, so changing ten thousand scattered rows costs eighty megabytes, which wears flash.
+-- Therefore the results of a pass are appended to journals without an index: address_journal,
+-- source_journal and result_journal. About once a day a compaction writes the base from the former
+-- base and the journal, and empties the journal. Each base is a pair of tables, "a" and "b", one of
+-- which is empty: a compaction fills the empty one and empties the other in one transaction. The
+-- views show the newest state, base and journal together.
 --
 -- A row's key is its address in one number: the IPv4 address times 65536, plus the port.
 -- A higher batch number is the later word: times do not order the journal, since clocks jump.

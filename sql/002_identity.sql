@@ -1,5 +1,5 @@
--- A crawler that comes back to its database wants to know whether it is still the one that it left: another one of
--- the same name, made anew by hand, draws another identity.
+-- The identity tells a crawler that reconnects whether this is still the database that it left. A
+-- recreated database of the same name draws another one.
 
 ALTER TABLE store_state ADD COLUMN identity uuid NOT NULL DEFAULT gen_random_uuid();
 

@@ -1,23 +1,12 @@
-//! bitdash: a Bitcoin network crawler, and the wire protocol that it speaks.
+//! bitdash: a Bitcoin network crawler.
 //!
-//! The crate is layered; a module uses only what stands above it here:
-//!
-//! - [`watchglass`]: the protocol. No I/O, clock, randomness, logger or configuration. The only part without features.
-//! - `crawl` and `lookup`: everything that decides, free of sockets, threads, clocks and logs. The feature `machines`;
-//!   all that follows is the feature `crawler`.
-//! - `simnet`: a simulated Bitcoin network for tests, benches and the quick start.
-//! - `io`: the outside world: sockets, the database, files, signals.
-//! - `commands`: what the command line offers.
+//! This package is the program: event loop, database, configuration and commands. All decisions are
+//! made in `bitdash_core`; the wire protocol is in `watchglass`, the simulated network in
+//! `bitdash_simnet`.
 
-pub mod watchglass;
-
-#[cfg(feature = "crawler")]
+pub mod cli;
 pub mod commands;
-#[cfg(feature = "machines")]
-pub mod crawl;
-#[cfg(feature = "crawler")]
-pub mod io;
-#[cfg(feature = "machines")]
-pub mod lookup;
-#[cfg(feature = "crawler")]
-pub mod simnet;
+pub mod config;
+pub mod db;
+pub mod net;
+pub mod sys;

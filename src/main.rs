@@ -1,10 +1,10 @@
-//! The `bitdash` command: reads the arguments, and turns what comes back into an exit status.
+//! The `bitdash` command: runs the command line and returns an exit status.
 
 use std::process::ExitCode;
 
-use bitdash::commands::{cli, note};
+use bitdash::{cli, commands::note};
 
-/// What was logged is written before the process ends, however it ends.
+/// Flushes the log when the process ends, also by a panic.
 struct Flush;
 
 impl Drop for Flush {
@@ -16,8 +16,8 @@ impl Drop for Flush {
 fn main() -> ExitCode {
     let flush = Flush;
     let result = cli::run(std::env::args_os());
-    // Its lines come first: they may go to the same place. Once, since a log that hangs takes a second of the ten
-    // within which a stop is promised.
+    // Flush first: the log may share stderr with the note below. Only once: a blocked log costs
+    // one of the ten seconds within which a stop is promised.
     drop(flush);
     match result {
         Ok(()) => ExitCode::SUCCESS,

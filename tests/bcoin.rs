@@ -1,7 +1,8 @@
-//! Nodes that nobody here wrote: three bcoin full nodes on loopback, of which only the first is in the seed
-//! list. They are installed by `scripts/test` into `tests/bcoin`; no packet leaves the machine.
+//! Crawls an independent implementation: three bcoin full nodes on loopback, of which only the
+//! first is in the seed list. `scripts/test` installs bcoin in `tests/bcoin`; no packet leaves the
+//! machine.
 
-#![allow(clippy::disallowed_methods)] // a test waits for its nodes
+#![allow(clippy::disallowed_methods)] // tests sleep
 
 mod support;
 
@@ -13,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use support::Cluster;
 use support::crawl::Crawl;
 
-/// A bcoin full node; it ends when its standard input is closed, or with the test process.
+/// A bcoin full node. It exits when its stdin closes, at the latest with the test process.
 struct Bcoin {
     child: Child,
     address: String,
@@ -21,13 +22,13 @@ struct Bcoin {
 
 impl Bcoin {
     fn start(address: &str, known: &[&str]) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bcoin");
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bcoin");
         assert!(
-            folder.join("node_modules/bcoin").is_dir(),
+            directory.join("node_modules/bcoin").is_dir(),
             "bcoin is not installed: scripts/test does it (npm ci --ignore-scripts in tests/bcoin)"
         );
         let mut child = Command::new("node")
-            .arg(folder.join("node.js"))
+            .arg(directory.join("node.js"))
             .arg(address)
             .args(known)
             .stdin(Stdio::piped())
@@ -48,13 +49,14 @@ impl Drop for Bcoin {
     }
 }
 
-/// An address on which nothing listens just now.
+/// An address on which nothing listens.
 fn free_address(host: &str) -> String {
     let listener = TcpListener::bind((host, 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
-/// Three nodes: the first knows the second and a dead address, the second the others, the third nobody.
+/// Three nodes: the first knows the second and a dead address, the second knows both others, and
+/// the third knows none.
 fn three(hosts: [&str; 3], dead: &str) -> [Bcoin; 3] {
     let [first, second, third] = hosts.map(free_address);
     [
@@ -68,11 +70,11 @@ fn three(hosts: [&str; 3], dead: &str) -> [Bcoin; 3] {
 fn probe_and_poll_see_all_three_bcoin_nodes() {
     let dead = free_address("127.84.0.4");
     let nodes = three(["127.81.0.1", "127.82.0.2", "127.83.0.3"], &dead);
-    let folder = tempfile::tempdir().unwrap();
-    let list = folder.path().join("list.txt");
+    let directory = tempfile::tempdir().unwrap();
+    let list = directory.path().join("list.txt");
     let line = |node: &Bcoin| node.address.replace(':', " ") + " bcoin\n";
     std::fs::write(&list, nodes.iter().map(line).collect::<String>()).unwrap();
-    let config = folder.path().join("bitdash.toml");
+    let config = directory.path().join("bitdash.toml");
     std::fs::write(&config, "[filter]\nonly = [\"127.0.0.0/8\"]\n").unwrap();
     let run = |arguments: &[&str]| {
         let program = env!("CARGO_BIN_EXE_bitdash");

@@ -1,7 +1,7 @@
-//! Whatever one peer sends, what it costs is bounded: time, bytes, messages, peers, and memory; each bound of
-//! a probe has a test of its own, and so has the sum over all sessions of the driver.
+//! The cost of a peer is bounded, whatever it sends: time, bytes, messages, peers and memory of a
+//! probe, and the memory of all sessions of the driver together.
 
-#![allow(clippy::disallowed_methods)] // the driver's bound is tested with real sockets and time
+#![allow(clippy::disallowed_methods)] // the test of the driver uses real sockets and time
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -10,20 +10,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bitdash::commands::crawl::params::Params;
-use bitdash::crawl::address::Address;
-use bitdash::crawl::filter::Filter;
-use bitdash::crawl::outcome::Outcome;
-use bitdash::crawl::probe::{
+use bitdash::config::Config;
+use bitdash::net::driver::{Driver, MAX_BUFFERED_BYTES};
+use bitdash::sys::clock::Clock;
+use bitdash::sys::process;
+use bitdash_core::probe::trace::TraceEvent;
+use bitdash_core::probe::{
     MAX_PROBE_BYTES, MAX_PROBE_MESSAGES, MAX_PROBE_PEERS, Probe, ProbeParams,
 };
-use bitdash::crawl::target::{ProbeResult, Target};
-use bitdash::crawl::time::{Now, UnixTime};
-use bitdash::crawl::trace::TraceEvent;
-use bitdash::io::clock::Clock;
-use bitdash::io::config::Config;
-use bitdash::io::driver::{Driver, MAX_HELD};
-use bitdash::io::process;
-use bitdash::watchglass::{
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::outcome::Outcome;
+use bitdash_core::vocabulary::target::{ProbeResult, Target};
+use bitdash_core::vocabulary::time::{Now, UnixTime};
+use watchglass::{
     Addr, AddrEntry, Command, HEADER_LENGTH, Header, MAX_ADDR_TO_SEND, Magic, Message,
     NetworkAddress, Version, encode_message,
 };
@@ -40,14 +40,14 @@ fn target() -> Target {
     Target::candidate(Address::new(Ipv4Addr::new(127, 9, 9, 9), 8333))
 }
 
-/// A probe whose connection stands since time 0.
+/// A probe that connected at time 0.
 fn connected() -> Probe {
     let mut probe = Probe::new(target(), params(), 42, at(0));
     probe.handle_connected(at(0));
     probe
 }
 
-/// A probe whose node has said its `version` at time 0.
+/// A probe that received `version` at time 0.
 fn responded() -> Probe {
     let mut probe = connected();
     probe.handle_bytes(&version(16), at(0));
@@ -99,7 +99,7 @@ fn addr(entries: usize) -> Vec<u8> {
     message("addr", &payload)
 }
 
-/// Everything that a peer may send that is neither a `version` nor a reply, and lets the stream go on.
+/// Every kind of message that is neither `version` nor a reply and does not end the probe.
 fn traffic() -> Vec<Vec<u8>> {
     let mut broken = message("ping", &[7; 8]);
     broken[20] ^= 1;
@@ -122,11 +122,11 @@ fn traffic() -> Vec<Vec<u8>> {
 fn ended(mut probe: Probe) -> ProbeResult {
     assert!(probe.is_done());
     assert_eq!(probe.poll_timeout(), None);
-    probe.finished().expect("a probe that is done has a result")
+    probe.finished().expect("a finished probe has a result")
 }
 
 #[test]
-fn no_traffic_moves_the_deadline_for_version() {
+fn no_traffic_extends_the_handshake_timeout() {
     let deadline = Some(Duration::from_secs(10));
     for bytes in traffic().into_iter().chain([addr(1_000)]) {
         let mut probe = connected();
@@ -138,7 +138,7 @@ fn no_traffic_moves_the_deadline_for_version() {
         probe.handle_timeout(at(10_000));
         assert_eq!(ended(probe).outcome, Outcome::HandshakeTimeout);
     }
-    // A version that comes a byte at a time is late all the same.
+    // Nor does a version that arrives byte by byte.
     let mut probe = connected();
     for (second, byte) in version(16).iter().enumerate() {
         probe.handle_timeout(at(second as u64 * 1_000));
@@ -148,7 +148,7 @@ fn no_traffic_moves_the_deadline_for_version() {
 }
 
 #[test]
-fn no_traffic_moves_the_deadline_for_peers_beyond_its_bound() {
+fn no_traffic_extends_the_addr_timeout() {
     let bound = responded().poll_timeout().unwrap();
     assert_eq!(bound, Duration::from_secs(75));
     for bytes in traffic() {
@@ -161,7 +161,7 @@ fn no_traffic_moves_the_deadline_for_peers_beyond_its_bound() {
         probe.handle_timeout(at(75_000));
         assert_eq!(ended(probe).outcome, Outcome::Responded);
     }
-    // A reply may end the wait sooner, and a reply without end does not put it off.
+    // A reply may end the probe earlier, and an endless reply does not extend it.
     let mut probe = responded();
     for ms in (0..75_000).step_by(500) {
         probe.handle_bytes(&addr(2), at(ms));
@@ -174,7 +174,7 @@ fn no_traffic_moves_the_deadline_for_peers_beyond_its_bound() {
 }
 
 #[test]
-fn the_connection_has_a_deadline_of_its_own() {
+fn the_connection_has_its_own_timeout() {
     let mut probe = Probe::new(target(), params(), 42, at(0));
     probe.handle_bytes(&version(16), at(1_000));
     assert_eq!(probe.poll_timeout(), Some(Duration::from_secs(3)));
@@ -182,12 +182,13 @@ fn the_connection_has_a_deadline_of_its_own() {
     assert_eq!(ended(probe).outcome, Outcome::ConnectTimeout);
 }
 
-/// Feeds a stream in pieces until the probe is done; how many bytes it took. The deadlines do not help.
+/// Feeds a stream in pieces until the probe is done, at one point in time, and returns the number
+/// of bytes consumed.
 fn feed(probe: &mut Probe, head: &[u8], zeros: usize, limit: u64) -> u64 {
     let zeros = vec![0; zeros];
     let mut taken = 0;
     while !probe.is_done() {
-        assert!(taken <= limit, "{taken} bytes were taken, and it goes on");
+        assert!(taken <= limit, "the probe is not done after {taken} bytes");
         for part in [head, &zeros] {
             for piece in part.chunks(65_536) {
                 if !probe.is_done() {
@@ -202,7 +203,7 @@ fn feed(probe: &mut Probe, head: &[u8], zeros: usize, limit: u64) -> u64 {
 
 #[test]
 fn the_bytes_of_one_peer_are_bounded() {
-    // Two messages are far from the bound of messages.
+    // These few messages are far below the bound of messages.
     let limit = MAX_PROBE_BYTES + 65_536;
     let long = header("block", 4_000_000);
     let mut probe = connected();
@@ -211,7 +212,7 @@ fn the_bytes_of_one_peer_are_bounded() {
     let mut probe = responded();
     feed(&mut probe, &long, 4_000_000, limit);
     assert_eq!(ended(probe).outcome, Outcome::Responded);
-    // And so are those of addr messages that nobody asked for.
+    // The same holds for unsolicited addr messages.
     let mut probe = connected();
     feed(&mut probe, &addr(1_000), 0, limit);
     assert_eq!(ended(probe).outcome, Outcome::Malformed);
@@ -222,11 +223,11 @@ fn the_messages_of_one_peer_are_bounded() {
     let all = u64::from(MAX_PROBE_MESSAGES);
     for bytes in traffic() {
         if bytes.len() == HEADER_LENGTH + 30 + 1 {
-            // Single addresses count as peers too.
+            // Single addresses count as peers, too.
             continue;
         }
         let limit = all * bytes.len() as u64;
-        assert!(limit < MAX_PROBE_BYTES, "the bound of bytes is met first");
+        assert!(limit < MAX_PROBE_BYTES, "the bound of bytes applies first");
         let mut probe = connected();
         assert_eq!(feed(&mut probe, &bytes, 0, limit), limit, "{:?}", &bytes[4..16]);
         assert_eq!(ended(probe).outcome, Outcome::Malformed);
@@ -245,11 +246,11 @@ fn the_peers_of_one_node_are_bounded() {
         assert_eq!(result.peers.len(), MAX_PROBE_PEERS, "messages of {entries}");
         assert!((result.peers_sent.unwrap() as usize) < MAX_PROBE_PEERS + entries);
     }
-    // Self-announcements are no reply, but they are kept: as many as there may be messages.
+    // Self-announcements are no reply, but are stored, up to the bound of messages.
     let mut probe = responded();
     feed(&mut probe, &addr(1), 0, 100 * MAX_PROBE_PEERS as u64);
     assert!(ended(probe).peers.len() <= MAX_PROBE_PEERS);
-    // And a message holds as many as are legal, whatever it counts.
+    // One message contributes the legal number of entries, whatever its count.
     let mut probe = responded();
     probe.handle_bytes(&addr(2_500), at(5));
     probe.handle_closed(at(6));
@@ -257,15 +258,15 @@ fn the_peers_of_one_node_are_bounded() {
 }
 
 #[test]
-fn the_memory_of_one_probe_is_bounded_however_its_bytes_come() {
-    let most = MAX_ADDR_TO_SEND * 30;
+fn the_memory_of_one_probe_is_bounded_however_bytes_are_split() {
+    let max = MAX_ADDR_TO_SEND * 30;
     let mut rng = fastrand::Rng::with_seed(7);
     let mut stream = [version(65_000), addr(1_000), addr(133_000)].concat();
     for command in ["version", "addr", "ping", "verack", "block"] {
         stream.extend(header(command, 4_000));
         stream.extend([0xee; 4_000]);
     }
-    // The last one is announced as long as is legal, and never whole.
+    // The last message announces the legal maximum and never completes.
     for last in ["version", "addr", "block"] {
         let stream = [&stream[..], &header(last, 4_000_000), &[0xfd; 200_000]].concat();
         let mut probe = connected();
@@ -274,11 +275,11 @@ fn the_memory_of_one_probe_is_bounded_however_its_bytes_come() {
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rng.usize(1..=rest.len().min(9_000)));
             probe.handle_bytes(now, at(5));
-            highest = highest.max(probe.held());
-            assert!(probe.held() <= most, "{} bytes are held", probe.held());
+            highest = highest.max(probe.buffered_bytes());
+            assert!(probe.buffered_bytes() <= max, "{} bytes buffered", probe.buffered_bytes());
             rest = later;
         }
-        assert!(highest > 10_000, "a reply is held while it comes: {highest}");
+        assert!(highest > 10_000, "a reply is buffered while it arrives: {highest}");
         probe.handle_closed(at(6));
         let version = ended(probe).version.unwrap();
         assert_eq!(version.user_agent.unwrap().len(), 256);
@@ -292,7 +293,7 @@ fn the_trace_of_one_probe_is_bounded() {
     feed(&mut probe, &message("ping", &[7; 8]), 0, MAX_PROBE_BYTES);
     let steps = probe.take_trace().unwrap().steps.len();
     assert!(steps <= MAX_PROBE_MESSAGES as usize + 4, "{steps} steps");
-    // A quarter of a million entries are none of its business.
+    // The entries of addr messages are not traced.
     let mut probe = Probe::new(target(), params(), 42, at(0)).traced();
     probe.handle_connected(at(0));
     feed(&mut probe, &addr(1_000), 0, 2 * MAX_PROBE_BYTES);
@@ -306,8 +307,9 @@ fn the_trace_of_one_probe_is_bounded() {
     assert!(messages > 200 && kept == 0, "{kept} entries of {messages} messages");
 }
 
-/// Accepts so many connections, sends each of them a `version` and an `addr` that lacks its end, and holds them.
-fn hold(listener: TcpListener, count: usize) -> thread::JoinHandle<Vec<TcpStream>> {
+/// Accepts `count` connections, sends `version` and an incomplete `addr` to each, and keeps them
+/// open.
+fn accept(listener: TcpListener, count: usize) -> thread::JoinHandle<Vec<TcpStream>> {
     let part = [version(16), addr(1_000)].concat();
     thread::spawn(move || {
         let mut held = Vec::new();
@@ -322,31 +324,36 @@ fn hold(listener: TcpListener, count: usize) -> thread::JoinHandle<Vec<TcpStream
 
 #[test]
 fn the_memory_of_all_sessions_together_is_bounded() {
-    // Each holds 30,000 bytes of an addr that does not end: one in fifteen is too many.
-    let fit = MAX_HELD / 30_000;
+    // Each session buffers 30,000 bytes of an incomplete addr; one in fifteen exceeds the sum.
+    let fit = MAX_BUFFERED_BYTES / 30_000;
     let count = fit + fit / 15;
     let _ = process::raise_open_files();
     let files = process::open_files().unwrap_or(0);
     assert!(files as usize > 2 * count + 50, "this test needs {} open files", 2 * count + 50);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let far_ends = hold(listener, count);
+    let peers = accept(listener, count);
     let address = Target::candidate(Address::new(Ipv4Addr::LOCALHOST, port));
     let (clock, params) = (Clock::new(), params());
     let mut driver = Driver::new().unwrap();
     let (mut dialled, mut results) = (0, Vec::new());
     let begin = Instant::now();
-    // No deadline of a probe ends what this test looks at.
-    while (dialled < count || driver.held() < (fit - 1) * 30_000) && begin.elapsed().as_secs() < 40
+    // The timeouts of the probes are longer than this loop.
+    while (dialled < count || driver.buffered_bytes() < (fit - 1) * 30_000)
+        && begin.elapsed().as_secs() < 40
     {
         for _ in 0..20.min(count - dialled) {
             assert!(driver.dial(address, &params, 42, clock.now()).unwrap().is_none());
             dialled += 1;
         }
         driver.turn(Some(Duration::from_millis(20)), &clock, &mut results).unwrap();
-        assert!(driver.held() <= MAX_HELD, "{} bytes are held", driver.held());
+        assert!(
+            driver.buffered_bytes() <= MAX_BUFFERED_BYTES,
+            "{} bytes are buffered",
+            driver.buffered_bytes()
+        );
     }
-    // What came too much ends as any node that hangs up.
+    // Sessions above the sum end like those of peers that disconnect.
     while driver.open() > fit && begin.elapsed().as_secs() < 60 {
         driver.turn(Some(Duration::from_millis(20)), &clock, &mut results).unwrap();
     }
@@ -358,6 +365,6 @@ fn the_memory_of_all_sessions_together_is_bounded() {
         assert_eq!(result.outcome, Outcome::Responded);
     }
     driver.stop(&mut results);
-    assert_eq!((driver.open(), driver.held()), (0, 0));
-    drop(far_ends.join().unwrap());
+    assert_eq!((driver.open(), driver.buffered_bytes()), (0, 0));
+    drop(peers.join().unwrap());
 }

@@ -1,12 +1,11 @@
-//! What others' code comes with: licences that a user of the program can live with, and no crate
-//! twice. Asks nothing but `cargo metadata`.
+//! Dependencies, as `cargo metadata` lists them: permissive licences, and no crate in two versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Licences that ask for no more than to be named.
+/// Permissive licences.
 const LICENCES: &[&str] = &[
     "0BSD",
     "Apache-2.0",
@@ -23,10 +22,10 @@ const LICENCES: &[&str] = &[
     "Zlib",
 ];
 
-/// Crates of which the program may hold two versions, and why.
-const TWICE: &[&str] = &[];
+/// Crates that the program may contain in two versions, and why.
+const DUPLICATES: &[&str] = &[];
 
-/// The targets that packages are made for.
+/// The targets of the packages.
 const TARGETS: &[&str] = &["aarch64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"];
 
 struct Crate {
@@ -35,7 +34,7 @@ struct Crate {
     licence: String,
 }
 
-/// All crates for a target, and those of them that get into the program or build it.
+/// All crates for a target, and those of them that the program contains or is built with.
 fn crates(target: &str) -> (Vec<Crate>, BTreeSet<String>) {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--offline", "--format-version", "1"])
@@ -79,9 +78,9 @@ fn crates(target: &str) -> (Vec<Crate>, BTreeSet<String>) {
     (crates.collect(), shipped)
 }
 
-/// Whether an SPDX expression can be satisfied with the licences of the list: the `/` of old crates
-/// means OR, and an exception only adds rights.
-fn is_fine(expression: &str) -> bool {
+/// Whether the listed licences satisfy an SPDX expression. The `/` of old crates means OR, and an
+/// exception only adds rights.
+fn is_permissive(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ").replace(['(', ')'], " ");
     let (or, and) = (expression.contains(" OR "), expression.contains(" AND "));
     let fine = |term: &str| {
@@ -89,7 +88,7 @@ fn is_fine(expression: &str) -> bool {
         LICENCES.contains(&term.trim())
     };
     match (or, and) {
-        // Mixed: stricter than need be, each term of one side of each AND must do.
+        // Mixed, stricter than SPDX: each side of each AND needs a term of the list.
         (true, true) => expression.split(" AND ").all(|side| side.split(" OR ").any(fine)),
         (true, false) => expression.split(" OR ").any(fine),
         _ => expression.split(" AND ").all(fine),
@@ -97,13 +96,13 @@ fn is_fine(expression: &str) -> bool {
 }
 
 #[test]
-fn every_licence_asks_for_no_more_than_to_be_named() {
+fn every_licence_is_permissive() {
     for target in TARGETS {
         let (crates, _) = crates(target);
         assert!(crates.len() > 50, "only {} crates: is this the project?", crates.len());
         let faults: Vec<String> = crates
             .iter()
-            .filter(|one| !is_fine(&one.licence))
+            .filter(|one| !is_permissive(&one.licence))
             .map(|one| format!("{} {}: \"{}\"", one.name, one.version, one.licence))
             .collect();
         assert_eq!(faults, [""; 0], "{target}");
@@ -111,7 +110,7 @@ fn every_licence_asks_for_no_more_than_to_be_named() {
 }
 
 #[test]
-fn the_program_holds_no_crate_in_two_versions() {
+fn the_program_contains_no_crate_in_two_versions() {
     for target in TARGETS {
         let (_, shipped) = crates(target);
         assert!(shipped.len() > 30, "only {} crates: is this the project?", shipped.len());
@@ -119,13 +118,13 @@ fn the_program_holds_no_crate_in_two_versions() {
         for (name, version) in shipped.iter().filter_map(|one| one.split_once(' ')) {
             versions.entry(name).or_default().push(version);
         }
-        versions.retain(|name, versions| versions.len() > 1 && !TWICE.contains(name));
+        versions.retain(|name, versions| versions.len() > 1 && !DUPLICATES.contains(name));
         assert_eq!(versions, BTreeMap::new(), "{target}");
     }
 }
 
 #[test]
-fn expressions_are_read_as_they_are_meant() {
+fn licence_expressions_are_evaluated() {
     for fine in [
         "MIT",
         "MIT/Apache-2.0",
@@ -134,11 +133,11 @@ fn expressions_are_read_as_they_are_meant() {
         "(MIT OR Apache-2.0) AND Unicode-3.0",
         "(GPL-3.0 OR MIT) AND ISC",
     ] {
-        assert!(is_fine(fine), "{fine}");
+        assert!(is_permissive(fine), "{fine}");
     }
     for not in
         ["", "GPL-3.0-only", "MIT AND GPL-3.0-only", "(MIT OR ISC) AND MPL-2.0", "AGPL-3.0/MPL-2.0"]
     {
-        assert!(!is_fine(not), "{not}");
+        assert!(!is_permissive(not), "{not}");
     }
 }

@@ -1,4 +1,4 @@
-//! The real crawler while its real database is stopped, killed, frozen, taken away and emptied.
+//! The real crawler while its database is stopped, killed, frozen, unreachable or emptied.
 
 #![allow(clippy::disallowed_methods)] // tests watch real programs and wait for them
 
@@ -12,15 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use support::crawl::{Crawl, Simnet, check_manners, check_map, is_stats, value};
-use support::faults::{check_nothing_lost_or_doubled, count, millis, rng, say, wait_until};
+use support::crawl::{Crawl, Simnet, check_conduct, check_map, is_stats, value};
+use support::faults::{
+    check_nothing_lost_or_doubled, count_from_env, print_note, random_millis, seeded_rng,
+    wait_until,
+};
 use support::namespace;
 use support::{Cluster, Database};
 
-/// The crawl goes on so soon after the database is back.
-const SOON: Duration = Duration::from_secs(10);
+/// Maximum time to resume after the database is back, and to stop without it.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many results are committed.
+/// Number of committed results.
 fn committed(database: &Database) -> u64 {
     database.value("SELECT coalesce(max(probed), 0) FROM passes").parse().unwrap()
 }
@@ -34,11 +37,49 @@ fn last_stats(crawl: &Crawl) -> String {
     log.lines().rfind(|line| is_stats(line)).expect("there is a stats line").to_owned()
 }
 
+/// Injects one of five faults and undoes it; returns its name.
+fn inject_fault(cluster: &Cluster, kind: u32, outage: Duration) -> &'static str {
+    match kind {
+        0 => {
+            cluster.stop_server();
+            sleep(outage);
+            cluster.start_server();
+            "stopped and started"
+        }
+        1 => {
+            cluster.kill_all();
+            sleep(outage);
+            cluster.start_server();
+            "killed and started"
+        }
+        2 => {
+            // Long enough to be noticed.
+            cluster.freeze_all(true);
+            sleep(outage + Duration::from_secs(9));
+            cluster.freeze_all(false);
+            "frozen and thawed"
+        }
+        3 => {
+            cluster.freeze_all(true);
+            sleep(outage);
+            cluster.kill_all();
+            cluster.start_server();
+            "frozen, killed and started"
+        }
+        _ => {
+            let all =
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bitdash'";
+            cluster.admin().execute(all, &[]).unwrap();
+            "disconnected"
+        }
+    }
+}
+
 #[test]
-fn whatever_befalls_the_database_nothing_is_lost_and_nothing_doubled() {
-    let faults = count("BITDASH_FAULTS", 3);
-    let mut rng = rng("faults of the database");
-    // Enough to do for all of them at this pace: 6 s each, and 13 s for one that is to be noticed.
+fn random_faults_of_the_database_lose_and_double_nothing() {
+    let faults = count_from_env("BITDASH_FAULTS", 3);
+    let mut rng = seeded_rng("faults of the database");
+    // Enough work for all faults at this pace: 6 s each, and 13 s for a freeze.
     let dead = (1_000 + 500 * faults).to_string();
     let simnet = Simnet::start(&["--nodes", "300", "--dead", &dead, "--time-scale", "0.05"]);
     let cluster = Cluster::start();
@@ -49,58 +90,24 @@ fn whatever_befalls_the_database_nothing_is_lost_and_nothing_doubled() {
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
     let first = rng.u32(..);
     for number in 0..faults {
-        sleep(millis(&mut rng, 200, 1_500));
-        let away = millis(&mut rng, 200, 3_000);
-        let kind = match first.wrapping_add(number) % 5 {
-            0 => {
-                cluster.stop_server();
-                sleep(away);
-                cluster.start_server();
-                "stopped and started"
-            }
-            1 => {
-                cluster.kill_all();
-                sleep(away);
-                cluster.start_server();
-                "killed and started"
-            }
-            2 => {
-                // Long enough to be noticed.
-                cluster.freeze_all(true);
-                sleep(away + Duration::from_secs(9));
-                cluster.freeze_all(false);
-                "frozen and thawed"
-            }
-            3 => {
-                cluster.freeze_all(true);
-                sleep(away);
-                cluster.kill_all();
-                cluster.start_server();
-                "frozen, killed and started"
-            }
-            _ => {
-                let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bitdash'";
-                cluster.admin().execute(all, &[]).unwrap();
-                "cut off"
-            }
-        };
+        sleep(random_millis(&mut rng, 200, 1_500));
+        let outage = random_millis(&mut rng, 200, 3_000);
+        let kind = inject_fault(&cluster, first.wrapping_add(number) % 5, outage);
         let before = committed(&database);
-        let took = wait_until("the crawl goes on", SOON, || committed(&database) > before);
-        say(&format!(
-            "fault {}: {kind}, away for {away:?} and more: went on after {took:?}",
-            number + 1
-        ));
+        let took =
+            wait_until("the next commit", RECOVERY_TIMEOUT, || committed(&database) > before);
+        print_note(&format!("fault {}: {kind}: recovered within {took:?}", number + 1));
         let ended = crawl.child.as_mut().unwrap().try_wait().unwrap();
         assert!(ended.is_none(), "the crawl ended before the faults did: {}", crawl.log());
     }
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);
     check_nothing_lost_or_doubled(&database);
-    check_manners(&simnet.stop(), 1, 200);
+    check_conduct(&simnet.stop(), 1, 200);
 }
 
 #[test]
-fn a_frozen_database_holds_up_neither_the_crawl_nor_its_end() {
+fn a_frozen_database_blocks_neither_the_crawl_nor_its_stop() {
     let simnet = Simnet::start(&["--nodes", "150", "--dead", "1800", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
     let database = cluster.database();
@@ -114,25 +121,25 @@ fn a_frozen_database_holds_up_neither_the_crawl_nor_its_end() {
     assert!(down.contains("has not answered for 10 s"), "{down}");
     sleep(Duration::from_secs(2));
     let later = probed(&last_stats(&crawl));
-    assert!(later > at_first + 300, "it crawls on: {at_first} {later}");
+    assert!(later > at_first + 300, "the crawl stalled: {at_first} {later}");
     crawl.signal("-TERM");
     let begin = Instant::now();
     assert_eq!(crawl.wait().code(), Some(1));
-    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < RECOVERY_TIMEOUT, "{:?}", begin.elapsed());
     let log = crawl.log();
     let lost = log.lines().find(|line| line.contains("stop lost=")).unwrap();
     assert!(lost.contains("[WARN]") && value(lost, "lost") != "0", "{lost}");
 
-    // A start while it is frozen waits; that, too, can be ended, and has nothing to lose.
+    // A start waits for the frozen database, can be stopped, and has nothing to lose.
     crawl.start(&[]);
     let downs = || crawl.log().matches("database state=down").count();
-    wait_until("the second start sees it", Duration::from_secs(30), || downs() == 2);
+    wait_until("the second start notices it", Duration::from_secs(30), || downs() == 2);
     crawl.signal("-TERM");
     let begin = Instant::now();
     assert!(crawl.wait().success());
     assert!(begin.elapsed() < Duration::from_secs(5));
 
-    // And once it thaws, the map is completed.
+    // After the thaw the map is completed.
     crawl.reconfigure(&database, &simnet.seeds(), &[]);
     crawl.start(&["--passes", "1"]);
     sleep(Duration::from_secs(1));
@@ -141,118 +148,124 @@ fn a_frozen_database_holds_up_neither_the_crawl_nor_its_end() {
     check_map(&database, &simnet);
 }
 
-/// Between the crawler and the server: connections that it forgets stay open, and nothing passes any more.
-fn middleman(cluster: &Cluster, forgets: &Arc<AtomicBool>) -> u16 {
-    let socket = cluster.folder().join(".s.PGSQL.5432");
+/// Starts a proxy in front of the server. After `drop_next` is set, the connection that carries the
+/// next bytes stays open, but is no longer forwarded.
+fn start_proxy(cluster: &Cluster, drop_next: &Arc<AtomicBool>) -> u16 {
+    let socket = cluster.directory().join(".s.PGSQL.5432");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let forgets = Arc::clone(forgets);
+    let drop_next = Arc::clone(drop_next);
     thread::spawn(move || {
         for client in listener.incoming().map(Result::unwrap) {
             let server = UnixStream::connect(&socket).unwrap();
             let (from_client, to_client) = (client.try_clone().unwrap(), client);
             let (from_server, to_server) = (server.try_clone().unwrap(), server);
-            // Who comes while it forgets is served: only what it had before is gone.
-            let is_forgotten = Arc::new(AtomicBool::new(false));
-            pass_on(from_client, to_server, &forgets, &is_forgotten);
-            pass_on(from_server, to_client, &forgets, &is_forgotten);
+            // Who comes while it drop_next is served: only what it had before is gone.
+            let is_dropped = Arc::new(AtomicBool::new(false));
+            forward(from_client, to_server, &drop_next, &is_dropped);
+            forward(from_server, to_client, &drop_next, &is_dropped);
         }
     });
     port
 }
 
-fn pass_on(
+fn forward(
     mut from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
-    forgets: &Arc<AtomicBool>,
-    is_forgotten: &Arc<AtomicBool>,
+    drop_next: &Arc<AtomicBool>,
+    is_dropped: &Arc<AtomicBool>,
 ) {
-    let (forgets, is_forgotten) = (Arc::clone(forgets), Arc::clone(is_forgotten));
+    let (drop_next, is_dropped) = (Arc::clone(drop_next), Arc::clone(is_dropped));
     thread::spawn(move || {
         let mut buffer = [0; 65_536];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            // The next one that speaks is the one that is forgotten.
-            if forgets.swap(false, Ordering::AcqRel) {
-                is_forgotten.store(true, Ordering::Release);
+            if drop_next.swap(false, Ordering::AcqRel) {
+                is_dropped.store(true, Ordering::Release);
             }
-            if !is_forgotten.load(Ordering::Acquire) && to.write_all(&buffer[..length]).is_err() {
+            if !is_dropped.load(Ordering::Acquire) && to.write_all(&buffer[..length]).is_err() {
                 return;
             }
         }
-        if is_forgotten.load(Ordering::Acquire) {
-            // It never tells anybody.
+        if is_dropped.load(Ordering::Acquire) {
+            // Keep both sockets open.
             sleep(Duration::from_secs(3_600));
         }
     });
 }
 
 #[test]
-#[ignore = "takes three minutes, as long as a batch may: scripts/test runs it beside the others"]
-fn a_link_that_was_forgotten_on_the_way_is_left_for_a_new_one() {
+#[ignore = "takes three minutes, the timeout of a batch: scripts/test runs it beside the others"]
+fn a_silently_dropped_connection_is_replaced() {
     let simnet = Simnet::start(&["--nodes", "100", "--dead", "1500", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
     let database = cluster.database();
-    let forgets = Arc::new(AtomicBool::new(false));
-    let port = middleman(&cluster, &forgets);
+    let drop_next = Arc::new(AtomicBool::new(false));
+    let port = start_proxy(&cluster, &drop_next);
     let url = format!("database.url = \"postgresql://bitdash@127.0.0.1:{port}/{}\"", database.name);
     let pace = "crawl.connects_per_second = 60";
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[pace, &url]);
     crawl.start(&["--passes", "1"]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
-    forgets.store(true, Ordering::Release);
+    drop_next.store(true, Ordering::Release);
     let begin = Instant::now();
-    wait_until("it says so", Duration::from_secs(60), || crawl.log().contains("state=down"));
-    wait_until("it is left", Duration::from_secs(200), || crawl.log().contains("state=up"));
-    say(&format!("a forgotten link was left after {:?}", begin.elapsed()));
+    wait_until("the outage is logged", Duration::from_secs(60), || {
+        crawl.log().contains("state=down")
+    });
+    wait_until("the connection is replaced", Duration::from_secs(200), || {
+        crawl.log().contains("state=up")
+    });
+    print_note(&format!("a dropped connection was replaced after {:?}", begin.elapsed()));
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);
     check_nothing_lost_or_doubled(&database);
 }
 
 #[test]
-fn a_link_that_swallows_everything_is_given_up_by_the_kernel() {
-    let name = "a_link_that_swallows_everything_is_given_up_by_the_kernel";
-    let Some(switch) = namespace::inside(name) else { return };
+fn the_kernel_gives_up_a_blackholed_database_connection() {
+    let name = "the_kernel_gives_up_a_blackholed_database_connection";
+    let Some(namespace) = namespace::enter(name) else { return };
     let simnet = Simnet::start(&["--nodes", "100", "--dead", "1800", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
-    cluster.listen("127.0.0.2,127.0.0.3");
+    cluster.listen_on("127.0.0.2,127.0.0.3");
     let database = cluster.database();
-    // Two ways to one server.
+    // Two addresses of one server.
     let url =
         format!("database.url = \"postgresql://bitdash@127.0.0.2,127.0.0.3/{}\"", database.name);
     let pace = ["crawl.connects_per_second = 60", "database.flush_interval = \"500ms\"", &url];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &pace);
     crawl.start(&["--passes", "1"]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
-    switch.run("ip route add blackhole 127.0.0.2/32 table local");
-    wait_until("it says so", Duration::from_secs(15), || crawl.log().contains("state=down"));
-    // Long before the desk's patience ends: it would wait for two minutes and a half.
-    let took = wait_until("the other way is taken", Duration::from_secs(45), || {
+    namespace.run("ip route add blackhole 127.0.0.2/32 table local");
+    wait_until("the outage is logged", Duration::from_secs(15), || {
+        crawl.log().contains("state=down")
+    });
+    // Long before the timeout of a batch, which is two and a half minutes.
+    let took = wait_until("the other address is used", Duration::from_secs(45), || {
         crawl.log().contains("state=up")
     });
-    say(&format!("a dead link was left {took:?} after it was noticed"));
+    print_note(&format!("a dead connection was replaced {took:?} after it was noticed"));
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);
     check_nothing_lost_or_doubled(&database);
 }
 
-/// A crawl of a small network, pass after pass, with a database of its own.
-struct Small {
+/// A crawl of a small network with short passes and its own database.
+struct SmallCrawl {
     simnet: Simnet,
     database: Database,
     crawl: Crawl,
 }
 
-fn small(cluster: &Cluster, lines: &[&str]) -> Small {
+fn small_crawl(cluster: &Cluster) -> SmallCrawl {
     let simnet = Simnet::start(&["--nodes", "60", "--dead", "60", "--time-scale", "0.05"]);
     let database = cluster.database();
-    let lines = [&["crawl.pass_interval = \"2s\"", "database.flush_interval = \"200ms\""], lines];
-    let crawl = Crawl::configure(&database, &simnet.seeds(), &lines.concat());
-    Small { simnet, database, crawl }
+    let lines = ["crawl.pass_interval = \"2s\"", "database.flush_interval = \"200ms\""];
+    let crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
+    SmallCrawl { simnet, database, crawl }
 }
 
-/// As a person would: who loses a deadlock against the crawler's batch tries again.
-fn by_hand(database: &Database, sql: &str) {
+/// Changes the database as an operator does; retries after a deadlock with the crawler's batch.
+fn execute_as_operator(database: &Database, sql: &str) {
     let mut lost = 0;
     while let Err(error) = database.client().batch_execute(sql) {
         lost += 1;
@@ -262,39 +275,40 @@ fn by_hand(database: &Database, sql: &str) {
 }
 
 #[test]
-fn a_database_emptied_or_made_anew_by_hand_is_begun_anew() {
+fn an_emptied_or_recreated_database_restarts_the_crawl() {
     let cluster = Cluster::start();
-    let Small { simnet, database, mut crawl } = small(&cluster, &[]);
-    let all = "DO $$ DECLARE t record; BEGIN FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
-        LOOP EXECUTE format('TRUNCATE %I', t.tablename); END LOOP; END $$";
+    let SmallCrawl { simnet, database, mut crawl } = small_crawl(&cluster);
+    let all = "DO $$ DECLARE t record; BEGIN FOR t IN SELECT schemaname, tablename FROM pg_tables
+        WHERE schemaname IN ('public', 'bitdash_internal')
+        LOOP EXECUTE format('TRUNCATE %I.%I', t.schemaname, t.tablename); END LOOP; END $$";
     let schema = "DROP SCHEMA public CASCADE; CREATE SCHEMA public";
     let drop = format!("DROP DATABASE {} WITH (FORCE)", database.name);
     let create = format!("CREATE DATABASE {} OWNER bitdash TEMPLATE template0", database.name);
     let passes = "DELETE FROM passes";
-    let nodes = "TRUNCATE result_journal, node_rows_a, node_rows_b";
+    let nodes = "TRUNCATE nodes";
     crawl.start(&[]);
     let count = |crawl: &Crawl, words: &str| crawl.log().matches(words).count();
     let (begins, done) = ("pass pass=1 state=started", "pass pass=1 state=finished");
-    for (number, hand) in [all, schema, &drop, passes, nodes].into_iter().enumerate() {
+    for (number, change) in [all, schema, &drop, passes, nodes].into_iter().enumerate() {
         let (begun, finished) = (count(&crawl, begins), count(&crawl, done));
         wait_until("the first pass", Duration::from_secs(60), || {
             count(&crawl, done) + count(&crawl, "pass=2 state=finished") > finished
                 && database.rows("SELECT 1 FROM history LIMIT 1").len() == 1
         });
-        if hand == drop {
+        if change == drop {
             cluster.admin().batch_execute(&drop).unwrap();
             cluster.admin().batch_execute(&create).unwrap();
         } else {
-            by_hand(&database, hand);
+            execute_as_operator(&database, change);
         }
-        wait_until(hand, Duration::from_secs(30), || count(&crawl, "state=emptied") > number);
+        wait_until(change, Duration::from_secs(30), || count(&crawl, "state=emptied") > number);
         let line =
             crawl.log().lines().rfind(|line| line.contains("state=emptied")).unwrap().to_owned();
         assert!(line.contains("[WARN] database state=emptied dropped="), "{line}");
-        // It says so before it reads what is left.
-        wait_until("it begins anew", Duration::from_secs(60), || count(&crawl, begins) > begun);
-        if hand != passes {
-            wait_until("it is crawled anew", Duration::from_secs(60), || {
+        // It logs this before it reads the remaining rows.
+        wait_until("the crawl restarts", Duration::from_secs(60), || count(&crawl, begins) > begun);
+        if change != passes {
+            wait_until("the map is complete again", Duration::from_secs(60), || {
                 let sql = "SELECT count(*) FROM nodes";
                 let mut client = match postgres::Client::connect(&database.url, postgres::NoTls) {
                     Ok(client) => client,
@@ -308,21 +322,21 @@ fn a_database_emptied_or_made_anew_by_hand_is_begun_anew() {
     crawl.signal("-TERM");
     assert!(crawl.wait().success(), "{}", crawl.log());
     assert_eq!(count(&crawl, "state=emptied"), 5, "once each: {}", crawl.log());
-    assert_eq!(database.value("SELECT count(*) FROM store_state"), "1");
+    assert_eq!(database.value("SELECT count(*) FROM bitdash_internal.store_state"), "1");
     assert_eq!(database.value("SELECT count(*) FROM probes WHERE pass = 0"), "0");
-    let newest = database.value("SELECT max(version) FROM schema_migrations");
-    assert_eq!(newest, bitdash::io::writer::schema::known_version().to_string());
+    let newest = database.value("SELECT max(version) FROM bitdash_internal.schema_migrations");
+    assert_eq!(newest, bitdash::db::schema::known_version().to_string());
 }
 
 #[test]
-fn a_database_emptied_in_the_middle_of_a_pass_is_begun_anew_at_once() {
+fn a_database_emptied_during_a_pass_restarts_the_crawl_at_once() {
     let simnet = Simnet::start(&["--nodes", "150", "--dead", "500", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
     let slow = ["crawl.connects_per_second = 80", "database.flush_interval = \"300ms\""];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
     crawl.start(&["--passes", "1"]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
-    by_hand(&database, "DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    execute_as_operator(&database, "DROP SCHEMA public CASCADE; CREATE SCHEMA public");
     crawl.wait_for_log(|line| line.contains("state=emptied"));
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);
@@ -330,12 +344,12 @@ fn a_database_emptied_in_the_middle_of_a_pass_is_begun_anew_at_once() {
 }
 
 #[test]
-fn who_was_away_while_another_crawler_came_ends_and_writes_nothing() {
+fn a_disconnected_crawler_that_was_replaced_exits_and_writes_nothing() {
     let cluster = Cluster::start();
-    let Small { simnet, database, crawl: mut first } = small(&cluster, &[]);
+    let SmallCrawl { simnet, database, crawl: mut first } = small_crawl(&cluster);
     first.start(&[]);
     first.wait_for_log(|line| line.contains("pass=1 state=finished"));
-    // Its role, and its role alone, is kept away from the server.
+    // Keep only the role of the first crawler from connecting.
     let away = "ALTER ROLE bitdash CONNECTION LIMIT 0;
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bitdash'";
     cluster.admin().batch_execute(away).unwrap();
@@ -348,14 +362,8 @@ fn who_was_away_while_another_crawler_came_ends_and_writes_nothing() {
     let pass = || {
         let sql =
             "SELECT pass, probed, started_at, finished_at FROM passes ORDER BY pass DESC LIMIT 1";
-        support::rows(
-            &mut postgres::Client::connect(
-                &cluster.url("postgres", &database.name),
-                postgres::NoTls,
-            )
-            .unwrap(),
-            sql,
-        )
+        let url = cluster.url("postgres", &database.name);
+        support::rows(&mut postgres::Client::connect(&url, postgres::NoTls).unwrap(), sql)
     };
     second.signal("-STOP");
     let before = pass();
@@ -368,7 +376,7 @@ fn who_was_away_while_another_crawler_came_ends_and_writes_nothing() {
         last.starts_with("bitdash: another bitdash crawls into this database already"),
         "{last}"
     );
-    assert_eq!(pass(), before, "the first one wrote after the second had come");
+    assert_eq!(pass(), before, "the first crawler wrote after the second had started");
     second.signal("-CONT");
     second.signal("-TERM");
     assert!(second.wait().success(), "{}", second.log());

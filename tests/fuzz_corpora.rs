@@ -1,5 +1,5 @@
-//! The committed corpora of `fuzz/`, replayed without a fuzzer: what was found once stays mended, and every target
-//! is a test of its own on any compiler.
+//! Replays the committed corpora of `fuzz/` without a fuzzer, on any compiler: a fault that fuzzing
+//! found once stays fixed.
 
 use std::fs;
 use std::path::Path;
@@ -19,19 +19,19 @@ mod probe;
 #[path = "../fuzz/bodies/version.rs"]
 mod version;
 
-/// Runs a target over its corpus, and over every file cut short in two places.
+/// Runs a target over its corpus, and over two prefixes of every file.
 fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut inputs = Vec::new();
-    for file in fs::read_dir(&folder).unwrap() {
+    for file in fs::read_dir(&directory).unwrap() {
         let path = file.unwrap().path();
         inputs.push((path.display().to_string(), fs::read(path).unwrap()));
     }
     inputs.sort();
-    assert!(inputs.len() > 5, "{}: the corpus is missing", folder.display());
+    assert!(inputs.len() > 5, "{}: the corpus is missing", directory.display());
     for (name, input) in &inputs {
         for end in [input.len(), input.len() / 2, input.len().saturating_sub(1)] {
-            // The name of the input that fails stands last in the output of the test.
+            // The last line of the output names the input that fails.
             println!("{name}, {end} bytes");
             run(&input[..end]);
         }
@@ -39,22 +39,22 @@ fn replay(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
-fn the_decoder_gives_the_same_messages_however_they_are_cut() {
+fn the_decoder_does_not_depend_on_how_its_input_is_split() {
     replay("decoder", decoder::run);
 }
 
 #[test]
-fn a_version_that_decodes_encodes_to_the_same() {
+fn a_decoded_version_encodes_to_the_same_bytes() {
     replay("version", version::run);
 }
 
 #[test]
-fn an_addr_that_decodes_encodes_to_the_same() {
+fn a_decoded_addr_encodes_to_the_same_bytes() {
     replay("addr", addr::run);
 }
 
 #[test]
-fn a_probe_keeps_its_invariants_whatever_happens() {
+fn a_probe_keeps_its_invariants_in_any_order_of_events() {
     replay("probe", probe::run);
 }
 
@@ -64,21 +64,20 @@ fn the_crawler_keeps_its_invariants_in_any_order_of_events() {
 }
 
 #[test]
-fn a_nodes_file_is_read_or_complained_of() {
+fn a_nodes_file_is_read_or_its_errors_are_reported() {
     replay("nodes_file", nodes_file::run);
 }
 
 #[test]
-fn a_configuration_is_read_or_refused() {
+fn a_configuration_is_read_or_rejected() {
     replay("config", config::run);
 }
 
-/// A corpus without a target, or a target without one, would be dead weight that nobody notices.
 #[test]
-fn every_target_has_a_corpus_and_a_place_in_the_scripts() {
+fn every_target_has_a_corpus_and_is_run_by_the_scripts() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let names = |folder: &str| {
-        let mut names: Vec<String> = fs::read_dir(root.join(folder))
+    let names = |directory: &str| {
+        let mut names: Vec<String> = fs::read_dir(root.join(directory))
             .unwrap()
             .map(|entry| {
                 let path = entry.unwrap().path();

@@ -1,4 +1,5 @@
-//! The real binary against the simulated network and a real PostgreSQL: what the network serves is the oracle.
+//! The real program against the simulated network and a real PostgreSQL. The network's own tables
+//! are the oracle.
 
 #![allow(clippy::disallowed_methods)] // tests watch real programs and wait for them
 
@@ -6,12 +7,12 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bitdash_simnet::verify::truth::Kind;
 use support::Cluster;
-use support::crawl::{Crawl, Simnet, check_manners, check_map, is_stats, value};
+use support::crawl::{Crawl, Simnet, check_conduct, check_map, is_stats, value};
 use support::faults::wait_until;
 
 #[test]
@@ -21,22 +22,7 @@ fn one_pass_maps_the_network_row_by_row() {
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
     assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
     check_map(&database, &simnet);
-
-    let dead: BTreeMap<String, String> = simnet
-        .table("dead.tsv")
-        .into_iter()
-        .map(|row| (format!("{}:{}", row["host"], row["port"]), row["kind"].clone()))
-        .collect();
-    let sql = "SELECT host(host) || ':' || port, last_outcome, failures FROM candidates";
-    for row in database.rows(sql) {
-        let fields: Vec<&str> = row.split('|').collect();
-        let outcome = match dead.get(fields[0]).map(String::as_str) {
-            Some("silent") => "connect_timeout",
-            Some("refusing") => "refused",
-            other => panic!("{row} is {other:?} in the network"),
-        };
-        assert_eq!((fields[1], fields[2]), (outcome, "1"), "{row}");
-    }
+    assert_eq!(database.value("SELECT count(*) FROM candidates WHERE failures <> 1"), "0");
     assert_eq!(
         database.value("SELECT count(*) FROM addresses"),
         database.value("SELECT (SELECT count(*) FROM nodes) + (SELECT count(*) FROM candidates)")
@@ -50,7 +36,7 @@ fn one_pass_maps_the_network_row_by_row() {
     assert_eq!(database.value(up), "400");
     assert_eq!(database.value("SELECT count(*) FROM probes WHERE outcome = 'responded'"), "400");
 
-    // Whole replies: what was recorded is what the node has to give.
+    // Complete replies: the crawler received every peer that the node has.
     let sent: BTreeMap<String, u64> = database
         .rows("SELECT host(host) || ':' || port, peers_sent FROM nodes")
         .iter()
@@ -58,19 +44,38 @@ fn one_pass_maps_the_network_row_by_row() {
         .map(|(address, sent)| (address.to_owned(), sent.parse().unwrap()))
         .collect();
     let (mut whole, mut all) = (0, 0);
-    for node in simnet.table("nodes.tsv") {
-        let peers: u64 = node["peers"].parse().unwrap();
-        if peers >= 2 && node["manner"] != "old_core" {
+    for node in simnet.truth(Kind::Node) {
+        if node.peers >= 2 && node.label != "old_core" {
             all += 1;
-            whole += u64::from(sent[&format!("{}:{}", node["host"], node["port"])] >= peers);
+            whole += u64::from(sent[&node.address.to_string()] >= node.peers as u64);
         }
     }
     assert!(all > 200 && whole * 100 >= all * 99, "{whole} of {all} whole replies");
-    check_manners(&simnet.stop(), 1, 200);
+    check_conduct(&simnet.stop(), 1, 200);
 }
 
 #[test]
-fn a_stop_and_a_new_start_go_on_with_the_pass_and_repeat_nothing() {
+fn simnet_check_exits_with_1_on_a_difference() {
+    let simnet = Simnet::start(&["--nodes", "60", "--dead", "20", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    let check = || {
+        let output = simnet.check(&database);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, out) = check();
+    assert_eq!((code, out.lines().count()), (Some(0), 1), "{out}");
+    assert!(out.starts_with("60 of 60 nodes ") && out.ends_with("; 0 differences\n"), "{out}");
+    let change = "UPDATE nodes SET start_height = -9 WHERE host = (SELECT min(host) FROM nodes)";
+    database.client().batch_execute(change).unwrap();
+    let (code, out) = check();
+    assert_eq!((code, out.lines().count()), (Some(1), 2), "{out}");
+    assert!(out.contains("height -9") && out.contains("\n59 of 60 nodes "), "{out}");
+}
+
+#[test]
+fn a_restart_resumes_the_pass_and_repeats_no_probe() {
     let simnet = Simnet::start(&["--nodes", "300", "--dead", "600", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
     let slow = ["crawl.connects_per_second = 150"];
@@ -88,18 +93,18 @@ fn a_stop_and_a_new_start_go_on_with_the_pass_and_repeat_nothing() {
         last_probed IS NOT NULL), finished_at IS NULL FROM passes";
     let row = database.rows(sql).remove(0);
     let fields: Vec<&str> = row.split('|').collect();
-    assert_eq!(fields[0], fields[1], "what was counted is what was written");
-    assert!(fields[0].parse::<u64>().unwrap() < 800, "the pass was cut short: {row}");
+    assert_eq!(fields[0], fields[1], "the counter differs from the rows");
+    assert!(fields[0].parse::<u64>().unwrap() < 800, "the pass was not interrupted: {row}");
 
     assert!(crawl.run(&["--passes", "1"]).success());
     assert!(crawl.log().contains("pass pass=1 state=resumed"));
     assert_eq!(database.value("SELECT count(*) FROM passes"), "1");
     check_map(&database, &simnet);
     let again = "SELECT count(*) FROM probes";
-    assert_eq!(database.value(again), "300", "one result of each node in the pass");
-    let account = simnet.stop();
-    // A session that was cut off while it was connecting may have been met twice, a node never.
-    check_manners(&account, 2, 200);
+    assert_eq!(database.value(again), "300", "one result of each node");
+    let report = simnet.stop();
+    // A session interrupted while connecting may be repeated.
+    check_conduct(&report, 2, 200);
 }
 
 #[test]
@@ -109,7 +114,7 @@ fn sighup_changes_max_sockets_as_the_stats_line_shows() {
     let few = ["crawl.max_sockets = 10"];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &few);
     crawl.start(&["--passes", "1"]);
-    // A slow start is over by then.
+    // Wait for the end of the slow start.
     let line = crawl.wait_for_log(|line| is_stats(line) && value(line, "limit") != "none");
     assert_eq!((value(&line, "max_sockets"), value(&line, "limit")), ("10", "sockets"));
 
@@ -128,11 +133,11 @@ fn sighup_changes_max_sockets_as_the_stats_line_shows() {
     let log = crawl.log();
     let before = log.lines().filter(|l| is_stats(l) && value(l, "max_sockets") == "10");
     assert!(before.map(sockets).all(|sockets| sockets <= 10));
-    check_manners(&simnet.stop(), 1, 100);
+    check_conduct(&simnet.stop(), 1, 100);
 }
 
 #[test]
-fn a_start_waits_until_the_calendar_has_passed_the_newest_time_of_the_database() {
+fn a_start_waits_for_a_clock_behind_the_newest_database_time() {
     let simnet = Simnet::start(&["--nodes", "30", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
     let often = ["crawl.pass_interval = \"1s\""];
@@ -150,7 +155,7 @@ fn a_start_waits_until_the_calendar_has_passed_the_newest_time_of_the_database()
 }
 
 #[test]
-fn logrotate_gets_its_new_file_though_the_configuration_has_become_wrong() {
+fn sighup_reopens_the_log_even_if_the_configuration_is_invalid() {
     let simnet = Simnet::start(&["--nodes", "60", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
@@ -159,18 +164,18 @@ fn logrotate_gets_its_new_file_though_the_configuration_has_become_wrong() {
     crawl.reconfigure(&database, &simnet.seeds(), &[&log]);
     crawl.start(&[]);
     let has = |words: &str| fs::read_to_string(&file).is_ok_and(|text| text.contains(words));
-    wait_until("it logs", Duration::from_secs(30), || has(" stats "));
+    wait_until("the first log line", Duration::from_secs(30), || has(" stats "));
     fs::rename(&file, moved).unwrap();
     crawl.reconfigure(&database, &simnet.seeds(), &[&log, "crawl.max_sockets = \"many\""]);
     crawl.signal("-HUP");
-    wait_until("it says so in the new file", Duration::from_secs(10), || has(" state=unchanged"));
-    wait_until("and logs there", Duration::from_secs(10), || has(" stats "));
+    wait_until("the error in the new file", Duration::from_secs(10), || has(" state=unchanged"));
+    wait_until("log lines in the new file", Duration::from_secs(10), || has(" stats "));
     crawl.signal("-TERM");
     assert!(crawl.wait().success());
 }
 
 #[test]
-fn a_database_that_is_away_for_a_while_costs_nothing() {
+fn a_database_outage_loses_no_result() {
     let simnet = Simnet::start(&["--nodes", "300", "--dead", "1500", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
     let database = cluster.database();
@@ -180,24 +185,24 @@ fn a_database_that_is_away_for_a_while_costs_nothing() {
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
     cluster.stop_server();
     crawl.wait_for_log(|line| line.contains("database state=down error="));
-    let away = crawl.wait_for_log(|line| is_stats(line) && line.contains(" db=down "));
+    let first_down = crawl.wait_for_log(|line| is_stats(line) && line.contains(" db=down "));
     sleep(Duration::from_secs(4));
     cluster.start_server();
     crawl.wait_for_log(|line| line.contains("database state=up"));
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);
-    // The crawl went on meanwhile.
+    // The crawl continued meanwhile.
     let log = crawl.log();
-    let last_away = log.lines().rfind(|line| is_stats(line) && line.contains(" db=down "));
+    let last_down = log.lines().rfind(|line| is_stats(line) && line.contains(" db=down "));
     let probed = |line: &str| value(line, "probed").parse::<u64>().unwrap();
-    assert!(probed(last_away.unwrap()) > probed(&away) + 100, "{away} {last_away:?}");
+    assert!(probed(last_down.unwrap()) > probed(&first_down) + 100, "{first_down} {last_down:?}");
     let sql = "SELECT probed = (SELECT count(*) FROM nodes) + (SELECT count(*) FROM candidates) FROM passes";
     assert_eq!(database.value(sql), "t");
-    check_manners(&simnet.stop(), 1, 200);
+    check_conduct(&simnet.stop(), 1, 200);
 }
 
 #[test]
-fn a_database_that_is_not_there_at_start_is_waited_for() {
+fn a_start_waits_for_an_absent_database() {
     let simnet = Simnet::start(&["--nodes", "60", "--dead", "40", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
     let database = cluster.database();
@@ -210,12 +215,12 @@ fn a_database_that_is_not_there_at_start_is_waited_for() {
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);
 
-    // And a stop while it waits is heeded at once.
+    // A stop ends the wait at once.
     cluster.stop_server();
     let is_down = |crawl: &Crawl| crawl.log().matches("database state=down").count();
     let before = is_down(&crawl);
     crawl.start(&[]);
-    wait_until("it waits", Duration::from_secs(30), || is_down(&crawl) > before);
+    wait_until("the outage is logged", Duration::from_secs(30), || is_down(&crawl) > before);
     crawl.signal("-INT");
     let begin = Instant::now();
     assert!(crawl.wait().success());
@@ -223,7 +228,7 @@ fn a_database_that_is_not_there_at_start_is_waited_for() {
 }
 
 #[test]
-fn a_stop_while_the_database_is_away_says_what_was_lost() {
+fn a_stop_during_an_outage_reports_the_lost_results() {
     let simnet = Simnet::start(&["--nodes", "100", "--dead", "300", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
     let database = cluster.database();
@@ -241,52 +246,14 @@ fn a_stop_while_the_database_is_away_says_what_was_lost() {
     let lost = log.lines().find(|line| line.contains("stop lost=")).unwrap();
     assert!(lost.contains("[WARN]") && value(lost, "lost") != "0", "{lost}");
 
-    // Those addresses are due again: the next start completes the map.
+    // Their addresses are due again: the next start completes the map.
     cluster.start_server();
     assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
     check_map(&database, &simnet);
 }
 
 #[test]
-fn a_crawler_that_is_killed_goes_on_where_the_database_stands() {
-    let simnet = Simnet::start(&["--nodes", "200", "--dead", "400", "--time-scale", "0.05"]);
-    let database = Cluster::shared().database();
-    let slow = ["crawl.connects_per_second = 150", "database.flush_interval = \"200ms\""];
-    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
-    for _ in 0..3 {
-        crawl.start(&[]);
-        sleep(Duration::from_millis(1_300));
-        crawl.signal("-KILL");
-        crawl.wait();
-    }
-    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
-    check_map(&database, &simnet);
-    assert_eq!(database.value("SELECT max(pass) FROM passes"), "1");
-    assert_eq!(database.value("SELECT count(*) FROM probes"), "200");
-}
-
-#[test]
-fn running_out_of_descriptors_costs_pace_and_no_node() {
-    let simnet = Simnet::start(&["--nodes", "200", "--dead", "300", "--time-scale", "0.05"]);
-    let database = Cluster::shared().database();
-    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
-    let program = crawl.command(&["crawl", "--passes", "1"]);
-    let args: Vec<&str> = program.get_args().map(|arg| arg.to_str().unwrap()).collect();
-    // The hard limit, which the program cannot raise; 64 of it are kept for other things.
-    let script = format!("ulimit -n 90; exec {:?} \"$@\"", program.get_program());
-    let mut shell = Command::new("bash");
-    let log = std::fs::File::create(crawl.log_path()).unwrap();
-    crawl.child =
-        Some(shell.args(["-c", &script, "crawl"]).args(args).stderr(log).spawn().unwrap());
-    assert!(crawl.wait().success(), "{}", crawl.log());
-    let log = crawl.log();
-    assert!(log.contains("max_sockets configured=200 open_files=90 uses=26"), "{log}");
-    check_map(&database, &simnet);
-    check_manners(&simnet.stop(), 1, 26);
-}
-
-#[test]
-fn what_is_wrong_with_the_input_is_said_in_one_line() {
+fn invalid_input_is_reported_in_one_line() {
     let database = Cluster::shared().database();
     let dir = tempfile::tempdir().unwrap();
     let nodes = dir.path().join("nodes.txt");
@@ -297,7 +264,7 @@ fn what_is_wrong_with_the_input_is_said_in_one_line() {
         let error = String::from_utf8(output.stderr).unwrap();
         (output.status.code(), error)
     };
-    // Wrong lines are named, and the good one is used.
+    // Invalid lines are reported, and the valid one is used.
     let (code, log) = run(&["crawl", "--passes", "1"]);
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("nodes.txt:1: ") && log.contains("nodes.txt:3: "), "{log}");
@@ -306,23 +273,25 @@ fn what_is_wrong_with_the_input_is_said_in_one_line() {
         ["127.9.9.9|1|refused"]
     );
 
-    let wrong = |lines: &[&str], code: i32, says: &str| {
+    let check = |lines: &[&str], code: i32, message: &str| {
         crawl.reconfigure(&database, &nodes, lines);
         let (got, log) = run(&["crawl", "--passes", "1"]);
         assert_eq!(got, Some(code), "{log}");
         let last = log.lines().last().unwrap_or_default();
-        assert!(last.contains(says), "{says:?} is not in {log}");
+        assert!(last.contains(message), "{message:?} is not in {log}");
     };
-    wrong(&["crawl.max_sockets = 0"], 2, "crawl.max_sockets");
-    wrong(&["crawl.max_socket = 9"], 2, "max_sockets");
-    wrong(&["crawl.nodes_file = \"/nowhere/nodes.txt\""], 2, "/nowhere/nodes.txt");
+    check(&["crawl.max_sockets = 0"], 2, "crawl.max_sockets");
+    check(&["crawl.max_socket = 9"], 2, "max_sockets");
+    check(&["crawl.nodes_file = \"/nowhere/nodes.txt\""], 2, "/nowhere/nodes.txt");
     let url =
         |name: &str| format!("database.url = {:?}", database.url.replace(&database.name, name));
-    wrong(&[&url("no_such_database")], 1, "createdb");
+    check(&[&url("no_such_database")], 1, "createdb");
 
     let mut client = database.client();
-    client.batch_execute("UPDATE schema_migrations SET version = version + 99").unwrap();
-    wrong(&[], 1, "schema");
+    client
+        .batch_execute("UPDATE bitdash_internal.schema_migrations SET version = version + 99")
+        .unwrap();
+    check(&[], 1, "schema");
 }
 
 #[test]

@@ -1,13 +1,16 @@
-//! The store against a real PostgreSQL: every rule of a batch, and what is read back.
+//! The store against a real PostgreSQL: each rule of a batch, and reading back.
 
 mod support;
 
 use std::collections::BTreeMap;
 
-use bitdash::crawl::batch::{Batch, HeardRow, LastPass, PassRow, ProbeRow, SourceRow, Status};
-use bitdash::crawl::outcome::Outcome;
-use bitdash::crawl::target::VersionInfo;
-use bitdash::io::writer::{Store, StoreError};
+use bitdash::db::StoreError;
+use bitdash::db::writer::Store;
+use bitdash_core::vocabulary::outcome::Outcome;
+use bitdash_core::vocabulary::rows::{
+    Batch, HeardRow, LastPass, PassRow, ProbeRow, SourceRow, Status,
+};
+use bitdash_core::vocabulary::target::VersionInfo;
 use support::Cluster;
 use support::rows::*;
 
@@ -23,14 +26,14 @@ fn a_batch_that_is_written_twice_changes_nothing_the_second_time() {
 }
 
 #[test]
-fn an_empty_batch_is_no_transaction() {
+fn an_empty_batch_opens_no_transaction() {
     let database = Cluster::shared().database();
     let mut store = Store::connect(&database.url).unwrap();
     store.write(&Batch::default(), 25).unwrap(); // there is no schema: a statement would fail
 }
 
 #[test]
-fn an_address_heard_again_keeps_everything_but_its_time() {
+fn hearing_an_address_again_updates_only_last_heard() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -40,7 +43,7 @@ fn an_address_heard_again_keeps_everything_but_its_time() {
     batch.nodes.insert(address(2), up(20, version()));
     store.write(&batch, 25).unwrap();
 
-    // Heard earlier, as after a jump of the clock: nothing. Heard later: the time, and nothing else.
+    // An earlier time, as after a jump of the clock, changes nothing; a later one only last_heard.
     for (seconds, expected) in [(5, 10), (90, 90)] {
         let mut batch = Batch::default();
         batch.heard.insert(address(1), heard(seconds));
@@ -61,14 +64,14 @@ fn an_address_heard_again_keeps_everything_but_its_time() {
 }
 
 #[test]
-fn a_failed_candidate_leaves_no_row_among_nodes_and_probes() {
+fn a_failed_candidate_leaves_no_row_in_nodes_or_probes() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
     batch.heard.insert(address(1), heard(0));
     batch.failed.insert(address(1), failed(1, 5));
-    batch.failed.insert(address(9), failed(1, 5)); // never heard of: no row comes of it
-    batch.nodes.insert(address(7), down(5, 1)); // never responded: no node comes of it
+    batch.failed.insert(address(9), failed(1, 5)); // never heard of: leaves no row
+    batch.nodes.insert(address(7), down(5, 1)); // never responded: leaves no node
     batch.probes = vec![ProbeRow { outcome: Outcome::Refused, version: None, ..probe(7, 1) }];
     store.write(&batch, 25).unwrap();
     assert_eq!(database.value("SELECT count(*) FROM nodes"), "0");
@@ -78,7 +81,7 @@ fn a_failed_candidate_leaves_no_row_among_nodes_and_probes() {
 }
 
 #[test]
-fn a_candidate_that_responds_moves_over_with_its_past() {
+fn a_candidate_that_responds_becomes_a_node_and_keeps_its_times() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -86,7 +89,7 @@ fn a_candidate_that_responds_moves_over_with_its_past() {
     store.write(&batch, 25).unwrap();
     let mut batch = Batch::default();
     batch.nodes.insert(address(1), up(50, version()));
-    batch.nodes.insert(address(2), up(60, version())); // named by a person, never heard of
+    batch.nodes.insert(address(2), up(60, version())); // from the nodes file, never heard of
     store.write(&batch, 25).unwrap();
 
     assert_eq!(database.value("SELECT count(*) FROM candidates"), "0");
@@ -107,7 +110,7 @@ fn a_candidate_that_responds_moves_over_with_its_past() {
 }
 
 #[test]
-fn a_failed_node_keeps_what_it_said() {
+fn a_failed_node_keeps_its_last_version() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -127,7 +130,7 @@ fn a_failed_node_keeps_what_it_said() {
 }
 
 #[test]
-fn a_new_version_overwrites_all_its_fields_with_null_too() {
+fn a_new_version_overwrites_every_field_even_with_null() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -135,7 +138,7 @@ fn a_new_version_overwrites_all_its_fields_with_null_too() {
     store.write(&batch, 25).unwrap();
     let bare = VersionInfo { protocol_version: 99_999, services: 1, ..VersionInfo::default() };
     let mut row = up(100, bare);
-    row.peers = None; // not asked this time: what it sent before stays
+    row.peers = None; // not asked this time: the former number stays
     if let Some(seen) = &mut row.seen {
         (seen.species, seen.connect_ms, seen.version_ms) = ("TRB", None, None);
     }
@@ -152,7 +155,7 @@ fn a_new_version_overwrites_all_its_fields_with_null_too() {
 }
 
 #[test]
-fn only_the_newest_results_of_each_node_are_kept() {
+fn only_the_newest_results_of_each_node_are_shown() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -166,13 +169,13 @@ fn only_the_newest_results_of_each_node_are_kept() {
     let next = Batch { probes: vec![probe(1, 6)], ..Batch::default() };
     store.write(&next, 3).unwrap();
     assert_eq!(database.rows(kept), ["127.0.0.1|4,5,6", "127.0.0.2|3,4,5"]);
-    // An old batch that is repeated changes nothing.
+    // Repeating an old batch changes nothing.
     store.write(&Batch { probes: vec![probe(1, 2)], ..Batch::default() }, 3).unwrap();
     assert_eq!(database.rows(kept), ["127.0.0.1|4,5,6", "127.0.0.2|3,4,5"]);
-    // What a fold drops is gone; before it, a larger number shows the older ones again.
+    // Compaction drops the surplus. Before it, a larger number shows older results again.
     store.write(&Batch { probes: vec![probe(2, 6)], ..Batch::default() }, 4).unwrap();
     assert_eq!(database.rows(kept), ["127.0.0.1|3,4,5,6", "127.0.0.2|3,4,5,6"]);
-    fold(&mut store);
+    compact(&mut store);
     store.write(&Batch { probes: vec![probe(2, 7)], ..Batch::default() }, 25).unwrap();
     assert_eq!(database.rows(kept), ["127.0.0.1|3,4,5,6", "127.0.0.2|3,4,5,6,7"]);
 }
@@ -223,7 +226,7 @@ fn names_are_set_moved_and_cleared() {
 }
 
 #[test]
-fn a_finished_pass_leaves_its_history_and_a_running_one_none() {
+fn history_is_written_when_a_pass_finishes_and_not_before() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -247,7 +250,7 @@ fn a_finished_pass_leaves_its_history_and_a_running_one_none() {
     assert_eq!(load(&mut store).1, LastPass { pass: 8, row: pass });
 
     let mut batch = Batch::default();
-    batch.nodes.insert(address(3), down(5, 1)); // of the same batch: counted as it is afterwards
+    batch.nodes.insert(address(3), down(5, 1)); // in the same batch: counted with its new status
     pass.finished_at = Some(at(30));
     batch.passes.insert(8, pass);
     store.write(&batch, 25).unwrap();
@@ -304,7 +307,7 @@ fn what_was_written_is_loaded_again() {
 }
 
 #[test]
-fn sources_are_kept_with_what_stands_behind_a_candidate() {
+fn sources_and_the_source_of_a_candidate_are_stored() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -317,7 +320,7 @@ fn sources_are_kept_with_what_stands_behind_a_candidate() {
     batch.heard.insert(address(3), HeardRow { source: 9, ..heard(0) });
     store.write(&batch, 25).unwrap();
     let mut batch = Batch::default();
-    batch.heard.insert(address(3), HeardRow { source: 0, ..heard(-5) }); // named by another one too
+    batch.heard.insert(address(3), HeardRow { source: 0, ..heard(-5) }); // another source named it too
     batch.sources.insert(7, SourceRow { tried: 2, answered: 1 });
     store.write(&batch, 25).unwrap();
     store.write(&batch, 25).unwrap();
@@ -356,11 +359,11 @@ fn rows_that_make_no_sense_are_skipped_on_loading() {
     database
         .client()
         .batch_execute(
-            "ALTER TABLE address_journal DROP CONSTRAINT addresses_are_ipv4_and_have_a_port;
-            UPDATE address_journal SET key = key - 8333 WHERE key = lowest_key('127.0.0.1') + 8333;
-            ALTER TABLE result_journal DROP CONSTRAINT nodes_state_is_whole;
-            UPDATE result_journal SET next_probe = 'infinity' WHERE key = lowest_key('127.0.0.2') + 8333;
-            UPDATE result_journal SET at = '0044-03-15 12:00:00 BC' WHERE key = lowest_key('127.0.0.3') + 8333",
+            "ALTER TABLE bitdash_internal.address_journal DROP CONSTRAINT addresses_are_ipv4_and_have_a_port;
+            UPDATE bitdash_internal.address_journal SET key = key - 8333
+                WHERE key = bitdash_internal.key('127.0.0.1', 8333);
+            UPDATE nodes SET next_probe = 'infinity' WHERE host = '127.0.0.2';
+            UPDATE nodes SET last_probed = '0044-03-15 12:00:00 BC' WHERE host = '127.0.0.3'",
         )
         .unwrap();
     let (known, _) = load(&mut store);
@@ -368,7 +371,7 @@ fn rows_that_make_no_sense_are_skipped_on_loading() {
 }
 
 #[test]
-fn tables_refuse_what_cannot_be_true() {
+fn constraints_refuse_contradictory_rows() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut row = up(0, version());
@@ -393,7 +396,7 @@ fn every_relation_has_the_contract_columns_and_a_comment() {
     let relations = [
         (
             "nodes",
-            "host inet,port integer,name text,status text,species text,protocol_version integer,user_agent text,services bigint,start_height integer,relay boolean,connect_ms integer,version_ms integer,country text,asn bigint,as_name text,first_seen,last_seen,last_probed,last_outcome text,failures integer,next_probe,peers_asked_at,peers_sent integer",
+            "host inet,port integer,name text,status text,species text,release text,protocol_version integer,user_agent text,services bigint,start_height integer,relay boolean,connect_ms integer,version_ms integer,country text,asn bigint,as_name text,first_seen,last_seen,last_probed,last_outcome text,failures integer,next_probe,peers_asked_at,peers_sent integer",
         ),
         (
             "probes",

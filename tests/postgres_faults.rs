@@ -1,4 +1,4 @@
-//! The store when the database is not as it should be: away, too new, somebody else's, cut off, busy.
+//! The store with a database that is absent, too new, foreign, disconnected or busy.
 
 #![allow(clippy::disallowed_methods)] // a test waits for a server
 
@@ -9,16 +9,16 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bitdash::crawl::address::Address;
-use bitdash::crawl::batch::Batch;
-use bitdash::io::writer::Store;
-use bitdash::io::writer::connect::connect;
-use bitdash::io::writer::store::Session;
+use bitdash::db::connect::connect;
+use bitdash::db::writer::Store;
+use bitdash::db::writer::store::BackendId;
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::rows::Batch;
 use support::rows::*;
 use support::{Cluster, Database};
 
 #[test]
-fn migrating_twice_or_by_two_at_once_does_it_once() {
+fn concurrent_migrations_apply_each_file_once() {
     let database = Cluster::shared().database();
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -27,28 +27,30 @@ fn migrating_twice_or_by_two_at_once_does_it_once() {
     });
     let mut store = Store::connect(&database.url).unwrap();
     let migrated = store.migrate().unwrap();
-    assert_eq!((migrated.from, migrated.to), (2, 2));
-    let applied = database.rows("SELECT version, name FROM schema_migrations ORDER BY 1");
-    assert_eq!(applied, ["1|001_schema", "2|002_identity"]);
+    assert_eq!((migrated.from, migrated.to), (3, 3));
+    let applied =
+        database.rows("SELECT version, name FROM bitdash_internal.schema_migrations ORDER BY 1");
+    assert_eq!(applied, ["1|001_schema", "2|002_identity", "3|003_plain_nodes"]);
 }
 
 #[test]
 fn a_schema_newer_than_the_program_is_permanent_and_left_alone() {
     let database = Cluster::shared().database();
     ready(&database);
-    let newer = "INSERT INTO schema_migrations (version, name) VALUES (7, '007_future')";
+    let newer =
+        "INSERT INTO bitdash_internal.schema_migrations (version, name) VALUES (7, '007_future')";
     database.client().batch_execute(newer).unwrap();
     let mut store = Store::connect(&database.url).unwrap();
     let error = store.migrate().unwrap_err();
     assert!(!error.is_transient());
     assert!(
-        error.to_string().starts_with("the database's schema is version 7, this bitdash knows 2: "),
+        error.to_string().starts_with("the database's schema is version 7, this bitdash knows 3: "),
         "{error}"
     );
 }
 
 #[test]
-fn a_table_of_somebody_else_is_not_touched() {
+fn a_foreign_table_is_not_touched() {
     let database = Cluster::shared().database();
     database.client().batch_execute("CREATE TABLE nodes (id integer)").unwrap();
     let error = Store::connect(&database.url).unwrap().migrate().unwrap_err();
@@ -64,13 +66,13 @@ fn a_second_crawler_is_refused_until_the_first_is_gone() {
     let mut second = Store::connect(&database.url).unwrap();
     let error = second.lock_crawler().unwrap_err();
     assert!(!error.is_transient() && error.to_string().starts_with("another bitdash"), "{error}");
-    // Neither is a process of the same number that began at another time: numbers come again.
-    let reborn = Session { pid: first.session().pid, ..second.session().clone() };
+    // A backend with the same number and another start time is another one: numbers are reused.
+    let reborn = BackendId { pid: first.backend_id().pid, ..second.backend_id().clone() };
     assert!(!second.relock_crawler(&[reborn]).unwrap_err().is_transient());
-    // Somebody else's former session is no reason to end this one.
-    assert!(!second.relock_crawler(&[second.session().clone()]).unwrap_err().is_transient());
+    // A former session of another crawler does not release the lock.
+    assert!(!second.relock_crawler(&[second.backend_id().clone()]).unwrap_err().is_transient());
     assert!(!first.is_closed());
-    // Another database of the same server has a crawler of its own.
+    // Another database of the same server has its own crawler.
     let other = Cluster::shared().database();
     Store::connect(&other.url).unwrap().lock_crawler().unwrap();
     drop(first);
@@ -83,9 +85,9 @@ fn a_crawler_that_reconnects_takes_the_lock_from_its_own_former_session() {
     let mut former = Store::connect(&database.url).unwrap();
     former.lock_crawler().unwrap();
     let mut store = Store::connect(&database.url).unwrap();
-    let sessions = [store.session().clone(), former.session().clone()];
+    let sessions = [store.backend_id().clone(), former.backend_id().clone()];
     store.relock_crawler(&sessions).unwrap();
-    assert!(former.lock_crawler().unwrap_err().is_transient(), "its connection is gone");
+    assert!(former.lock_crawler().unwrap_err().is_transient(), "its connection is closed");
     assert!(former.is_closed());
     store.relock_crawler(&sessions).unwrap();
 }
@@ -118,7 +120,7 @@ fn missing_rights_are_permanent_and_say_what_to_do() {
         Err(error) => {
             assert!(!error.is_transient() && error.to_string().contains("OWNER"), "{error}")
         }
-        // Before version 15 everybody may create tables.
+        // Before version 15 every role may create tables.
         Ok(_) => {
             let number: u32 = database.value("SHOW server_version_num").parse().unwrap();
             assert!(number < 150_000);
@@ -127,10 +129,10 @@ fn missing_rights_are_permanent_and_say_what_to_do() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_transient() {
+fn an_unreachable_server_is_transient() {
     let error = Store::connect("postgresql://bitdash@/x?host=%2Fnonexistent").err().unwrap();
     assert!(error.is_transient() && error.to_string().contains("/nonexistent:5432"), "{error}");
-    // A port of loopback where nobody listens.
+    // A loopback port on which nothing listens.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -156,7 +158,7 @@ fn too_many_connections_are_transient() {
     drop(first);
 }
 
-/// Reconnects as the writer does and writes.
+/// Writes, and reconnects as the writer does.
 fn write_at_last(store: &mut Store, database: &Database, batch: &Batch) {
     let start = Instant::now();
     while let Err(error) = store.write(batch, 25) {
@@ -171,7 +173,7 @@ fn write_at_last(store: &mut Store, database: &Database, batch: &Batch) {
 }
 
 #[test]
-fn a_server_that_is_stopped_between_batches_loses_nothing() {
+fn a_server_stopped_between_batches_loses_nothing() {
     let cluster = Cluster::start();
     let database = cluster.database();
     let mut store = ready(&database);
@@ -200,7 +202,7 @@ fn a_server_that_is_stopped_between_batches_loses_nothing() {
 }
 
 #[test]
-fn a_session_that_is_ended_in_the_middle_of_a_batch_writes_all_or_nothing() {
+fn a_session_terminated_within_a_batch_writes_all_or_nothing() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     let mut batch = Batch::default();
@@ -210,7 +212,7 @@ fn a_session_that_is_ended_in_the_middle_of_a_batch_writes_all_or_nothing() {
     }
     let (mut broken, mut admin) = (0, Cluster::shared().admin());
     for wait_ms in [0, 5, 10, 20, 40, 60, 80, 120, 160] {
-        let pid = store.session().pid;
+        let pid = store.backend_id().pid;
         let result = thread::scope(|scope| {
             let writing = scope.spawn(|| store.write(&batch, 25));
             thread::sleep(Duration::from_millis(wait_ms));
@@ -226,22 +228,22 @@ fn a_session_that_is_ended_in_the_middle_of_a_batch_writes_all_or_nothing() {
                 broken += 1;
             }
         }
-        database.client().batch_execute("TRUNCATE address_journal").unwrap();
+        database.client().batch_execute("TRUNCATE bitdash_internal.address_journal").unwrap();
         store = Store::connect(&database.url).unwrap();
     }
-    assert!(broken > 0, "no session was ended in time: the test shows nothing");
+    assert!(broken > 0, "no session was terminated in time: the test shows nothing");
     store.write(&batch, 25).unwrap();
     assert_eq!(database.value("SELECT count(*) FROM candidates"), "20000");
 }
 
 #[test]
-fn a_copy_that_is_dropped_leaves_nothing_and_the_session_lives() {
-    // What the store relies on where a batch fails half-way: the crate aborts an unfinished COPY.
+fn a_dropped_copy_leaves_nothing_and_the_session_survives() {
+    // The store relies on it if a batch fails half-way: the crate aborts an unfinished COPY.
     let database = Cluster::shared().database();
     ready(&database);
     let mut client = database.client();
     let mut transaction = client.transaction().unwrap();
-    let mut copy = transaction.copy_in("COPY address_journal FROM STDIN").unwrap();
+    let mut copy = transaction.copy_in("COPY bitdash_internal.address_journal FROM STDIN").unwrap();
     let row = "140737471586445\t1\t5\t\\N\t6\t0\t\\N\t\\N\n";
     copy.write_all(row.repeat(1000).as_bytes()).unwrap();
     drop(copy);
@@ -252,13 +254,15 @@ fn a_copy_that_is_dropped_leaves_nothing_and_the_session_lives() {
 }
 
 #[test]
-fn a_statement_that_waits_for_a_lock_too_long_is_transient_and_the_session_lives() {
+fn a_lock_timeout_is_transient_and_the_session_survives() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
     store.set_statement_timeout(Duration::from_millis(300)).unwrap();
     let mut other = database.client();
     let mut transaction = other.transaction().unwrap();
-    transaction.batch_execute("LOCK TABLE address_journal IN ACCESS EXCLUSIVE MODE").unwrap();
+    transaction
+        .batch_execute("LOCK TABLE bitdash_internal.address_journal IN ACCESS EXCLUSIVE MODE")
+        .unwrap();
     let error = store.write(&rich_batch(), 25).unwrap_err();
     assert!(error.is_transient() && !store.is_closed(), "{error}");
     transaction.rollback().unwrap();
@@ -267,9 +271,9 @@ fn a_statement_that_waits_for_a_lock_too_long_is_transient_and_the_session_lives
 }
 
 #[test]
-fn a_batch_that_loses_a_deadlock_is_transient_and_the_session_lives() {
+fn a_deadlock_is_transient_and_the_session_survives() {
     let database = Cluster::shared().database();
-    // Whose patience ends first is who loses: ours, but not before the other one is in the way.
+    // The session whose deadlock_timeout ends first loses: ours.
     let patience = format!("ALTER DATABASE {} SET deadlock_timeout = '3s'", database.name);
     Cluster::shared().admin().batch_execute(&patience).unwrap();
     let mut store = ready(&database);
@@ -284,7 +288,7 @@ fn a_batch_that_loses_a_deadlock_is_transient_and_the_session_lives() {
         support::faults::wait_until("it waits", Duration::from_secs(20), || {
             database.rows(waiting).len() == 1
         });
-        transaction.batch_execute("LOCK TABLE address_journal").unwrap();
+        transaction.batch_execute("LOCK TABLE bitdash_internal.address_journal").unwrap();
         writing.join().unwrap()
     });
     assert!(error.to_string().contains("40P01"), "{error}");
@@ -296,10 +300,10 @@ fn a_batch_that_loses_a_deadlock_is_transient_and_the_session_lives() {
 }
 
 #[test]
-fn every_session_notices_a_client_that_vanished() {
+fn the_server_notices_a_vanished_client() {
     let cluster = Cluster::start();
-    // By TCP: a socket of the machine has no keep-alives.
-    cluster.listen("127.0.0.2");
+    // Over TCP: a Unix socket has no keep-alives.
+    cluster.listen_on("127.0.0.2");
     let database = cluster.database();
     let url = format!("postgresql://bitdash@127.0.0.2/{}", database.name);
     let mut client = connect(&url).unwrap();
@@ -342,13 +346,13 @@ fn a_read_only_server_is_transient() {
 fn a_million_addresses_are_loaded_within_seconds() {
     let database = Cluster::shared().database();
     let mut store = ready(&database);
-    let sql = "INSERT INTO address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
-        SELECT lowest_key('1.0.0.0'::inet + i) + 8333, 0, 800000000, 800000000, 800000000, 1, 3, 1
+    let sql = "INSERT INTO bitdash_internal.address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
+        SELECT bitdash_internal.key('1.0.0.0'::inet + i, 8333), 0, 800000000, 800000000, 800000000, 1, 3, 1
         FROM generate_series(0, 999999) i";
     database.client().batch_execute(sql).unwrap();
     let start = Instant::now();
-    assert_eq!(fold(&mut store)[0].rows, 1_000_000);
-    println!("a million rows folded in {:?}", start.elapsed());
+    assert_eq!(compact(&mut store)[0].rows, 1_000_000);
+    println!("a million rows compacted in {:?}", start.elapsed());
     let start = Instant::now();
     let mut count = 0_u32;
     store.load(&mut |known| count += u32::from(known.failures == 3)).unwrap();

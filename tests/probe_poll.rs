@@ -1,26 +1,24 @@
-//! `probe` and `poll` as a person and a script meet them: the real program against the simulated network
-//! and against addresses that refuse, stay silent or talk something else. No database.
+//! `bitdash probe` and `bitdash poll` without a database: the real program against the simulated
+//! network, and against addresses that refuse, stay silent or speak another protocol.
 
 #![allow(clippy::disallowed_methods)] // tests listen, wait and kill
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bitdash::lookup::{services, species};
-use bitdash::watchglass::{Decoder, Magic, Message, text};
+use bitdash_core::lookup::services;
+use bitdash_simnet::verify::truth::{Kind, Row};
 use serde_json::Value;
 use support::crawl::Simnet;
-use support::tools::Folder;
+use support::tools::Directory;
+use watchglass::{Decoder, Magic, Message, text};
 
-type Row = BTreeMap<String, String>;
-
-/// A small network, which ends with the test.
+/// A small simulated network, stopped on drop.
 struct Network {
     nodes: Vec<Row>,
     dead: Vec<Row>,
@@ -38,20 +36,20 @@ fn network() -> Network {
         "--latency",
         "off",
     ]);
-    Network { nodes: simnet.table("nodes.tsv"), dead: simnet.table("dead.tsv"), _simnet: simnet }
+    Network { nodes: simnet.truth(Kind::Node), dead: simnet.truth(Kind::Dead), _simnet: simnet }
 }
 
 impl Network {
     fn silent(&self) -> String {
-        self.dead.iter().find(|row| row["kind"] == "silent").map(place).unwrap()
+        self.dead.iter().find(|row| row.label == "silent").map(place).unwrap()
     }
 }
 
 fn place(row: &Row) -> String {
-    format!("{}:{}", row["host"], row["port"])
+    row.address.to_string()
 }
 
-/// A listener on loopback that does this to everyone.
+/// A loopback listener that calls `does` with every connection.
 fn listen(does: fn(std::net::TcpStream)) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -59,52 +57,40 @@ fn listen(does: fn(std::net::TcpStream)) -> SocketAddr {
     address
 }
 
-/// A port that refuses.
+/// A port that refuses connections.
 fn refusing() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 fn check_node(found: &Value, node: &Row) {
+    let fields = node.fields.as_ref().expect("a node responds");
     assert_eq!(found["outcome"], "responded", "{found}");
-    assert_eq!(found["host"], node["host"]);
-    // The network names the species of those alone that it plays by name.
-    let number = |key: &str| node[key].parse::<i64>().unwrap();
-    let told = species::species(
-        Some(&node["user_agent"]),
-        number("protocol_version") as i32,
-        number("services") as u64,
-    );
-    assert_eq!(found["services"].as_u64(), Some(number("services") as u64), "{found}");
-    assert_eq!(found["species"], told, "{found}");
-    assert!(node["species"].is_empty() || node["species"] == told, "{found}");
-    assert_eq!(found["user_agent"], node["user_agent"]);
-    for key in ["port", "protocol_version", "start_height"] {
-        assert_eq!(found[key].to_string(), node[key], "{key} of {found}");
-    }
-    let relay = match node["relay"].as_str() {
-        "t" => Value::Bool(true),
-        "f" => Value::Bool(false),
-        _ => Value::Null,
-    };
-    assert_eq!(found["relay"], relay);
-    let names = services::names(number("services") as u64);
-    assert_eq!(found["service_names"], Value::from(names));
+    assert_eq!(found["host"], node.address.ip().to_string());
+    assert_eq!(found["port"], node.address.port());
+    let services = fields.services as u64;
+    assert_eq!(found["services"].as_u64(), Some(services), "{found}");
+    assert_eq!(found["service_names"], Value::from(services::names(services)));
+    assert_eq!(found["species"], fields.species, "{found}");
+    assert_eq!(found["user_agent"].as_str(), fields.user_agent.as_deref());
+    assert_eq!(found["protocol_version"], fields.protocol_version);
+    assert_eq!(found["start_height"].as_i64(), fields.start_height.map(i64::from));
+    assert_eq!(found["relay"].as_bool(), fields.relay);
     assert!(found["time_offset_s"].as_i64().unwrap().abs() < 10_000, "{found}");
     assert!(found["connect_ms"].is_u64() && found["version_ms"].is_u64(), "{found}");
     assert_eq!(found["nonce"].as_str().unwrap().len(), 16);
     assert!(found["addr_recv"]["host"].is_string() && found["addr_from"]["port"].is_u64());
-    let agent = text::to_bytes(&node["user_agent"]).unwrap();
+    let agent = text::to_bytes(fields.user_agent.as_ref().unwrap()).unwrap();
     assert_eq!(found["user_agent_length"], agent.len());
     assert_eq!(found["trailing_bytes"], 0);
 }
 
 #[test]
-fn probe_gives_every_field_of_every_kind_of_node_as_json() {
+fn probe_prints_every_field_of_every_kind_of_node_as_json() {
     let network = network();
     let places: Vec<String> = network.nodes.iter().map(place).collect();
     let mut arguments = vec!["probe", "--json"];
     arguments.extend(places.iter().map(String::as_str));
-    let ran = Folder::new().run(&arguments);
+    let ran = Directory::new().run(&arguments);
     assert_eq!((ran.status, ran.err.as_str()), (0, ""));
     let found = ran.json();
     assert_eq!(found.len(), network.nodes.len());
@@ -121,10 +107,10 @@ fn probe_gives_every_field_of_every_kind_of_node_as_json() {
 #[test]
 fn probe_with_peers_lists_them_with_age_and_services() {
     let network = network();
-    let sends = |node: &&Row| node["manner"] == "trb" && node["peers"].parse::<u64>().unwrap() > 3;
+    let sends = |node: &&Row| node.label == "trb" && node.peers > 3;
     let node = network.nodes.iter().find(sends).unwrap();
-    let folder = Folder::new();
-    let ran = folder.run(&["probe", "--peers", "--json", &place(node)]);
+    let directory = Directory::new();
+    let ran = directory.run(&["probe", "--peers", "--json", &place(node)]);
     assert_eq!(ran.status, 0, "{}", ran.err);
     let found = &ran.json()[0];
     let peers = found["peers"].as_array().unwrap();
@@ -138,24 +124,25 @@ fn probe_with_peers_lists_them_with_age_and_services() {
         );
         assert_eq!(peer["time"].is_null(), peer["age_s"].is_null());
     }
-    let ran = folder.run(&["probe", "--peers", &place(node)]);
+    let ran = directory.run(&["probe", "--peers", &place(node)]);
     let first = format!("{}:{}", peers[0]["host"].as_str().unwrap(), peers[0]["port"]);
     assert!(ran.out.contains("\n  Peers\n  address"), "{}", ran.out);
     assert!(ran.out.contains(&first) && ran.out.contains(" ago  "), "{}", ran.out);
 }
 
 #[test]
-fn probe_for_a_person_names_what_came_and_what_did_not() {
+fn probe_prints_received_fields_and_names_missing_ones() {
     let network = network();
-    let trb = network.nodes.iter().find(|node| node["manner"] == "trb").unwrap();
-    let ran = Folder::new().run(&["probe", &place(trb)]);
+    let trb = network.nodes.iter().find(|node| node.label == "trb").unwrap();
+    let fields = trb.fields.as_ref().unwrap();
+    let ran = Directory::new().run(&["probe", &place(trb)]);
     let has = |text: &str| assert!(ran.out.contains(text), "no {text:?} in\n{}", ran.out);
     assert!(ran.out.starts_with(&format!("{}: responded\n", place(trb))), "{}", ran.out);
-    has(&format!("user agent        {}\n", trb["user_agent"]));
+    has(&format!("user agent        {}\n", fields.user_agent.as_deref().unwrap()));
     has("species           TRB\n");
     has("services          NETWORK (0x1)\n");
     has("relay             not sent, which means yes\n");
-    has(&format!("height            {}\n", trb["start_height"]));
+    has(&format!("height            {}\n", fields.start_height.unwrap()));
     has(" ours\n");
     assert_eq!(ran.status, 0);
 }
@@ -163,18 +150,18 @@ fn probe_for_a_person_names_what_came_and_what_did_not() {
 #[test]
 fn probe_traces_the_conversation_message_by_message() {
     let network = network();
-    let sends = |node: &&Row| node["manner"] == "trb" && node["peers"].parse::<u64>().unwrap() > 3;
+    let sends = |node: &&Row| node.label == "trb" && node.peers > 3;
     let node = network.nodes.iter().find(sends).unwrap();
-    let folder = Folder::new();
-    let ran = folder.run(&["probe", "--trace", "--peers", &place(node)]);
+    let directory = Directory::new();
+    let ran = directory.run(&["probe", "--trace", "--peers", &place(node)]);
     let marks = [
         "ms  connected",
         "> version  70015, services 0x0,",
-        &format!("< version  {}, services 0x1,", node["protocol_version"]),
+        &format!("< version  {}, services 0x1,", node.fields.as_ref().unwrap().protocol_version),
         "> verack",
         "> getaddr",
         "< addr  ",
-        "no further addr: the reply is whole; we hang up",
+        "no further addr: the reply is complete; we disconnect",
     ];
     let mut rest = ran.out.as_str();
     for mark in marks {
@@ -182,14 +169,14 @@ fn probe_traces_the_conversation_message_by_message() {
             rest.find(mark).unwrap_or_else(|| panic!("no {mark:?} in its place in\n{}", ran.out));
         rest = &rest[at..];
     }
-    let ran = folder.run(&["probe", "--trace", "--json", &refusing().to_string()]);
+    let ran = directory.run(&["probe", "--trace", "--json", &refusing().to_string()]);
     let trace = &ran.json()[0]["trace"];
     assert_eq!(trace.as_array().unwrap().len(), 1);
     assert!(trace[0]["step"].as_str().unwrap().starts_with("failed: "), "{trace}");
 }
 
 #[test]
-fn every_way_to_fail_has_its_outcome_and_exit_status_1() {
+fn every_failure_has_its_outcome_and_exit_status_1() {
     let network = network();
     let silent = network.silent();
     let closes = listen(drop);
@@ -202,21 +189,21 @@ fn every_way_to_fail_has_its_outcome_and_exit_status_1() {
         drop(stream);
     });
     let table = [
-        (refusing().to_string(), "refused", "nobody listens"),
-        (silent, "connect_timeout", "crawl.connect_timeout"),
+        (refusing().to_string(), "refused", "nothing listens"),
+        (silent, "connect_timeout", "no answer within 0."),
         (closes.to_string(), "closed", "most likely it is full"),
-        (web.to_string(), "not_bitcoin", "speaks something else"),
-        (mute.to_string(), "handshake_timeout", "crawl.handshake_timeout"),
+        (web.to_string(), "not_bitcoin", "speaks another protocol"),
+        (mute.to_string(), "handshake_timeout", "no version within 3"),
     ];
     let places: Vec<&str> = table.iter().map(|(place, ..)| place.as_str()).collect();
-    let folder = Folder::new();
-    let ran = folder.run(&[&["probe", "--json"], &places[..]].concat());
+    let directory = Directory::new();
+    let ran = directory.run(&[&["probe", "--json"], &places[..]].concat());
     assert_eq!((ran.status, ran.err.as_str()), (1, "bitdash: 5 of 5 did not respond\n"));
     for (found, (place, outcome, _)) in ran.json().iter().zip(&table) {
         assert_eq!(found["outcome"], *outcome, "{place}");
         assert!(found["species"].is_null() && found["protocol_version"].is_null(), "{found}");
     }
-    let ran = folder.run(&[&["probe"], &places[..]].concat());
+    let ran = directory.run(&[&["probe"], &places[..]].concat());
     for (place, outcome, why) in &table {
         let title = format!("{place}: {outcome}: ");
         let line = ran.out.lines().find(|line| line.starts_with(&title));
@@ -225,58 +212,58 @@ fn every_way_to_fail_has_its_outcome_and_exit_status_1() {
 }
 
 #[test]
-fn what_filter_only_does_not_contain_is_not_dialled() {
-    let ran = Folder::new().run(&["probe", "--json", "192.0.2.1:8333"]);
+fn an_address_outside_filter_only_is_not_dialled() {
+    let ran = Directory::new().run(&["probe", "--json", "192.0.2.1:8333"]);
     assert_eq!(ran.status, 1);
     let found = &ran.json()[0];
     assert!(found["outcome"].is_null());
-    assert_eq!(found["error"], "not dialled: filter.only does not contain it");
+    assert_eq!(found["error"], "not dialled: not in filter.only");
 }
 
 #[test]
-fn host_names_are_looked_up_and_shown_and_no_address_is_dialled_twice() {
+fn host_names_are_resolved_and_no_address_is_dialled_twice() {
     let port = refusing().port();
     let name = format!("localhost:{port}");
-    let ran = Folder::new().run(&["probe", "--json", &name, &format!("127.0.0.1:{port}")]);
+    let ran = Directory::new().run(&["probe", "--json", &name, &format!("127.0.0.1:{port}")]);
     let found = ran.json();
     assert_eq!(found.len(), 1, "{}", ran.out);
     assert_eq!((&found[0]["host"], &found[0]["name"]), (&"127.0.0.1".into(), &"localhost".into()));
 }
 
 #[test]
-fn probe_says_what_it_is_told_to_say() {
+fn probe_sends_the_claims_of_its_options() {
     let node = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let place = node.local_addr().unwrap().to_string();
-    let heard = thread::spawn(move || {
+    let received = thread::spawn(move || {
         let (mut stream, _) = node.accept().unwrap();
         let mut bytes = [0; 4096];
         let length = stream.read(&mut bytes).unwrap();
         let mut decoder = Decoder::new(Magic::MAIN);
         decoder.decode(&mut &bytes[..length]).unwrap().unwrap()
     });
-    let manners = ["--protocol-version", "-1", "--user-agent", "/old thing:0.1/"];
-    let ran = Folder::new().run(&[&["probe", &place], &manners[..]].concat());
+    let claims = ["--protocol-version", "-1", "--user-agent", "/old thing:0.1/"];
+    let ran = Directory::new().run(&[&["probe", &place], &claims[..]].concat());
     assert_eq!(ran.status, 1);
-    let Message::Version(version) = heard.join().unwrap() else { panic!() };
+    let Message::Version(version) = received.join().unwrap() else { panic!() };
     assert_eq!(version.version, -1);
     assert_eq!(version.user_agent.as_deref(), Some(&b"/old thing:0.1/"[..]));
     assert_eq!((version.services, version.relay), (0, Some(false)));
 }
 
 #[test]
-fn wrong_usage_ends_with_status_2_and_one_line() {
-    let folder = Folder::new();
-    folder.write("empty.txt", "# nobody\n");
+fn a_usage_error_is_one_line_and_exit_status_2() {
+    let directory = Directory::new();
+    directory.write("empty.txt", "# empty\n");
     let table: [(&[&str], &str); 6] = [
         (&["probe"], "<HOST[:PORT]>..."),
         (&["probe", "127.0.0.1:0"], "its port must be a whole number from 1 to 65535"),
         (&["probe", "--user-agent", "\u{e9}", "127.0.0.1"], "256 printable ASCII characters"),
-        (&["poll", "--watch", "10s"], "must be a time with a unit, from 60s to 7d"),
-        (&["poll", "missing.txt"], "missing.txt: cannot be read: no such file or folder"),
-        (&["poll", "empty.txt"], "empty.txt: names no node"),
+        (&["poll", "--watch", "10s"], "must be a duration with a unit, from 60s to 7d"),
+        (&["poll", "missing.txt"], "missing.txt: cannot be read: no such file or directory"),
+        (&["poll", "empty.txt"], "empty.txt: contains no node"),
     ];
     for (arguments, text) in table {
-        let ran = folder.run(arguments);
+        let ran = directory.run(arguments);
         assert_eq!(ran.status, 2, "{arguments:?}: {}", ran.err);
         assert!(
             ran.err.contains(text) && ran.err.lines().count() == 1,
@@ -287,7 +274,7 @@ fn wrong_usage_ends_with_status_2_and_one_line() {
     }
 }
 
-/// The cells of a table's column, by the place of its heading.
+/// The cells of a column, found by its heading.
 fn column(out: &str, heading: &str, next: Option<&str>) -> Vec<String> {
     let head = out.lines().next().unwrap();
     let begin = head.find(heading).unwrap_or_else(|| panic!("no {heading} in {head}"));
@@ -299,21 +286,21 @@ fn column(out: &str, heading: &str, next: Option<&str>) -> Vec<String> {
 }
 
 #[test]
-fn poll_shows_all_lines_the_worst_first() {
+fn poll_prints_all_lines_the_worst_first() {
     let network = network();
-    let folder = Folder::new();
-    let silent = network.dead.iter().find(|row| row["kind"] == "silent").unwrap();
+    let directory = Directory::new();
+    let silent = network.dead.iter().find(|row| row.label == "silent").unwrap();
     let mut list = format!(
         "{} {} gone away\n127.0.0.1 {} shut\n192.0.2.1 8333 outside\n",
-        silent["host"],
-        silent["port"],
+        silent.address.ip(),
+        silent.address.port(),
         refusing().port()
     );
     for node in &network.nodes[..20] {
-        list += &format!("{} {}\n", node["host"], node["port"]);
+        list += &format!("{} {}\n", node.address.ip(), node.address.port());
     }
-    folder.write("mine.txt", &list);
-    let ran = folder.run(&["poll", "mine.txt"]);
+    directory.write("mine.txt", &list);
+    let ran = directory.run(&["poll", "mine.txt"]);
     assert_eq!((ran.status, ran.err.as_str()), (1, "bitdash: 3 of 23 did not respond\n"));
     assert_eq!(
         column(&ran.out, "name", Some("address"))[..3],
@@ -324,8 +311,8 @@ fn poll_shows_all_lines_the_worst_first() {
     let outcomes = column(&ran.out, "outcome", Some("species"));
     assert_eq!(outcomes[..4], ["not_dialled", "connect_timeout", "refused", "responded"]);
     assert!(ran.out.ends_with("20 of 23 up\n"), "{}", ran.out);
-    assert!(ran.out.contains("192.0.2.1:8333: not dialled: filter.only does not contain it\n"));
-    // Headings of numbers end where their column ends, so that the heights are found by their neighbours.
+    assert!(ran.out.contains("192.0.2.1:8333: not dialled: not in filter.only\n"));
+    // Number columns are right-aligned, so find the heights by their position from the right.
     let heights: Vec<i64> = ran
         .out
         .lines()
@@ -344,14 +331,15 @@ fn poll_shows_all_lines_the_worst_first() {
 }
 
 #[test]
-fn poll_takes_the_configured_file_and_gives_json_and_status_0_when_all_are_up() {
+fn poll_of_the_configured_file_exits_with_0_when_all_nodes_are_up() {
     let network = network();
-    let folder = Folder::new();
+    let directory = Directory::new();
     let lines = network.nodes[..5].iter().enumerate();
-    let list: String =
-        lines.map(|(i, node)| format!("{} {} node {i}\n", node["host"], node["port"])).collect();
-    folder.write("nodes.txt", &(list + "not/a/host\n"));
-    let ran = folder.run(&["poll", "--json"]);
+    let list: String = lines
+        .map(|(i, node)| format!("{} {} node {i}\n", node.address.ip(), node.address.port()))
+        .collect();
+    directory.write("nodes.txt", &(list + "not/a/host\n"));
+    let ran = directory.run(&["poll", "--json"]);
     assert_eq!(ran.status, 0, "{}", ran.err);
     assert!(ran.err.starts_with("bitdash: ") && ran.err.contains("nodes.txt:6: "), "{}", ran.err);
     let found = ran.json();
@@ -363,9 +351,9 @@ fn poll_takes_the_configured_file_and_gives_json_and_status_0_when_all_are_up() 
     }
 }
 
-/// Starts a `poll --watch` on a pipe and reads the first line of its first page.
-fn watch(folder: &Folder) -> (Child, BufReader<ChildStdout>) {
-    let mut command = folder.command(&["poll", "mine.txt", "--watch", "1m"]);
+/// Starts `poll --watch` on a pipe and reads the first line of its first page.
+fn watch(directory: &Directory) -> (Child, BufReader<ChildStdout>) {
+    let mut command = directory.command(&["poll", "mine.txt", "--watch", "1m"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -375,18 +363,18 @@ fn watch(folder: &Folder) -> (Child, BufReader<ChildStdout>) {
 }
 
 #[test]
-fn poll_watches_on_a_pipe_page_after_page_until_its_reader_goes() {
-    let folder = Folder::new();
-    folder.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
+fn poll_watch_prints_pages_to_a_pipe_until_it_is_closed() {
+    let directory = Directory::new();
+    directory.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
     let begin = Instant::now();
-    let (mut left, reader) = watch(&folder);
+    let (mut left, reader) = watch(&directory);
     drop(reader);
-    let (mut child, mut out) = watch(&folder);
-    // The second page, without a terminal's codes.
+    let (mut child, mut out) = watch(&directory);
+    // The second page, without escape sequences.
     let mut line = String::new();
     loop {
         line.clear();
-        assert!(out.read_line(&mut line).unwrap() > 0, "it ended");
+        assert!(out.read_line(&mut line).unwrap() > 0, "poll exited");
         assert!(!line.contains('\x1b'), "{line:?}");
         if line.ends_with("Z, every 1m\n") {
             break;
@@ -396,7 +384,7 @@ fn poll_watches_on_a_pipe_page_after_page_until_its_reader_goes() {
     assert!((58.0..90.0).contains(&waited), "the second page came after {waited} s");
     child.kill().unwrap();
     child.wait().unwrap();
-    // The other one met a closed pipe about now, and that is no failure.
+    // Meanwhile the first process met a closed pipe, which is not a failure.
     while left.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(120) {
         thread::sleep(Duration::from_millis(50));
     }
@@ -406,19 +394,19 @@ fn poll_watches_on_a_pipe_page_after_page_until_its_reader_goes() {
 }
 
 #[test]
-fn poll_watches_on_a_terminal_by_replacing_the_page() {
-    let folder = Folder::new();
-    folder.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
-    let got = folder.run_on_terminal("poll mine.txt --watch 60s", Duration::from_secs(3));
+fn poll_watch_replaces_the_page_on_a_terminal() {
+    let directory = Directory::new();
+    directory.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
+    let got = directory.run_on_terminal("poll mine.txt --watch 60s", Duration::from_secs(3));
     let page = got.split("\x1b[H\x1b[2J").nth(1).unwrap_or_else(|| panic!("{got:?}"));
     assert!(page.contains("every 1m") && page.contains("0 of 1 up"), "{got:?}");
 }
 
 #[test]
-fn progress_is_shown_on_a_terminal_and_cleared_at_the_end() {
+fn the_status_line_is_cleared_at_the_end() {
     let network = network();
     let silent = network.silent();
-    let got = Folder::new().run_on_terminal(&format!("probe {silent}"), Duration::from_secs(20));
+    let got = Directory::new().run_on_terminal(&format!("probe {silent}"), Duration::from_secs(20));
     let shown = got.find("\r\x1b[Kprobe: 0 of 1 done, 1 open");
     let cleared = got.rfind("\r\x1b[K").unwrap();
     assert!(shown.is_some_and(|shown| shown < cleared), "{got:?}");
@@ -426,13 +414,13 @@ fn progress_is_shown_on_a_terminal_and_cleared_at_the_end() {
 }
 
 #[test]
-fn help_shows_examples_units_and_what_to_do_next() {
-    let folder = Folder::new();
+fn help_contains_examples_units_and_next_steps() {
+    let directory = Directory::new();
     for (command, texts) in [
         ("probe", ["Examples:", "milliseconds", "Exit status:"]),
         ("poll", ["Examples:", "bitdash probe --trace", "Exit status:"]),
     ] {
-        let ran = folder.run(&[command, "--help"]);
+        let ran = directory.run(&[command, "--help"]);
         assert_eq!((ran.status, ran.err.as_str()), (0, ""));
         for text in texts {
             assert!(ran.out.contains(text), "{command}: no {text} in\n{}", ran.out);

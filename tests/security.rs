@@ -1,4 +1,5 @@
-//! Nobody gets in, and nothing gets out that should not: sockets, passwords, strangers' bytes, hostile files, rights.
+//! Security of the whole program: listening sockets, passwords, hostile values and files, roles,
+//! backups.
 
 #![allow(clippy::disallowed_methods)] // tests watch real programs and wait for them
 
@@ -13,9 +14,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use support::crawl::{Crawl, Simnet, check_map, is_stats, value};
-use support::{Cluster, rows};
+use support::faults::wait_until;
+use support::{Cluster, Database, rows};
 
-/// What sockets a process has, by the kernel's own tables.
+/// The sockets of a process, from the kernel's tables.
 struct Sockets {
     listening: Vec<String>,
     connecting: usize,
@@ -46,14 +48,15 @@ fn sockets(pid: u32) -> Sockets {
                 continue;
             }
             let listens = match table {
-                // LISTEN; __SO_ACCEPTCON; whatever is bound without a far end.
+                // LISTEN; __SO_ACCEPTCON; anything bound without a peer.
                 "tcp" | "tcp6" => fields[state] == "0A",
                 "unix" => u32::from_str_radix(fields[state], 16).unwrap() & 0x1_0000 != 0,
                 _ => true,
             };
-            match listens {
-                true => found.listening.push(format!("{table}: {line}")),
-                false => found.connecting += 1,
+            if listens {
+                found.listening.push(format!("{table}: {line}"));
+            } else {
+                found.connecting += 1;
             }
         }
     }
@@ -61,7 +64,7 @@ fn sockets(pid: u32) -> Sockets {
 }
 
 #[test]
-fn the_crawler_listens_nowhere() {
+fn the_crawler_listens_on_no_socket() {
     let simnet = Simnet::start(&["--nodes", "150", "--dead", "500", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
     let mut crawl =
@@ -77,10 +80,10 @@ fn the_crawler_listens_nowhere() {
         most = most.max(found.connecting);
         sleep(Duration::from_millis(100));
     }
-    assert!(most > 10, "the tables show only {most} sockets: the test sees nothing");
+    assert!(most > 10, "the tables show only {most} sockets");
     assert!(crawl.wait().success());
 
-    // What would be seen of one that listens: this test itself.
+    // Control: this test itself listens.
     let (_tcp, _udp) =
         (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
     assert_eq!(sockets(std::process::id()).listening.len(), 2);
@@ -88,26 +91,38 @@ fn the_crawler_listens_nowhere() {
 
 const SECRET: &str = "hush5ecret";
 
-fn said(output: &Output) -> String {
+/// The stdout and stderr of a command.
+fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-#[test]
-fn a_password_is_never_shown() {
-    let cluster = Cluster::start();
+/// A database whose role needs the password, and its URL with it.
+fn locked_database(cluster: &Cluster) -> (Database, String) {
     let database = cluster.database();
-    let rules = cluster.folder().join("data/pg_hba.conf");
+    let rules = cluster.directory().join("data/pg_hba.conf");
     let old = fs::read_to_string(&rules).unwrap();
     fs::write(&rules, format!("local all locked scram-sha-256\n{old}")).unwrap();
-    cluster.admin().batch_execute(&format!(
-        "CREATE ROLE locked LOGIN PASSWORD '{SECRET}'; ALTER DATABASE {} OWNER TO locked; SELECT pg_reload_conf()",
-        database.name
-    )).unwrap();
-    let right = cluster.url(&format!("locked:{SECRET}"), &database.name);
+    let name = &database.name;
+    let sql = format!(
+        "CREATE ROLE locked LOGIN PASSWORD '{SECRET}'; ALTER DATABASE {name} OWNER TO locked;
+         SELECT pg_reload_conf()"
+    );
+    cluster.admin().batch_execute(&sql).unwrap();
+    let url = cluster.url(&format!("locked:{SECRET}"), name);
+    (database, url)
+}
+
+fn url_key(url: &str) -> String {
+    format!("database.url = {url:?}")
+}
+
+#[test]
+fn a_running_crawl_never_shows_the_password() {
+    let cluster = Cluster::start();
+    let (database, right) = locked_database(&cluster);
     let simnet = Simnet::start(&["--nodes", "60", "--dead", "200", "--time-scale", "0.05"]);
-    let set = |url: &str| format!("database.url = {url:?}");
     let (level, pace) = ("log.level = \"trace\"", "crawl.connects_per_second = 60");
-    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[&set(&right), level, pace]);
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[&url_key(&right), level, pace]);
     crawl.start(&["--passes", "1"]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");
     let pid = crawl.child.as_ref().unwrap().id();
@@ -115,15 +130,14 @@ fn a_password_is_never_shown() {
     assert!(!String::from_utf8_lossy(&arguments).contains(SECRET));
     let seen = "SELECT datname, usename, application_name, query FROM pg_stat_activity";
     assert!(!rows(&mut cluster.admin(), seen).concat().contains(SECRET));
-    // Another password, and one that makes no sense, by SIGHUP.
+    // SIGHUP with another password, and with an invalid URL.
     for url in
         [right.replace(SECRET, "hush5ecret2"), format!("postgresql://locked:{SECRET}@[bad/x")]
     {
-        crawl.reconfigure(&database, &simnet.seeds(), &[&set(&url), level, pace]);
+        crawl.reconfigure(&database, &simnet.seeds(), &[&url_key(&url), level, pace]);
         let before = crawl.log().matches(" reload ").count();
         crawl.signal("-HUP");
-        crawl.wait_for_log(|_| true);
-        support::faults::wait_until("the reload", Duration::from_secs(20), || {
+        wait_until("the reload", Duration::from_secs(20), || {
             crawl.log().matches(" reload ").count() > before
         });
     }
@@ -132,22 +146,29 @@ fn a_password_is_never_shown() {
     crawl.signal("-HUP");
     crawl.wait_for_log(|line| line.contains("database = ***: must be a section"));
     fs::write(crawl.config(), good).unwrap();
-    // The server cuts it off while it is away and says why.
+    // The server terminates the connection with a message.
     cluster.stop_server();
     crawl.wait_for_log(|line| line.contains("database state=down"));
     cluster.start_server();
     assert!(crawl.wait().success(), "{}", crawl.log());
-    assert!(
-        crawl.log().contains("[DEBUG]")
-            && crawl.log().contains("database=postgresql://locked:***@")
-    );
-    assert!(!crawl.log().contains("5ecret"), "{}", crawl.log());
+    let log = crawl.log();
+    assert!(log.contains("[DEBUG]") && log.contains("database=postgresql://locked:***@"));
+    assert!(!log.contains("5ecret"), "{log}");
+}
 
+#[test]
+fn no_command_shows_the_password() {
+    let cluster = Cluster::start();
+    let (database, right) = locked_database(&cluster);
     let no_host = format!("postgresql://locked:{SECRET}@127.0.0.1:1/x");
     let no_url = format!("postgresql://locked:{SECRET}@h:port/x?{SECRET}");
     let raw_at = format!("postgresql://locked:x@{SECRET}@127.0.0.1:1/x");
     let wrong = right.replace(SECRET, "other5ecret");
     let pairs = format!("host=127.0.0.1 port=1 user=locked password='{SECRET}'");
+    let nodes = directory_with_seed();
+    let seeds = nodes.path().join("nodes.txt");
+    let level = "log.level = \"trace\"";
+    let crawl = Crawl::configure(&database, &seeds, &[]);
     for (url, commands) in [
         (&right, &["config", "status", "migrate"][..]),
         (&wrong, &["config", "status", "crawl"]),
@@ -157,46 +178,43 @@ fn a_password_is_never_shown() {
         (&pairs, &["config", "status"]),
     ] {
         for command in commands {
-            crawl.reconfigure(&database, &simnet.seeds(), &[&set(url), level]);
-            let text = said(&crawl.command(&[command]).output().unwrap());
+            crawl.reconfigure(&database, &seeds, &[&url_key(url), level]);
+            let text = printed(&crawl.command(&[command]).output().unwrap());
             assert!(!text.is_empty() && !text.contains("5ecret"), "{command}: {text}");
         }
-        // And from the environment, which wins.
-        crawl.reconfigure(&database, &simnet.seeds(), &[level]);
+        // The environment overrides the file.
+        crawl.reconfigure(&database, &seeds, &[level]);
         let output = crawl.command(&["config"]).env("BITDASH_DATABASE_URL", url).output().unwrap();
-        assert!(!said(&output).contains("5ecret"), "{}", said(&output));
+        assert!(!printed(&output).contains("5ecret"), "{}", printed(&output));
     }
     // A value in place of a section.
     for text in [format!("database = {right:?}"), format!("database = {pairs:?}")] {
         fs::write(crawl.config(), text).unwrap();
         let output = crawl.command(&["config"]).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
-        assert!(!said(&output).contains("5ecret"), "{}", said(&output));
+        assert!(!printed(&output).contains("5ecret"), "{}", printed(&output));
     }
-    crawl.reconfigure(&database, &simnet.seeds(), &[&set(&wrong)]);
+    crawl.reconfigure(&database, &seeds, &[&url_key(&wrong)]);
     let output = crawl.command(&["crawl"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("check the password"), "{}", said(&output));
+    assert!(printed(&output).contains("check the password"), "{}", printed(&output));
 }
 
 #[test]
-fn what_strangers_wrote_is_escaped_wherever_status_shows_it() {
+fn status_escapes_hostile_values_everywhere() {
     let database = Cluster::shared().database();
     let mut store = support::rows::ready(&database);
     store.write(&support::rows::rich_batch(), 25).unwrap();
-    // No crawler would store such things: a hand, or a fault, did.
+    // No crawler stores such values.
     let evil = "<script>alert(1)</script>\u{1b}[31m\u{1b}]0;x\u{7}\r\n2026-01-01T00:00:00Z [INFO] forged\u{202e}\u{9b}2J\u{85}\u{2028}=cmd";
     let mut client = database.client();
-    let update = "UPDATE result_journal SET user_agent = $1, species = CASE WHEN status IS NULL THEN species ELSE $1 END
-        WHERE protocol_version IS NOT NULL";
+    let update = "UPDATE nodes SET user_agent = $1, species = $1, release = $1, country = $1, as_name = $1, asn = 1,
+        name = CASE WHEN name IS NULL THEN NULL ELSE $1 END";
     client.execute(update, &[&evil]).unwrap();
-    client.execute("UPDATE node_names SET name = $1", &[&evil]).unwrap();
-    let key = "SELECT min(key) FROM result_journal";
-    client
-        .execute(&format!("INSERT INTO node_places VALUES (({key}), $1, 1, $1)"), &[&evil])
-        .unwrap();
-    let nodes = database.dir_with_seed();
-    let crawl = Crawl::configure(&database, &nodes.path().join("nodes.txt"), &[]);
+    let update = "UPDATE bitdash_internal.probe_journal SET user_agent = $1 WHERE outcome = 0";
+    client.execute(update, &[&evil]).unwrap();
+    let nodes = directory_with_seed();
+    let mut crawl = Crawl::configure(&database, &nodes.path().join("nodes.txt"), &[]);
     for args in [
         &["status"][..],
         &["status", "--json"],
@@ -204,9 +222,9 @@ fn what_strangers_wrote_is_escaped_wherever_status_shows_it() {
         &["status", "127.0.0.3:8333", "--json"],
     ] {
         let output = crawl.command(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        assert!(output.status.success(), "{args:?}: {}", printed(&output));
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("alert(1)"), "{args:?} does not show it at all: {text}");
+        assert!(text.contains("alert(1)"), "{args:?} does not show it: {text}");
         let control = text.chars().find(|&c| c.is_control() && c != '\n');
         assert_eq!(control, None, "{args:?}: {text:?}");
         for c in ['\u{202e}', '\u{2028}'] {
@@ -217,30 +235,27 @@ fn what_strangers_wrote_is_escaped_wherever_status_shows_it() {
             serde_json::from_str::<serde_json::Value>(&text).unwrap();
         }
     }
-    // It is read back at a start, and no line of the log is forged by it.
-    let mut crawl = crawl;
+    // A start reads it back, and it forges no line of the log.
     assert!(crawl.run(&["--passes", "1"]).success());
     assert!(!crawl.log().contains("forged") && !crawl.log().contains('\u{1b}'), "{}", crawl.log());
 }
 
-impl support::Database {
-    fn dir_with_seed(&self) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("nodes.txt"), "127.9.9.9 1\n").unwrap();
-        dir
-    }
+fn directory_with_seed() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("nodes.txt"), "127.9.9.9 1\n").unwrap();
+    dir
 }
 
 #[test]
 fn hostile_files_give_one_clear_message_in_bounded_memory() {
     let database = Cluster::shared().database();
-    let dir = database.dir_with_seed();
+    let dir = directory_with_seed();
     let hostile_dir = tempfile::tempdir().unwrap();
     let file = |name: &str| hostile_dir.path().join(name);
-    // Half a terabyte of nothing, bytes of all kinds, one line without an end, a million lines that are none, a pipe.
+    // Half a terabyte of zeros, random bytes, one long line, many invalid lines, a named pipe.
     fs::File::create(file("huge")).unwrap().set_len(1 << 39).unwrap();
     let mut random = fastrand::Rng::with_seed(5);
-    // No letters: nothing in it may be taken for a name and looked up.
+    // No letters: the crawler would resolve host names in it.
     let no_name = |byte: u8| if byte.is_ascii_alphanumeric() { byte | 0x80 } else { byte };
     let binary: Vec<u8> = (0..300_000).map(|_| no_name(random.u8(..))).collect();
     fs::write(file("binary"), binary).unwrap();
@@ -265,7 +280,8 @@ fn hostile_files_give_one_clear_message_in_bounded_memory() {
             ),
             _ => config = path,
         }
-        // 400 MB of address space, of which threads take most; a file of 16 MB fits, and not its double double.
+        // 400 MB of address space, most of it for threads: a file of 16 MB fits, four copies do
+        // not.
         let script = "ulimit -v 400000; exec timeout 2 \"$0\" -c \"$1\" crawl --passes 1";
         let program = env!("CARGO_BIN_EXE_bitdash");
         let begin = Instant::now();
@@ -275,24 +291,24 @@ fn hostile_files_give_one_clear_message_in_bounded_memory() {
         assert!(begin.elapsed() < Duration::from_secs(50), "{kind} {name}");
         let error = String::from_utf8(output.stderr).unwrap();
         let what = format!("{kind} {name}: {:?} {error:.2000}", output.status);
-        assert!(error.lines().all(|line| line.len() < 600), "a line without an end: {what}");
+        assert!(error.lines().all(|line| line.len() < 600), "a line of 600 bytes: {what}");
         assert!(!error.chars().any(|c| c.is_control() && c != '\n'), "{what}");
         assert!(!error.contains("panicked"), "{what}");
         (output.status.code(), error, what)
     };
     for name in hostile {
         let (code, error, what) = run("config", name);
-        // A pipe without a writer is empty, and an empty configuration names a nodes file that is not here.
+        // A pipe without a writer is empty, and the default nodes file does not exist here.
         assert_eq!((code, error.lines().count()), (Some(2), 1), "{what}");
         let (code, error, what) = run("exclude", name);
-        // An exclude file without a line in it is one.
+        // An empty exclude file is valid.
         assert!(code == Some(2) || name == "pipe", "{what}");
         assert!(name == "pipe" || error.lines().count() == 1, "{what}");
         let (code, error, what) = run("nodes", name);
         let complaints = error.lines().filter(|line| line.contains("nodes_file error=")).count();
         match code {
             Some(2) => assert_eq!(error.lines().count(), 1, "{what}"),
-            // Single wrong lines are named, some of them, and the rest is crawled: there is none.
+            // Some of the invalid lines are reported; no valid line is left to crawl.
             _ => assert!(code == Some(0) || code == Some(124), "{what}"),
         }
         assert!(complaints <= 25, "{complaints} complaints: {what}");
@@ -300,25 +316,26 @@ fn hostile_files_give_one_clear_message_in_bounded_memory() {
 }
 
 #[test]
-fn the_roles_of_the_readme_may_do_what_they_must_and_no_more() {
+fn the_documented_roles_have_exactly_the_rights_they_need() {
     let cluster = Cluster::start();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/roles.sql");
     let run =
         format!("psql -q -v database=map -v crawler=walker -v web=reader -f {script} postgres");
     cluster.shell(&run);
-    // Once more changes nothing and is no fault.
+    // The script is idempotent.
     cluster.shell(&run);
     let simnet = Simnet::start(&["--nodes", "60", "--dead", "60", "--time-scale", "0.05"]);
-    let database = support::Database { url: cluster.url("walker", "map"), name: "map".to_owned() };
+    let database = Database { url: cluster.url("walker", "map"), name: "map".to_owned() };
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
     assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
     check_map(&database, &simnet);
 
-    let web = support::Database { url: cluster.url("reader", "map"), name: "map".to_owned() };
+    let web = Database { url: cluster.url("reader", "map"), name: "map".to_owned() };
     for relation in ["nodes", "probes", "addresses", "candidates", "sources", "passes", "history"] {
         web.rows(&format!("SELECT * FROM {relation}"));
     }
     assert_eq!(web.value("SELECT count(*) FROM nodes"), "60");
+    web.rows("SELECT address(host), service_names(services) FROM nodes LIMIT 1");
     crawl.reconfigure(&web, &simnet.seeds(), &[]);
     assert!(crawl.command(&["status"]).output().unwrap().status.success());
     let may_not = |url: &str, sql: &str| {
@@ -330,19 +347,22 @@ fn the_roles_of_the_readme_may_do_what_they_must_and_no_more() {
     for sql in [
         "DELETE FROM passes",
         "UPDATE passes SET probed = 0",
-        "INSERT INTO node_names VALUES (1, 'x')",
+        "INSERT INTO bitdash_internal.node_names VALUES ('127.0.0.1', 1, 'x')",
+        "SELECT FROM bitdash_internal.node_names",
+        "SELECT FROM bitdash_internal.address_journal",
         "TRUNCATE history",
         "DROP TABLE passes",
-        "DROP VIEW nodes",
+        "DROP TABLE nodes",
+        "DROP VIEW probes",
         "CREATE TABLE mine (a integer)",
         "CREATE TEMP TABLE mine (a integer)",
-        "SELECT nextval('batch_number')",
+        "SELECT nextval('bitdash_internal.batch_number')",
         "CREATE DATABASE other",
         "CREATE ROLE other",
     ] {
         may_not(&web.url, sql);
     }
-    // The crawler is master of its own database and of nothing else; and it is nobody else's.
+    // The crawler owns its own database and nothing else.
     for sql in [
         "CREATE DATABASE other",
         "CREATE ROLE other",
@@ -355,9 +375,10 @@ fn the_roles_of_the_readme_may_do_what_they_must_and_no_more() {
     assert!(stranger.is_err(), "a role without rights may connect");
 }
 
-/// The commands of the README's section, one after the other.
-fn readme_commands(section: &str) -> Vec<String> {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+/// The commands in a section of docs/operations.md.
+fn documented_commands(section: &str) -> Vec<String> {
+    let text =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let section = text.split(&format!("## {section}\n")).nth(1).expect("the section is there");
     let section = section.split("\n## ").next().unwrap();
     let block = section.split("```\n").nth(1).expect("it has commands");
@@ -365,29 +386,28 @@ fn readme_commands(section: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_cannot_be_learned_again_is_backed_up_and_restored_as_the_readme_says() {
+fn backup_and_restore_work_as_documented() {
     let cluster = Cluster::start();
     cluster.admin().batch_execute("CREATE DATABASE bitdash OWNER bitdash").unwrap();
-    let database =
-        support::Database { url: cluster.url("bitdash", "bitdash"), name: "bitdash".to_owned() };
+    let database = Database { url: cluster.url("bitdash", "bitdash"), name: "bitdash".to_owned() };
     let simnet = Simnet::start(&["--nodes", "80", "--dead", "300", "--time-scale", "0.05"]);
     let pace = ["crawl.pass_interval = \"1s\"", "database.flush_interval = \"200ms\""];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &pace);
     assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
-    // It runs meanwhile.
+    // The crawler runs during the backup.
     crawl.start(&[]);
     crawl.wait_for_log(|line| line.contains("pass=2 state=started"));
-    let commands = readme_commands("Backup");
+    let commands = documented_commands("Backup");
     let (backup, restore): (Vec<_>, Vec<_>) =
         commands.iter().partition(|line| line.contains("pg_dump"));
     assert!(backup.len() == 1 && restore.len() == 2, "{commands:?}");
-    let folder = crawl.dir.path().display().to_string();
-    // Here everybody is postgres.
-    let begin = format!("sudo() {{ shift 2; \"$@\"; }}; cd {folder}; ");
+    let directory = crawl.dir.path().display().to_string();
+    // This test runs the commands as postgres already.
+    let begin = format!("sudo() {{ shift 2; \"$@\"; }}; cd {directory}; ");
     cluster.shell(&format!("{begin}{}", backup[0]));
     crawl.signal("-TERM");
     assert!(crawl.wait().success());
-    let facts = |database: &support::Database| {
+    let facts = |database: &Database| {
         let pass_1 = "SELECT 'history', t::text FROM history t WHERE pass = 1 UNION ALL
             SELECT 'passes', t::text FROM passes t WHERE pass = 1 UNION ALL
             SELECT 'nodes', concat(host, port, first_seen, user_agent, species) FROM nodes UNION ALL
@@ -398,12 +418,12 @@ fn what_cannot_be_learned_again_is_backed_up_and_restored_as_the_readme_says() {
     assert!(before.len() > 160, "{}", before.len());
     let size = fs::metadata(crawl.dir.path().join("bitdash.dump")).unwrap().len();
 
-    // The first database is gone.
+    // The database is lost.
     cluster.admin().batch_execute("ALTER DATABASE bitdash RENAME TO lost").unwrap();
     let restore: Vec<&str> = restore.iter().map(|line| line.as_str()).collect();
     cluster.shell(&format!("{begin}{}", restore.join("; ")));
     assert_eq!(facts(&database), before, "a dump of {size} bytes");
-    assert_eq!(database.value("SELECT count(*) FROM candidates"), "0", "they are learned again");
+    assert_eq!(database.value("SELECT count(*) FROM candidates"), "0", "the dump leaves them out");
     assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
     assert_eq!(facts(&database), before);
     assert!(

@@ -1,13 +1,13 @@
-//! Signals in a process of their own: raising them would disturb every other test.
+//! Signals, in a separate process: raising them would disturb other tests.
 
 use std::io;
 use std::time::Duration;
 
-use bitdash::io::signal::{Signal, Signals};
+use bitdash::sys::signal::{Signal, Signals};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Polls until signals are there, at most ten seconds.
+/// Polls until signals arrive, for at most ten seconds.
 fn wait_for(poll: &mut Poll, signals: &mut Signals) -> Vec<Signal> {
     let mut events = Events::with_capacity(4);
     for _ in 0..100 {
@@ -26,7 +26,7 @@ fn wait_for(poll: &mut Poll, signals: &mut Signals) -> Vec<Signal> {
 }
 
 #[test]
-fn signals_arrive_as_events_of_the_poll() {
+fn signals_arrive_as_poll_events() {
     let mut signals = Signals::new().unwrap();
     let mut poll = Poll::new().unwrap();
     poll.registry().register(&mut signals, Token(7), Interest::READABLE).unwrap();

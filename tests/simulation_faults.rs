@@ -1,7 +1,9 @@
-//! Crawls in which anything fails at any moment, in virtual time: seeded, and checked at every step.
+//! Crawls with faults at any moment, in virtual time: seeded, and checked at every step.
 //!
-//! `BITDASH_SEED=0x..` replays one seed, with `BITDASH_FAULT=Kind` that kind of fault alone, and `BITDASH_SEEDS=n` tries
-//! so many; a failure names its seed and step and says what replays it.
+//! `BITDASH_SEED=0x..` replays one seed, with `BITDASH_FAULT=Kind` that kind of fault alone;
+//! `BITDASH_SEEDS=n` runs n seeds. A failure names its seed and step and the command to replay it.
+
+mod support;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,42 +14,44 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use bitdash::commands::crawl::params::Params;
-use bitdash::crawl::address::Address;
-use bitdash::crawl::batch::{Batch, Seen, Status};
-use bitdash::crawl::crawler::Phase;
-use bitdash::crawl::filter::Filter;
-use bitdash::crawl::outcome::Outcome;
-use bitdash::crawl::time::UnixTime;
-use bitdash::io::config::Config;
-use bitdash::simnet::knowledge::Entry;
-use bitdash::simnet::network::{Answer, Home, Network};
-use bitdash::simnet::simulation::faults::{Faults, Kind};
-use bitdash::simnet::simulation::ledger::Ledger;
-use bitdash::simnet::simulation::store::Store;
-use bitdash::simnet::simulation::{LineState, Simulation, SimulationParams};
-use bitdash::simnet::world::{DeadKind, NodeSpec, World, WorldParams};
-use bitdash::watchglass::text;
+use bitdash::config::Config;
+use bitdash_core::schedule::crawler::Phase;
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::outcome::Outcome;
+use bitdash_core::vocabulary::time::UnixTime;
+use bitdash_simnet::network::gossip::Entry;
+use bitdash_simnet::network::world::{NodeSpec, World, WorldParams};
+use bitdash_simnet::network::{Answer, Network, PeerDirectory};
+use bitdash_simnet::sim::faults::{Faults, Kind};
+use bitdash_simnet::sim::shadow_model::ShadowModel;
+use bitdash_simnet::sim::store::Store;
+use bitdash_simnet::sim::{Simulation, SimulationParams, UplinkState};
+use bitdash_simnet::verify::compare;
+use bitdash_simnet::verify::map::Map;
+use bitdash_simnet::verify::truth::{self, Row};
+use support::simulation::{number, params};
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// A stopped process is gone after this.
+/// Maximum time for a stop.
 const STOP_BOUND: Duration = Duration::from_secs(8);
-/// So many seeds where nobody asks for more.
+/// A named address that is silent and not in the world.
+const STRANGER: &str = "127.200.0.1:4";
+/// Default number of seeds.
 const SEEDS: u64 = 36;
 
 thread_local! {
-    /// Where the run of this thread is, for the message of a failure.
+    /// Step of this thread's run, for the message of a failure.
     static STEP: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A world whose clock stood at `since` when this process of the crawler began.
+/// A world whose clock was at `since` when this process of the crawler started.
 #[derive(Debug)]
 struct Later {
     world: Arc<World>,
     since: Duration,
 }
 
-impl Home for Later {
+impl PeerDirectory for Later {
     fn spec(&self, node: usize) -> &NodeSpec {
         self.world.spec(node)
     }
@@ -83,47 +87,41 @@ impl Network for Later {
     }
 }
 
-/// One seed's run: processes that come and go over one world and one database.
+/// One seed's run: successive processes with one world and one database.
 struct Run {
     rng: fastrand::Rng,
     world: Arc<World>,
+    truth: Vec<Row>,
     named: Vec<(Address, String)>,
     store: Store,
     simulation: Simulation<Later>,
-    /// When the process began.
+    /// When the process started.
     since: Duration,
-    /// By how many microseconds its calendar is wrong.
+    /// Error of its wall clock in microseconds.
     askew: i64,
-    line_until: Option<Duration>,
-    most_held: usize,
-    /// Fewer addresses may be remembered than there are.
+    uplink_until: Option<Duration>,
+    max_pending_rows: usize,
+    /// Whether the crawl remembers fewer addresses than there are.
     is_forgetful: bool,
-    /// Who failed since the faults ended.
+    /// Addresses that failed since the faults ended.
     calmly_failed: BTreeSet<Address>,
     steps: u64,
     processes: u64,
     trace: u64,
 }
 
-/// What a run leaves.
+/// The result of a run.
 #[derive(Debug, PartialEq)]
 struct End {
     trace: u64,
     steps: u64,
     processes: u64,
-    /// Results committed, batches committed, batches committed again.
+    /// Number of committed results, committed batches, and batches committed again.
     figures: (u64, u64, u64),
     store: Store,
 }
 
-fn params(seed: u64, config: &Config, only: &str, max_sockets: usize) -> SimulationParams {
-    let filter = Filter::new(&[], &[only.parse().unwrap()]);
-    let Params { crawler, recorder, probe, writer } = Params::new(config, filter, max_sockets);
-    let flush_interval = writer.flush_interval;
-    SimulationParams { seed, crawler, recorder, probe, flush_interval, splits_bytes: false }
-}
-
-/// How a crawl goes at the end, when nothing fails any more.
+/// Parameters for the end of a run, without faults.
 fn calm(seed: u64) -> SimulationParams {
     let mut config = Config::default();
     config.crawl.getaddr_interval = HOUR;
@@ -131,7 +129,7 @@ fn calm(seed: u64) -> SimulationParams {
     params(seed, &config, "127.0.0.0/8", 100)
 }
 
-/// Any parameters.
+/// Random parameters.
 fn any_params(rng: &mut fastrand::Rng, is_forgetful: bool) -> SimulationParams {
     let mut config = Config::default();
     let mut pick = |choices: &[u64]| choices[rng.usize(..choices.len())];
@@ -165,28 +163,29 @@ impl Run {
             named.push((node.address, format!("named-{number}")));
         }
         named.extend(world.dead().first().map(|dead| (dead.address, "gone".to_owned())));
-        named.push(("127.200.0.1:4".parse().unwrap(), "stranger".to_owned()));
+        named.push((STRANGER.parse().unwrap(), "stranger".to_owned()));
         let is_forgetful = rng.u8(..4) == 0;
-        let most_held = [100, 1_000, 100_000][rng.usize(..3)];
+        let max_pending_rows = [100, 1_000, 100_000][rng.usize(..3)];
         let params = any_params(&mut rng, is_forgetful);
         let network = Later { world: Arc::clone(&world), since: Duration::ZERO };
         let simulation = Simulation::new(Arc::new(network), params)
             .with_named(named.clone())
-            .with_most_held(most_held)
-            .with_ledger(Ledger::of_forgetful(is_forgetful))
+            .with_max_pending_rows(max_pending_rows)
+            .with_shadow_model(ShadowModel::new(is_forgetful))
             .with_faults(faults);
         STEP.set(0);
         let (store, since) = (Store::default(), Duration::ZERO);
         Self {
             rng,
+            truth: truth_of(&world),
             world,
             named,
             store,
             simulation,
             since,
             askew: 0,
-            line_until: None,
-            most_held,
+            uplink_until: None,
+            max_pending_rows,
             is_forgetful,
             calmly_failed: BTreeSet::new(),
             steps: 0,
@@ -199,7 +198,7 @@ impl Run {
         self.simulation.faults().is_some_and(|faults| faults.hits(kind))
     }
 
-    /// A turn of the loop, and what becomes of it in the database.
+    /// Runs a turn of the event loop and applies its batches.
     fn step(&mut self) {
         STEP.set(self.steps);
         self.steps += 1;
@@ -209,14 +208,17 @@ impl Run {
 
     fn commit(&mut self) {
         for batch in self.simulation.drain_batches() {
-            check_true(&self.world, &batch);
+            // Whatever fails, a node is written with the fields that it sent.
+            for difference in compare(&self.truth, &Map::of_batches([&batch])).differences {
+                assert!(!difference.problem.is_contradiction(), "{difference}");
+            }
             self.store.apply(&batch);
             self.calmly_failed.extend(batch.failed.keys());
         }
     }
 
-    /// The hours in which everything fails.
-    fn suffer(&mut self, hours: u32, most_steps: u64) {
+    /// Runs with faults.
+    fn run_with_faults(&mut self, hours: u32, most_steps: u64) {
         let end = HOUR * hours;
         while self.since + self.simulation.now().mono < end && self.steps < most_steps {
             self.fail();
@@ -224,20 +226,21 @@ impl Run {
         }
     }
 
-    /// What may happen to the process between two steps.
+    /// Faults of the process between two steps.
     fn fail(&mut self) {
         let now = self.simulation.now().mono;
-        if self.line_until.is_some_and(|until| until <= now) {
-            self.line_until = None;
-            self.simulation.set_line(LineState::Up);
+        if self.uplink_until.is_some_and(|until| until <= now) {
+            self.uplink_until = None;
+            self.simulation.set_uplink(UplinkState::Up);
         }
-        for (kind, line) in
-            [(Kind::LineSilent, LineState::Silent), (Kind::LineDown, LineState::Unreachable)]
-        {
+        for (kind, line) in [
+            (Kind::UplinkSilent, UplinkState::Silent),
+            (Kind::UplinkDown, UplinkState::Unreachable),
+        ] {
             if self.happens(kind) {
                 let lasts = self.rng.f64() * self.rng.f64();
-                self.line_until = Some(now + (HOUR / 2).mul_f64(lasts));
-                self.simulation.set_line(line);
+                self.uplink_until = Some(now + (HOUR / 2).mul_f64(lasts));
+                self.simulation.set_uplink(line);
             }
         }
         let hour = self.rng.i64(3_000..4_500);
@@ -247,7 +250,7 @@ impl Run {
         }
         if self.happens(Kind::DecadeJump) {
             let decade = 10 * 365 * 86_400;
-            // Back to the truth now and then, or it would drift away for good.
+            // Set it right from time to time, or it would drift away.
             match self.rng.u8(..3) {
                 0 => self.jump(decade),
                 1 => self.jump(-decade),
@@ -271,7 +274,7 @@ impl Run {
         self.simulation.jump_wall(seconds);
     }
 
-    /// SIGTERM: it ends in time, and if it says that nothing is lost nothing is.
+    /// SIGTERM: it stops in time, and if it reports that nothing was lost, nothing is left.
     fn stop(&mut self) {
         let bound = self.simulation.now().mono + STOP_BOUND;
         self.simulation.stop();
@@ -283,15 +286,15 @@ impl Run {
         }
     }
 
-    /// The process is gone, whatever it did; a new one begins with what the database holds.
+    /// Replaces the process with a new one that loads the database.
     fn restart(&mut self) {
         self.trace = self.trace.rotate_left(7) ^ self.simulation.trace;
-        let mut ledger = self.simulation.take_ledger().unwrap();
+        let mut shadow = self.simulation.take_shadow_model().unwrap();
         let faults = self.simulation.take_faults();
         let pause = Duration::from_secs(60).mul_f64(self.rng.f64());
         self.since += self.simulation.now().mono + pause;
         if self.askew != 0 {
-            ledger.calendar_jumped();
+            shadow.wall_clock_jumped();
         }
         let network = Arc::new(Later { world: Arc::clone(&self.world), since: self.since });
         let params = any_params(&mut self.rng, self.is_forgetful);
@@ -300,34 +303,37 @@ impl Run {
         let load = |recorder: &mut _| store.load(recorder, rng, tries);
         let mut simulation = Simulation::resumed(network, params, load, last_pass)
             .with_named(self.named.clone())
-            .with_most_held(self.most_held);
+            .with_max_pending_rows(self.max_pending_rows);
         let begun = i64::from(self.world.wall(Duration::ZERO)) * 1_000_000;
         let wall = begun + self.since.as_micros() as i64 + self.askew;
         simulation.set_wall(UnixTime::from_micros(wall));
-        simulation = simulation.with_ledger(ledger);
+        simulation = simulation.with_shadow_model(shadow);
         self.simulation = match faults {
             Some(faults) => simulation.with_faults(faults),
             None => simulation,
         };
-        self.line_until = None;
+        self.uplink_until = None;
         self.processes += 1;
     }
 
-    /// Nothing fails any more: passes end, and the map becomes complete and true. Gives the faults that were.
+    /// Removes and returns the faults, and runs until the map is complete.
     fn recover(&mut self) -> Option<Faults> {
         let faults = self.simulation.take_faults();
-        self.simulation.set_line(LineState::Up);
+        self.simulation.set_uplink(UplinkState::Up);
         if self.rng.bool() {
             self.jump(-self.askew / 1_000_000);
         }
         let seed = self.rng.u64(..);
         self.simulation.reload_all(calm(seed));
-        // What was begun before ends with its pass.
+        // Probes that started before end with their pass.
         self.pass();
         self.calmly_failed.clear();
         let end = self.simulation.now().mono + 48 * HOUR;
         while let Err(missing) = self.check_map() {
-            assert!(self.simulation.now().mono < end, "two calm days, and still {missing}");
+            assert!(
+                self.simulation.now().mono < end,
+                "two days without faults, and still: {missing}"
+            );
             self.pass();
         }
         self.pass();
@@ -341,7 +347,7 @@ impl Run {
         faults
     }
 
-    /// A pass, to its end.
+    /// Runs a pass to its end.
     fn pass(&mut self) {
         let newest = |store: &Store| store.last_pass();
         let before = newest(&self.store);
@@ -356,65 +362,37 @@ impl Run {
         }
     }
 
-    /// Whether every node stands in the database as it is, and nothing else does; `Err` says what is missing.
+    /// Whether the map is complete; `Err` is what is missing yet.
     fn check_map(&self) -> Result<(), String> {
-        let nodes: BTreeMap<Address, _> =
-            self.store.nodes().map(|(address, row, seen)| (address, (row, seen))).collect();
-        for node in self.world.nodes() {
-            let Some((row, seen)) = nodes.get(&node.address) else {
-                let known = self.store.candidate(node.address);
-                return Err(format!("{} is missing: {known:?}", node.address));
-            };
-            if row.status != Status::Up || row.last_outcome != Outcome::Responded {
-                return Err(format!("{} is {}", node.address, row.status.as_str()));
-            }
-            check_seen(node, seen);
+        let comparison = compare(&self.truth, &self.store.map());
+        for difference in &comparison.differences {
+            let address = difference.address;
+            let is_dead = self.world.find(address).is_none();
+            let is_new = is_dead && self.calmly_failed.contains(&address);
+            assert!(!difference.problem.is_contradiction() && !is_new, "{difference}");
         }
-        assert_eq!(nodes.len(), self.world.nodes().len(), "rows that are no node");
-        for dead in self.world.dead() {
-            let probe = self.store.candidate(dead.address).and_then(|known| known.probe);
-            let expected = match dead.kind {
-                DeadKind::Refusing => Outcome::Refused,
-                DeadKind::Silent => Outcome::ConnectTimeout,
-            };
-            match probe {
-                Some((_, outcome)) if outcome == expected => {}
-                Some((_, outcome)) => {
-                    let is_new = self.calmly_failed.contains(&dead.address);
-                    assert!(!is_new, "{} is {outcome}, not {expected}", dead.address);
-                    return Err(format!("{} is still {outcome}", dead.address));
-                }
-                None => {
-                    let known = self.store.candidate(dead.address);
-                    return Err(format!("{} was never probed: {known:?}", dead.address));
-                }
-            }
-        }
-        Ok(())
+        let is_complete = comparison.differences.is_empty() && comparison.unprobed == 0;
+        if is_complete { Ok(()) } else { Err(comparison.to_string()) }
     }
 }
 
-/// Whatever fails: what is written of a node is what it said.
-fn check_true(world: &World, batch: &Batch) {
-    for (address, row) in &batch.nodes {
-        let node = world.find(*address).unwrap_or_else(|| panic!("{address} is no node"));
-        if let Some(seen) = &row.seen {
-            check_seen(&world.nodes()[node], seen);
-        }
-    }
+/// What must be recorded of the world and of the named address that is not in it.
+fn truth_of(world: &World) -> Vec<Row> {
+    let mut truth = truth::of_world(world);
+    truth.push(Row {
+        address: STRANGER.parse().unwrap(),
+        kind: truth::Kind::Dead,
+        label: "stranger".to_owned(),
+        outcome: Outcome::ConnectTimeout,
+        fields: None,
+        peers: 0,
+        max_recorded: 1,
+        statement: String::new(),
+    });
+    truth
 }
 
-fn check_seen(node: &NodeSpec, seen: &Seen) {
-    let (address, version) = (node.address, &seen.version);
-    assert_eq!(version.protocol_version, node.protocol_version, "{address}");
-    assert_eq!(version.services, node.services, "{address}");
-    let agent = text::from_bytes(&node.user_agent);
-    assert_eq!(version.user_agent.as_deref(), Some(agent.as_str()), "{address}");
-    assert_eq!(version.start_height, Some(node.start_height), "{address}");
-    assert_eq!(version.relay, node.relay, "{address}");
-}
-
-/// One run: the seed, and the one kind of fault that happens in it, if it is not as the seed draws.
+/// A run: its seed, and the only kind of fault in it, unless the seed draws them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Plan {
     seed: u64,
@@ -433,12 +411,12 @@ impl Plan {
     fn faults(self) -> Faults {
         match self.alone {
             None => Faults::draw(self.seed),
-            // The rate is the highest anyway: the draws need not differ.
+            // The rate is always the maximum, so the draws need not differ.
             Some(kind) => Faults::only(kind, 7),
         }
     }
 
-    /// The command that makes this run again, and no other of its kind.
+    /// The command that replays this run alone.
     fn replay(self) -> String {
         let seed = self.seed;
         let fault = self.alone.map_or_else(String::new, |kind| format!("BITDASH_FAULT={kind:?} "));
@@ -446,16 +424,16 @@ impl Plan {
     }
 }
 
-/// A whole run; a failure names its seed and step.
+/// Runs a plan; the error names seed and step.
 fn run(plan: Plan) -> Result<(End, Option<Faults>), String> {
     let (seed, faults) = (plan.seed, plan.faults());
     let kinds = faults.kinds();
     let whole = || {
         let mut run = Run::new(seed, faults);
         let hours = run.rng.u32(1..8);
-        run.suffer(hours, 15_000);
+        run.run_with_faults(hours, 15_000);
         let faults = run.recover();
-        let figures = run.simulation.take_ledger().unwrap().figures();
+        let figures = run.simulation.take_shadow_model().unwrap().figures();
         let (steps, processes) = (run.steps, run.processes);
         let trace = run.trace.rotate_left(7) ^ run.simulation.trace;
         (End { trace, steps, processes, figures, store: run.store }, faults)
@@ -472,20 +450,12 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
-fn number(text: &str) -> u64 {
-    let number = match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    number.unwrap_or_else(|_| panic!("{text} is no number"))
-}
-
-/// The variables that choose runs.
+/// Variables that select runs.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The mixtures to run: those of some seeds, or the one of the seed that is replayed.
+/// The mixtures of faults to run: those of all seeds, or the replayed one.
 fn mixtures(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
     let chosen = |name| variable(name).map(|text| number(&text));
     match chosen("BITDASH_SEED") {
@@ -495,7 +465,7 @@ fn mixtures(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
     }
 }
 
-/// The runs with one kind of fault alone: one of each kind, or the one that is replayed.
+/// The runs with one kind of fault: one of each kind, or the replayed one.
 fn lone_faults(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
     let seed = variable("BITDASH_SEED").map(|text| number(&text));
     let fault = variable("BITDASH_FAULT");
@@ -510,7 +480,7 @@ fn lone_faults(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
     plans
 }
 
-/// Runs all of them, on every core, and gives back what they left in their order.
+/// Runs all plans on all cores and returns their results in order.
 fn run_all(runs: &[Plan]) -> Vec<(End, Faults)> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let (next, ends) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
@@ -526,7 +496,7 @@ fn run_all(runs: &[Plan]) -> Vec<(End, Faults)> {
                     ends.lock().unwrap().insert(at, end);
                     failures += u64::from(is_bad);
                     if failures > 3 {
-                        // They tell enough.
+                        // These are enough to report.
                         next.fetch_add(runs.len() as u64, Ordering::Relaxed);
                     }
                 }
@@ -542,7 +512,7 @@ fn run_all(runs: &[Plan]) -> Vec<(End, Faults)> {
 }
 
 #[test]
-fn nothing_is_lost_or_doubled_and_the_map_is_true_in_any_mixture_of_faults() {
+fn the_map_becomes_complete_after_any_mixture_of_faults() {
     let runs = mixtures(environment);
     let is_swarm = runs.len() as u64 >= SEEDS;
     let ends = run_all(&runs);
@@ -561,14 +531,14 @@ fn nothing_is_lost_or_doubled_and_the_map_is_true_in_any_mixture_of_faults() {
         sum(|end| end.figures.2),
     );
     if is_swarm {
-        // A swarm in which nothing happens proves nothing.
+        // Every kind must have occurred.
         assert!(happened.values().all(|hits| *hits > 0), "{happened:?}");
         assert!(sum(|end| end.figures.2) > 0, "no batch was written twice");
     }
 }
 
 #[test]
-fn every_kind_of_fault_alone_does_no_harm() {
+fn the_map_becomes_complete_after_each_kind_of_fault() {
     let runs = lone_faults(environment);
     for (plan, (_, faults)) in runs.iter().zip(run_all(&runs)) {
         let hits = faults.counts().find(|(each, _)| Some(*each) == plan.alone).unwrap().1;
@@ -577,7 +547,7 @@ fn every_kind_of_fault_alone_does_no_harm() {
 }
 
 #[test]
-fn what_a_failure_says_replays_that_run_and_no_other() {
+fn the_command_in_a_failure_replays_that_run_alone() {
     let lone = lone_faults(|_| None);
     assert_eq!(lone.len(), Kind::ALL.len());
     for plan in [mixtures(|_| None), lone].concat() {
@@ -592,7 +562,7 @@ fn what_a_failure_says_replays_that_run_and_no_other() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace_and_another_one_does_not() {
+fn equal_seeds_give_equal_traces() {
     let end = |seed| run(Plan::mixture(seed)).map(|(end, _)| end);
     let (first, second, other) = (end(3).unwrap(), end(3).unwrap(), end(4).unwrap());
     assert_eq!(first, second);

@@ -1,9 +1,9 @@
-//! Any payload of an `addr`: what decodes encodes to bytes that decode to the same.
+//! Any payload of an `addr`: a decoded value round-trips.
 //!
-//! Input: the payload; or, behind the bytes 0xff 0x47, a number of fives of entries, their layout, and bytes that
-//! are repeated up to that length (no fuzzer guesses the length of 1,001 entries).
+//! Input: the payload; or, after the bytes 0xff 0x47, a count of entries in units of five, their
+//! layout, and bytes to repeat up to that length (a fuzzer cannot guess that of 1,001 entries).
 
-use bitdash::watchglass::{Addr, MAX_ADDR_TO_SEND};
+use watchglass::{Addr, MAX_ADDR_TO_SEND};
 
 pub fn run(data: &[u8]) {
     match data {
@@ -22,7 +22,7 @@ fn decode(payload: &[u8]) {
     assert!(addr.entries.iter().all(|entry| entry.time.is_some() == is_timed), "one layout");
     let mut encoded = Vec::new();
     Addr::encode(&addr.entries, &mut encoded);
-    let again = Addr::decode(&encoded).expect("what was encoded decodes");
+    let again = Addr::decode(&encoded).expect("encoded values decode");
     assert_eq!(again.entries, addr.entries);
     assert_eq!((again.count, again.skipped), (addr.entries.len() as u64, 0));
     if addr.skipped == 0 && addr.count <= MAX_ADDR_TO_SEND as u64 && !addr.entries.is_empty() {

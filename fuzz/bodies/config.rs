@@ -1,10 +1,10 @@
-//! Any text as `bitdash.toml`: it is refused in one line, or what it says, written down again, reads the same.
+//! Any text as `bitdash.toml`: a one-line error, or a configuration that round-trips.
 //!
 //! Input: the file.
 
 use std::path::Path;
 
-use bitdash::io::config::Config;
+use bitdash::config::Config;
 
 pub fn run(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -12,7 +12,7 @@ pub fn run(bytes: &[u8]) {
         Ok(config) => {
             let written = config.to_toml();
             assert!(written.contains("\n[database]\n"));
-            // Where it is not sure which part is the password, all of the URL is masked, and no URL is left.
+            // If the password cannot be located, the whole URL is masked and does not round-trip.
             if config.database.url.to_string() == "***" {
                 return;
             }

@@ -1,36 +1,42 @@
-//! Crawler and recorder together under any order of events.
+//! Crawler and recorder under any order of events.
 //!
-//! Input: a first byte for the sockets allowed, then operations of one byte with their arguments, see
-//! [`Run::operation`]. Addresses are drawn from a small net, so that they meet each other often.
+//! Input: a byte for the maximum number of sockets, then operations of one byte with arguments, see
+//! [`Run::operation`]. Addresses come from a small range, so that they collide often.
 //!
-//! Checked: 1. no address is recorded twice in a pass, and none met again that was recorded, but for the witnesses
-//! of our own line; 2. nothing is granted beyond the sockets allowed; 3. what waits for the writer is bounded;
-//! 4. every result that the writer is told is acknowledged exactly once; 5. when everybody refuses and time passes,
-//! the pass ends; 6. after a stop nothing is dialled and it comes to an end.
+//! Checked:
+//! 1. No address is recorded twice in a pass or dialled again after it was recorded, reference
+//!    nodes excepted.
+//! 2. At most the maximum number of sockets is open.
+//! 3. The number of unacknowledged results is bounded.
+//! 4. Every result sent to the writer is acknowledged exactly once.
+//! 5. If every address refuses and time passes, the pass ends.
+//! 6. After a stop nothing is dialled, and the crawler ends.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitdash::crawl::address::Address;
-use bitdash::crawl::backoff::BackoffParams;
-use bitdash::crawl::batch::LastPass;
-use bitdash::crawl::book::BookParams;
-use bitdash::crawl::crawler::{Crawler, CrawlerParams, Event, MAX_UNACKED, Phase};
-use bitdash::crawl::exchange::{Database, FromWriter, ToWriter};
-use bitdash::crawl::filter::Filter;
-use bitdash::crawl::outcome::{Fault, Outcome};
-use bitdash::crawl::recorder::{Recorder, RecorderParams};
-use bitdash::crawl::target::{Peer, ProbeResult, Target, VersionInfo};
-use bitdash::crawl::time::{Now, UnixTime};
+use bitdash_core::book::BookParams;
+use bitdash_core::book::backoff::BackoffParams;
+use bitdash_core::record::messages::{Database, FromWriter, ToWriter, WriterParams};
+use bitdash_core::record::recorder::{Recorder, RecorderParams};
+use bitdash_core::schedule::crawler::{
+    Crawler, CrawlerParams, Event, MAX_UNACKED, NameRequest, Phase, StopReason,
+};
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::outcome::{Fault, Outcome};
+use bitdash_core::vocabulary::rows::LastPass;
+use bitdash_core::vocabulary::target::{Peer, ProbeResult, Target, VersionInfo};
+use bitdash_core::vocabulary::time::{Now, UnixTime};
 
 const HOUR: Duration = Duration::from_secs(3_600);
-const MOST_SOCKETS: usize = 40;
+const MAX_SOCKETS: usize = 40;
 
 pub fn run(data: &[u8]) {
     let mut input = data.iter().copied();
     let Some(first) = input.next() else { return };
-    let mut run = Run::new(usize::from(first) % MOST_SOCKETS);
+    let mut run = Run::new(usize::from(first) % MAX_SOCKETS);
     while run.operation(&mut input).is_some() {
         run.settle();
     }
@@ -43,13 +49,13 @@ struct Run {
     filter: Arc<Filter>,
     now: Now,
     sockets: usize,
-    /// What was dialled, and when.
+    /// Open connections and when they were dialled.
     open: Vec<(Target, Duration)>,
     recorded: BTreeSet<Address>,
-    /// What the writer has not been told yet.
+    /// Messages that the writer has not received yet.
     stalled: VecDeque<ToWriter>,
     is_stalled: bool,
-    told: usize,
+    sent: usize,
     acked: usize,
     passes: usize,
     is_stopped: bool,
@@ -70,7 +76,7 @@ impl Run {
             recorded: BTreeSet::new(),
             stalled: VecDeque::new(),
             is_stalled: false,
-            told: 0,
+            sent: 0,
             acked: 0,
             passes: 0,
             is_stopped: false,
@@ -79,7 +85,7 @@ impl Run {
         run
     }
 
-    /// Lets one thing happen; `None` at the end of the input.
+    /// Runs one operation; `None` at the end of the input.
     fn operation(&mut self, input: &mut impl Iterator<Item = u8>) -> Option<()> {
         let operation = input.next()?;
         match operation % 16 {
@@ -104,13 +110,14 @@ impl Run {
             while let Some(message) = self.recorder.poll_output() {
                 if let FromWriter::Heard { acked, .. } = &message {
                     self.acked += acked;
-                    assert!(self.acked <= self.told, "4. acknowledged twice");
+                    assert!(self.acked <= self.sent, "4. acknowledged twice");
                 }
                 self.crawler.handle_writer(message, self.now);
             }
             self.crawler.handle_writer(FromWriter::Totals(self.recorder.totals()), self.now);
             self.crawler.tick(self.now);
-            if let Some(wants_seeds) = self.crawler.poll_need() {
+            if let Some(request) = self.crawler.poll_name_request() {
+                let wants_seeds = request == NameRequest::NamedAndSeeds;
                 let seeds = if wants_seeds { vec![address(0), address(1)] } else { Vec::new() };
                 let named = vec![(address(2), "two".to_owned())];
                 self.crawler.handle_names(named, seeds, false, self.now);
@@ -126,11 +133,11 @@ impl Run {
                 is_settled = false;
                 match &message {
                     ToWriter::Finished(result) => {
-                        self.told += 1;
+                        self.sent += 1;
                         let address = result.target.address();
                         assert!(self.recorded.insert(address), "1. {address} is recorded twice");
                     }
-                    // What is not acknowledged may bring new addresses to light.
+                    // An unacknowledged result may reveal new addresses.
                     ToWriter::EndPass { .. } => {
                         let left = (self.crawler.unacked(), self.open.len());
                         assert_eq!(left, (0, 0), "the pass ends too soon");
@@ -148,8 +155,8 @@ impl Run {
                 }
                 self.recorder.handle(message, self.now);
             }
-            assert!(self.crawler.unacked() <= MAX_UNACKED + MOST_SOCKETS, "3.");
-            assert_eq!(self.crawler.unacked(), self.told - self.acked, "4.");
+            assert!(self.crawler.unacked() <= MAX_UNACKED + MAX_SOCKETS, "3.");
+            assert_eq!(self.crawler.unacked(), self.sent - self.acked, "4.");
             if is_settled {
                 return;
             }
@@ -170,9 +177,9 @@ impl Run {
     fn dial(&mut self, target: Target) {
         assert!(!self.is_stopped, "6. dialled after the stop");
         let address = target.address();
-        if !target.is_witness() {
-            assert!(!self.recorded.contains(&address), "1. {address} is met again");
-            let mut others = self.open.iter().filter(|(open, _)| !open.is_witness());
+        if !target.is_reference() {
+            assert!(!self.recorded.contains(&address), "1. {address} is dialled again");
+            let mut others = self.open.iter().filter(|(open, _)| !open.is_reference());
             assert!(others.all(|(open, _)| open.address() != address), "1. {address} is open");
         }
         assert!(self.filter.admits_named(target.address()));
@@ -205,13 +212,13 @@ impl Run {
         outcome: Outcome,
         peers: Option<Vec<Peer>>,
     ) {
-        let is_silence = matches!(outcome, Outcome::ConnectTimeout | Outcome::Unreachable);
+        let was_connected = outcome == Outcome::HandshakeTimeout;
         let result = ProbeResult {
             target,
             outcome,
             probed_at: self.now.wall,
             dialled_at,
-            heard_at: (!is_silence).then_some(self.now.mono),
+            heard_at: (was_connected || !outcome.is_silence()).then_some(self.now.mono),
             connect_ms: None,
             version_ms: None,
             version: (outcome == Outcome::Responded).then(VersionInfo::default),
@@ -225,27 +232,30 @@ impl Run {
         self.now = Now { mono: self.now.mono + step, wall: self.now.wall.plus(step) };
     }
 
-    /// The calendar is set, by hours or by years.
+    /// Steps the wall clock by up to years.
     fn jump(&mut self, steps: i64) {
         let micros = self.now.wall.as_micros().saturating_add(steps.pow(5).saturating_mul(100_000));
         self.now.wall = UnixTime::from_micros(micros);
     }
 
-    /// The target granted last could not be dialled.
+    /// Reports that the last target could not be dialled.
     fn undial(&mut self, fault: u8) {
-        let faults = [Fault::Descriptors, Fault::Ports, Fault::Line, Fault::Forbidden];
+        let faults = [Fault::Descriptors, Fault::Ports, Fault::Uplink, Fault::Forbidden];
         if let Some((target, _)) = self.open.pop() {
             let fault = faults[usize::from(fault) % faults.len()];
             self.crawler.handle_undialled(target, fault, self.now);
         }
     }
 
-    /// SIGHUP with other numbers: what is open stays open.
+    /// Reloads other limits: open connections stay open.
     fn reload(&mut self, number: usize) {
-        self.sockets = number % MOST_SOCKETS;
+        self.sockets = number % MAX_SOCKETS;
         let params = crawler_params(&self.filter, self.sockets, [0, 7, 400][number % 3]);
-        self.crawler.handle_params(params, recorder_params(&self.filter, 16 + number as u32));
-        // Nothing is granted until enough have ended.
+        self.crawler.handle_params(
+            params,
+            WriterParams::new(recorder_params(&self.filter, 16 + number as u32)),
+        );
+        // Nothing is dialled until enough connections have ended.
         if self.open.len() >= self.sockets {
             let open = self.open.len();
             self.settle();
@@ -254,22 +264,20 @@ impl Run {
     }
 
     fn database(&mut self, is_up: bool) {
-        let state = match is_up {
-            true => Database::Up,
-            false => Database::Down { error: "gone".to_owned(), held: 1 },
-        };
+        let state =
+            if is_up { Database::Up } else { Database::Down { error: "gone".to_owned(), held: 1 } };
         self.crawler.handle_writer(FromWriter::Database(state), self.now);
     }
 
     fn stop(&mut self) {
         self.is_stopped = true;
-        self.crawler.handle_stop();
+        self.crawler.handle_stop(StopReason::PassesDone, self.now);
         for _ in self.open.drain(..) {
             self.crawler.handle_ended(None, self.now);
         }
     }
 
-    /// Everybody refuses: the pass ends, or the stop comes to its end.
+    /// Every address refuses: the pass or the crawler ends.
     fn finish(mut self) {
         self.is_stalled = false;
         if self.sockets == 0 {
@@ -277,11 +285,11 @@ impl Run {
         }
         self.settle();
         let passes = self.passes;
-        for _ in 0..MOST_TURNS {
+        for _ in 0..MAX_TURNS {
             if self.passes > passes || self.crawler.is_over() {
                 let counters = self.crawler.counters();
                 assert_eq!(counters.probed, counters.responded + counters.failed, "4.");
-                assert_eq!(self.acked, self.told, "4. a result was not acknowledged");
+                assert_eq!(self.acked, self.sent, "4. a result was not acknowledged");
                 return;
             }
             self.advance(Duration::from_secs(4));
@@ -298,19 +306,19 @@ impl Run {
         let (queue, open, unacked) =
             (self.crawler.queue_len(), self.open.len(), self.crawler.unacked());
         panic!(
-            "5. the pass never ends: {phase:?}, limit {limit:?}, line up {}, queue {queue}, open {open}, \
+            "5. the pass never ends: {phase:?}, limit {limit:?}, uplink up {}, queue {queue}, open {open}, \
              unacked {unacked}, {} passes, at {:?}",
-            self.crawler.is_line_up(),
+            self.crawler.is_uplink_up(),
             self.passes,
             self.now
         );
     }
 }
 
-/// All addresses, one at a time, need no more.
-const MOST_TURNS: usize = 1_000;
+/// Enough to dial all addresses one at a time.
+const MAX_TURNS: usize = 1_000;
 
-/// Two addresses outside of what the filter admits, the others in it.
+/// The filter admits all but two of these addresses.
 fn address(number: u8) -> Address {
     match number {
         254 => Address::new([8, 8, 8, 8].into(), 8333),

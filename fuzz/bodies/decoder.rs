@@ -1,14 +1,14 @@
-//! Any bytes, cut anywhere: the same messages, a bounded memory, and nothing taken after an error.
+//! Any bytes, split anywhere: the same messages, bounded memory, nothing consumed after an error.
 //!
-//! Input: a first byte, whose low four bits say how many bytes of cuts follow and whose bit 0x10 asks for right
-//! checksums (no fuzzer guesses one); the cuts, each the length of a piece (0 stands for 256), taken in turn; the
-//! stream.
+//! Input: a byte whose low four bits are the number of splits that follow and whose bit 0x10
+//! requests correct checksums (a fuzzer cannot guess one); the splits, each the length of a piece
+//! (0 means 256), used cyclically; the stream.
 
-use bitdash::watchglass::{DecodeError, Decoder, Magic, Message, checksum};
+use watchglass::{DecodeError, Decoder, Magic, Message, checksum};
 
-/// What is held between messages, and of a whole `addr`.
-const SMALL: usize = 512;
-const MOST: usize = 30_000;
+/// Maximum memory between messages, and of a full `addr`.
+const MAX_IDLE_BYTES: usize = 512;
+const MAX_BUFFERED_BYTES: usize = 30_000;
 
 pub fn run(data: &[u8]) {
     let Some((flags, rest)) = data.split_first() else { return };
@@ -22,8 +22,8 @@ pub fn run(data: &[u8]) {
     if stream.len() <= 4_096 {
         assert_eq!(decode(&stream, &[1]), whole, "byte by byte");
     }
-    let told: u64 = whole.0.iter().map(|message| 24 + least_length(message)).sum();
-    assert!(told <= stream.len() as u64, "more was read than came");
+    let read: u64 = whole.0.iter().map(|message| 24 + min_length(message)).sum();
+    assert!(read <= stream.len() as u64, "more was read than received");
 }
 
 /// The messages of a stream, and the error that ended it.
@@ -41,12 +41,23 @@ fn decode(stream: &[u8], cuts: &[u8]) -> (Vec<Message>, Option<DecodeError>) {
             let before = piece.len();
             let decoded = decoder.decode(&mut piece);
             taken += before - piece.len();
-            assert!(decoder.held() <= MOST, "{} bytes are held", decoder.held());
-            assert!(decoder.held() <= 2 * taken + SMALL, "memory for what never came");
+            assert!(
+                decoder.buffered_bytes() <= MAX_BUFFERED_BYTES,
+                "{} bytes are buffered",
+                decoder.buffered_bytes()
+            );
+            assert!(
+                decoder.buffered_bytes() <= 2 * taken + MAX_IDLE_BYTES,
+                "memory for bytes that never arrived"
+            );
             match decoded {
                 Ok(None) => break,
                 Ok(Some(message)) => {
-                    assert!(decoder.held() <= SMALL, "{} bytes between messages", decoder.held());
+                    assert!(
+                        decoder.buffered_bytes() <= MAX_IDLE_BYTES,
+                        "{} bytes between messages",
+                        decoder.buffered_bytes()
+                    );
                     check(&message);
                     messages.push(message);
                 }
@@ -54,13 +65,13 @@ fn decode(stream: &[u8], cuts: &[u8]) -> (Vec<Message>, Option<DecodeError>) {
                     assert_eq!(error.is_foreign(), taken <= 4, "{error}");
                     let mut more = &b"\xf9\xbe\xb4\xd9more"[..];
                     assert_eq!(decoder.decode(&mut more), Err(error.clone()), "an error is final");
-                    assert_eq!(more.len(), 8, "nothing is taken after an error");
-                    assert_eq!(decoder.held(), 0, "nothing is held after an error");
+                    assert_eq!(more.len(), 8, "nothing is consumed after an error");
+                    assert_eq!(decoder.buffered_bytes(), 0, "nothing is buffered after an error");
                     return (messages, Some(error));
                 }
             }
         }
-        assert!(piece.is_empty(), "a decoder that wants more takes all");
+        assert!(piece.is_empty(), "an incomplete message consumes all input");
     }
     (messages, None)
 }
@@ -79,8 +90,8 @@ fn check(message: &Message) {
     }
 }
 
-/// How many bytes of payload a message must have had.
-fn least_length(message: &Message) -> u64 {
+/// Minimum length of the payload of a message.
+fn min_length(message: &Message) -> u64 {
     match message {
         Message::Version(version) => 46 + version.user_agent_length + version.trailing,
         Message::Addr(addr) => 1 + addr.count.saturating_mul(26),
@@ -90,7 +101,7 @@ fn least_length(message: &Message) -> u64 {
     }
 }
 
-/// Writes the right checksum into every whole frame of this network.
+/// Corrects the checksum of every complete message of this network.
 fn correct_checksums(stream: &mut [u8]) {
     let mut at = 0;
     while let Some(header) = stream.get(at..at + 24) {
@@ -99,8 +110,8 @@ fn correct_checksums(stream: &mut [u8]) {
         }
         let length = u32::from_le_bytes([header[16], header[17], header[18], header[19]]) as usize;
         let Some(payload) = stream.get(at + 24..at + 24 + length) else { return };
-        let right = checksum(payload);
-        stream[at + 20..at + 24].copy_from_slice(&right);
+        let correct = checksum(payload);
+        stream[at + 20..at + 24].copy_from_slice(&correct);
         at += 24 + length;
     }
 }

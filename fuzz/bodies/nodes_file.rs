@@ -1,9 +1,9 @@
-//! Any bytes as a nodes file: every line that is used is whole, every complaint is one line, and what was read,
-//! written down again, reads the same.
+//! Any bytes as a nodes file: every accepted line is complete, every complaint is one line, and the
+//! accepted lines round-trip.
 //!
 //! Input: the file.
 
-use bitdash::io::nodes_file::{Host, NodesFile};
+use bitdash::net::nodes_file::{Host, NodesFile};
 
 pub fn run(bytes: &[u8]) {
     let nodes = NodesFile::parse("nodes.txt", bytes, 8333);
@@ -28,9 +28,9 @@ pub fn run(bytes: &[u8]) {
     }
     let again = NodesFile::parse("nodes.txt", text.as_bytes(), 1);
     assert_eq!(again.complaints, [""; 0]);
-    let told = |nodes: &NodesFile| {
-        let told = nodes.lines.iter().map(|line| (line.host.clone(), line.port, line.name.clone()));
-        told.collect::<Vec<_>>()
+    let fields = |nodes: &NodesFile| {
+        let lines = nodes.lines.iter();
+        lines.map(|line| (line.host.clone(), line.port, line.name.clone())).collect::<Vec<_>>()
     };
-    assert_eq!(told(&again), told(&nodes));
+    assert_eq!(fields(&again), fields(&nodes));
 }

@@ -1,44 +1,49 @@
-//! A whole probe under any list of events, held against a reader of the same stream.
+//! A probe under any sequence of events, compared with a model that reads the same stream.
 //!
-//! Input: a first byte for the target (bit 1: a node, bit 2: to be asked for peers), then operations of one byte
-//! with their arguments, see [`Run::operation`]. Messages get right checksums: no fuzzer guesses one.
+//! Input: a byte for the target (bit 0: a node, bit 1: send `getaddr`), then operations of one byte
+//! with arguments, see [`Run::operation`]. Messages get correct checksums: a fuzzer cannot guess
+//! one.
 //!
-//! Checked after every operation: 1. what was sent is `version`, `verack`, `getaddr`, in this order; 2. traffic
-//! moves no deadline, but for an `addr` that ends the wait sooner or after a quiet time, never past its bound;
-//! 3. at its deadline a probe is over; 4. there is one result, exactly once, none after a stop before `version`;
-//! 5. after the end nothing is sent and nothing is waited for; 6. memory, bytes and messages are bounded;
-//! 7. the outcome and the number of peers are what the stream says.
+//! Checked after every operation:
+//! 1. The probe sent `version`, `verack`, `getaddr`, in this order.
+//! 2. Traffic moves no deadline, except that an `addr` brings it forward, never past its bound.
+//! 3. At its deadline a probe ends.
+//! 4. There is exactly one result, and none after a stop before `version`.
+//! 5. After the end nothing is sent and no deadline is set.
+//! 6. Memory, bytes and messages are bounded.
+//! 7. Outcome and number of peers match the stream.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bitdash::crawl::address::Address;
-use bitdash::crawl::outcome::{Outcome, of_connect_error};
-use bitdash::crawl::probe::{
+use bitdash_core::probe::{
     MAX_PROBE_BYTES, MAX_PROBE_MESSAGES, MAX_PROBE_PEERS, Probe, ProbeParams,
 };
-use bitdash::crawl::target::{ProbeResult, Target};
-use bitdash::crawl::time::{Now, UnixTime};
-use bitdash::watchglass::{Command, Decoder, Magic, Message, encode_message};
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::outcome::{Outcome, of_connect_error};
+use bitdash_core::vocabulary::target::{ProbeResult, Target};
+use bitdash_core::vocabulary::time::{Now, UnixTime};
+use watchglass::{Command, Decoder, Magic, Message, encode_message};
 
 const NONCE: u64 = 0x0807_0605_0403_0201;
-const MOST_HELD: usize = 30_000;
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// What software that answers at once, in turn, and after a while gets.
-const PATIENCE: [Duration; 3] =
+const MAX_BUFFERED_BYTES: usize = 30_000;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeouts of software that answers at once, in turn, and after a delay.
+const ADDR_TIMEOUTS: [Duration; 3] =
     [Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(75)];
-const QUIET: Duration = Duration::from_secs(2);
-/// A payload that nobody wants.
+const ADDR_QUIET: Duration = Duration::from_secs(2);
+/// An unwanted payload.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 pub fn run(data: &[u8]) {
     let mut input = Input { rest: data };
     let Some(kind) = input.byte() else { return };
     let address = Address::new([127, 1, 2, 3].into(), 8333);
-    let target = match kind & 1 {
-        1 => Target::node(address, kind & 2 != 0),
-        _ => Target::candidate(address),
+    let target = if kind & 1 != 0 {
+        Target::node(address, kind & 2 != 0)
+    } else {
+        Target::candidate(address)
     };
     let mut run = Run::new(target);
     while run.operation(&mut input).is_some() {
@@ -47,7 +52,7 @@ pub fn run(data: &[u8]) {
     run.finish();
 }
 
-/// The bytes that are not used yet.
+/// The unused input.
 struct Input<'a> {
     rest: &'a [u8],
 }
@@ -66,10 +71,10 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What the stream says so far.
+/// The model: what the stream implies so far.
 #[derive(Default)]
 struct Expected {
-    /// How the probe must have ended, if it has.
+    /// The outcome, once the probe must have ended.
     outcome: Option<Outcome>,
     has_responded: bool,
     peers: usize,
@@ -85,7 +90,7 @@ struct Run {
     is_connected: bool,
     is_stopped: bool,
     deadline: Option<Duration>,
-    /// Where the end of all patience may lie, once peers were asked for: it depends on the software.
+    /// Possible latest ends after `getaddr`: they depend on the software.
     bounds: Vec<Duration>,
     was_done: bool,
     sent: Vec<u8>,
@@ -103,9 +108,9 @@ impl Run {
             user_agent: b"/bitdash:0/".to_vec(),
             connect_timeout: Duration::from_secs(5),
             candidate_connect_timeout: Duration::from_secs(3),
-            handshake_timeout: HANDSHAKE,
-            addr_timeout: PATIENCE[2],
-            addr_quiet: QUIET,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            addr_timeout: ADDR_TIMEOUTS[2],
+            addr_quiet: ADDR_QUIET,
         };
         let now =
             Now { mono: Duration::from_secs(1_000), wall: UnixTime::from_secs(1_800_000_000) };
@@ -126,23 +131,23 @@ impl Run {
         }
     }
 
-    /// Lets one thing happen; `None` at the end of the input.
+    /// Runs one operation; `None` at the end of the input.
     fn operation(&mut self, input: &mut Input<'_>) -> Option<()> {
         let operation = input.byte()?;
         match operation % 16 {
             0 | 1 => self.connect(),
-            // Bytes as they are.
+            // Raw bytes.
             2 => {
                 let count = usize::from(input.byte()?);
                 self.receive(input.bytes(count), 1);
             }
-            // A message of a known command, whole.
+            // A message of a known command.
             3..=7 => {
                 let command = COMMANDS[usize::from(operation / 16) % COMMANDS.len()];
                 let count = usize::from(input.byte()?);
                 self.receive(&frame(command, input.bytes(count)), 1);
             }
-            // The same, in two pieces with other things in between.
+            // The same in two pieces.
             8 => {
                 let (command, count) = (input.byte()?, usize::from(input.byte()?));
                 let command = COMMANDS[usize::from(command) % COMMANDS.len()];
@@ -152,12 +157,12 @@ impl Run {
                 self.check();
                 self.receive(back, 1);
             }
-            // A `version` with a nonce of ours, or with a user agent from the input.
+            // A `version` with our own nonce or another, and a user agent from the input.
             9 => {
                 let count = usize::from(input.byte()?);
                 self.receive(&version(input.bytes(count), operation >= 0x80), 1);
             }
-            // An `addr` of a few entries, of some hundred, or of up to 1,020.
+            // An `addr` of up to 15, 255 or 1,020 entries.
             10 => {
                 let entries = usize::from(input.byte()?);
                 let entries = match operation {
@@ -172,7 +177,7 @@ impl Run {
                 let times = usize::from(input.byte()? % 8);
                 self.receive(&frame(Command::PING, &[7; 8]), times * 4);
             }
-            // A large one that nobody wants.
+            // A large unwanted message.
             12 => {
                 let mut header = frame(COMMANDS[7], &[]);
                 header[16..20].copy_from_slice(&(ZEROS.len() as u32).to_le_bytes());
@@ -194,12 +199,12 @@ impl Run {
         }
         self.is_connected = true;
         self.probe.handle_connected(self.now);
-        assert_eq!(self.probe.poll_timeout(), Some(self.now.mono + HANDSHAKE));
+        assert_eq!(self.probe.poll_timeout(), Some(self.now.mono + HANDSHAKE_TIMEOUT));
         self.deadline = self.probe.poll_timeout();
     }
 
     fn receive(&mut self, bytes: &[u8], times: usize) {
-        // The system hands out no bytes before the connection stands.
+        // The system returns no bytes before the connection is established.
         if !self.is_connected || bytes.is_empty() {
             return;
         }
@@ -215,7 +220,7 @@ impl Run {
         }
     }
 
-    /// 2. What bytes may do to the deadline.
+    /// 2. How bytes may move the deadline.
     fn check_deadline(&mut self) {
         let (Some(before), Some(after)) = (self.deadline, self.probe.poll_timeout()) else {
             return;
@@ -223,11 +228,11 @@ impl Run {
         if !self.expected.has_responded {
             return assert_eq!(after, before, "2. traffic moved a deadline");
         }
-        assert!(self.target.wants_peers(), "it waits for what it did not ask for");
-        let quiet = self.now.mono + QUIET;
+        assert!(self.target.wants_peers(), "it waits for an unrequested reply");
+        let quiet = self.now.mono + ADDR_QUIET;
         let is_first = self.bounds.is_empty();
         if is_first {
-            self.bounds = PATIENCE.map(|patience| self.now.mono + patience).to_vec();
+            self.bounds = ADDR_TIMEOUTS.map(|patience| self.now.mono + patience).to_vec();
         }
         if is_first || after != before {
             self.bounds.retain(|bound| after == quiet.min(*bound) || (is_first && after == *bound));
@@ -251,7 +256,7 @@ impl Run {
                 self.probe.handle_error(&error, self.now);
                 match of_connect_error(&error).unwrap_or(Outcome::Unreachable) {
                     outcome if !self.is_connected => outcome,
-                    // Nobody has closed it: the kernel gave up.
+                    // The kernel gave up; the peer has not closed it.
                     Outcome::ConnectTimeout | Outcome::Unreachable => Outcome::HandshakeTimeout,
                     _ => Outcome::Closed,
                 }
@@ -263,13 +268,13 @@ impl Run {
         }
     }
 
-    /// Time passes, and the calendar jumps as it likes.
+    /// Time passes, and the wall clock jumps arbitrarily.
     fn pass_time(&mut self, scale: u8, amount: u8) {
         let step = match scale {
             0..5 => Duration::from_millis(u64::from(amount)),
             5..10 => Duration::from_millis(u64::from(amount) * 20),
             10..13 => Duration::from_secs(u64::from(amount)),
-            // To the very deadline, or to one moment before.
+            // To the deadline, or to 1 ns before.
             _ => match self.deadline {
                 Some(deadline) => {
                     let before = Duration::from_nanos(u64::from(amount % 2));
@@ -285,17 +290,14 @@ impl Run {
         let is_late = self.deadline.is_some_and(|deadline| self.now.mono >= deadline);
         let was_over = self.probe.is_done();
         self.probe.handle_timeout(self.now);
-        assert_eq!(
-            self.probe.is_done(),
-            was_over || is_late,
-            "3. over at its deadline, not before"
-        );
+        assert_eq!(self.probe.is_done(), was_over || is_late, "3. ends at its deadline");
         if is_late && !was_over {
-            self.end(match self.is_connected {
-                true => Outcome::HandshakeTimeout,
-                false => Outcome::ConnectTimeout,
-            });
+            self.end(self.timeout_outcome());
         }
+    }
+
+    fn timeout_outcome(&self) -> Outcome {
+        if self.is_connected { Outcome::HandshakeTimeout } else { Outcome::ConnectTimeout }
     }
 
     fn stop(&mut self) {
@@ -306,7 +308,7 @@ impl Run {
         assert!(self.probe.is_done());
     }
 
-    /// What the far end's bytes must lead to.
+    /// Updates the model with bytes of the peer.
     fn expect(&mut self, mut bytes: &[u8]) {
         self.expected.bytes += bytes.len() as u64;
         while self.expected.outcome.is_none() {
@@ -361,7 +363,11 @@ impl Run {
     }
 
     fn check(&mut self) {
-        assert!(self.probe.held() <= MOST_HELD, "{} bytes are held", self.probe.held());
+        assert!(
+            self.probe.buffered_bytes() <= MAX_BUFFERED_BYTES,
+            "{} bytes are buffered",
+            self.probe.buffered_bytes()
+        );
         assert_eq!(self.probe.is_done(), self.expected.outcome.is_some() || self.is_stopped);
         let mut is_quiet = true;
         while let Some(bytes) = self.probe.poll_transmit() {
@@ -371,7 +377,7 @@ impl Run {
         }
         assert!(is_quiet || !self.was_done, "5. sent after the end");
         if self.probe.is_done() {
-            assert_eq!(self.probe.poll_timeout(), None, "5. nothing is waited for after the end");
+            assert_eq!(self.probe.poll_timeout(), None, "5. a deadline after the end");
             self.was_done = true;
         } else {
             assert_eq!(self.probe.poll_timeout(), self.deadline);
@@ -385,22 +391,19 @@ impl Run {
         }
     }
 
-    /// However it went: time ends it.
+    /// Lets time end the probe, and checks the result.
     fn finish(mut self) {
         while let Some(deadline) = self.probe.poll_timeout() {
             self.now.mono = self.now.mono.max(deadline);
             self.probe.handle_timeout(self.now);
-            self.end(match self.is_connected {
-                true => Outcome::HandshakeTimeout,
-                false => Outcome::ConnectTimeout,
-            });
+            self.end(self.timeout_outcome());
             self.check();
         }
         self.check();
         self.check_sent();
         let Some(result) = self.result else {
-            let is_cut_off = self.is_stopped && !self.expected.has_responded;
-            return assert!(is_cut_off, "4. a probe ended without a result");
+            let is_stopped_early = self.is_stopped && !self.expected.has_responded;
+            return assert!(is_stopped_early, "4. a probe ended without a result");
         };
         assert_eq!(result.target, self.target);
         assert_eq!(result.version.is_some(), result.outcome == Outcome::Responded);
@@ -409,8 +412,8 @@ impl Run {
         assert_eq!(result.outcome, outcome, "7.");
         assert_eq!(result.peers.len(), self.expected.peers, "7.");
         let asked = self.expected.has_responded && self.target.wants_peers() && !self.is_stopped;
-        let told = asked.then_some(self.expected.reply as u32);
-        assert_eq!(result.peers_sent, told, "7.");
+        let peers_sent = asked.then_some(self.expected.reply as u32);
+        assert_eq!(result.peers_sent, peers_sent, "7.");
         assert_eq!(result.connect_ms.is_some(), self.is_connected);
         if let Some(version) = &result.version {
             let agent = version.user_agent.as_deref().unwrap_or("");
@@ -418,13 +421,13 @@ impl Run {
         }
     }
 
-    /// 1. What was sent, in its order.
+    /// 1. The messages sent, in order.
     fn check_sent(&self) {
         let mut decoder = Decoder::new(Magic::MAIN);
         let mut sent = &self.sent[..];
         let mut commands = Vec::new();
-        while let Some(message) = decoder.decode(&mut sent).expect("we send good messages") {
-            assert!(!matches!(message, Message::Broken { .. }), "we send good messages");
+        while let Some(message) = decoder.decode(&mut sent).expect("our messages are valid") {
+            assert!(!matches!(message, Message::Broken { .. }), "our messages are valid");
             commands.push(message.command());
         }
         let wanted: &[Command] = match (self.is_connected, self.expected.has_responded) {
@@ -456,7 +459,7 @@ fn frame(command: Command, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A `version` of 70016 with everything.
+/// A `version` of 70016 with all fields.
 fn version(agent: &[u8], is_own: bool) -> Vec<u8> {
     let mut payload = vec![0x80, 0x11, 1, 0];
     payload.resize(72, 0);
@@ -476,7 +479,7 @@ fn addr(entries: usize) -> Vec<u8> {
         0..0xfd => vec![entries as u8],
         _ => vec![0xfd, (entries & 0xff) as u8, (entries >> 8) as u8],
     };
-    // Each the same: whoever looks at them looks at one after the other.
+    // Identical entries, built once.
     static ENTRIES: OnceLock<Vec<u8>> = OnceLock::new();
     let all = ENTRIES.get_or_init(|| {
         let mut entry = [0; 30];

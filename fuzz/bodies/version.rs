@@ -1,26 +1,26 @@
-//! Any payload of a `version`: what decodes encodes to bytes that decode to the same, and its text is clean.
+//! Any payload of a `version`: a decoded value round-trips, and its text form is printable.
 //!
 //! Input: the payload.
 
-use bitdash::lookup::species::{ALL, manner, species};
-use bitdash::watchglass::{Version, text};
+use bitdash_core::lookup::species::{ALL, getaddr_timing, species};
+use watchglass::{Version, text};
 
-/// Up to the end of `addr_recv`, without which there is no `version`.
-const SHORTEST: usize = 46;
+/// The end of `addr_recv`, the last mandatory field.
+const MIN_LENGTH: usize = 46;
 
 pub fn run(payload: &[u8]) {
     let Ok(version) = Version::decode(payload) else { return };
-    assert!(payload.len() >= SHORTEST);
+    assert!(payload.len() >= MIN_LENGTH);
     let is_whole = version.trailing == 0 && version.user_agent_length <= 256;
     let mut encoded = Vec::new();
     version.encode(&mut encoded);
     if is_whole {
         assert_eq!(encoded.len(), payload.len());
-        // All bytes come back, but for those of a relay byte that is neither 0 nor 1.
+        // All bytes round-trip, except a relay byte that is neither 0 nor 1.
         let same = encoded.len() - usize::from(version.relay.is_some());
         assert_eq!(encoded[..same], payload[..same]);
     }
-    let again = Version::decode(&encoded).expect("what was encoded decodes");
+    let again = Version::decode(&encoded).expect("encoded values decode");
     let kept = version.user_agent.as_ref().map_or(0, Vec::len) as u64;
     assert_eq!(kept, version.user_agent_length.min(256));
     assert_eq!(again, Version { trailing: 0, user_agent_length: kept, ..version.clone() });
@@ -31,10 +31,10 @@ pub fn run(payload: &[u8]) {
         version.start_height.is_some(),
         version.relay.is_some(),
     ];
-    assert!(known.is_sorted_by(|earlier, later| earlier >= later), "a field after one that is not");
+    assert!(known.is_sorted_by(|earlier, later| earlier >= later), "a field after an absent one");
     assert!(version.trailing == 0 || version.relay.is_some());
-    // A payload that stops anywhere is an older one or a broken one, never a panic.
-    for end in (SHORTEST..payload.len().min(400)).rev().step_by(13) {
+    // A truncated payload is that of an older node or an error, never a panic.
+    for end in (MIN_LENGTH..payload.len().min(400)).rev().step_by(13) {
         if let Ok(shorter) = Version::decode(&payload[..end]) {
             assert_eq!((shorter.version, shorter.services), (version.version, version.services));
         }
@@ -47,5 +47,5 @@ pub fn run(payload: &[u8]) {
     }
     let word = species(agent.as_deref(), version.version, version.services);
     assert!(ALL.contains(&word), "{word}");
-    let _ = manner(agent.as_deref(), version.version);
+    let _ = getaddr_timing(agent.as_deref(), version.version);
 }

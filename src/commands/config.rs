@@ -1,14 +1,14 @@
 //! `bitdash config`: the effective configuration, checked and printed.
 
 use super::{Failure, note, print};
-use crate::io::config::{ConfigSource, URL_VARIABLE};
-use crate::io::nodes_file::NodesFile;
+use crate::config::{ConfigSource, URL_VARIABLE};
+use crate::net::nodes_file::NodesFile;
 
-/// Checks the configuration with its exclude files, prints it, and notes what is odd but no error:
-/// a missing file, lines of the nodes file that are not used.
+/// Checks the configuration and its exclude files and prints it. A missing file and invalid lines
+/// of the nodes file are only noted.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first error in the configuration.
 pub fn run(source: &ConfigSource) -> Result<(), Failure> {
     let config = source.load()?;
     config.load_filter()?;
@@ -34,7 +34,7 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
     print(&text)
 }
 
-/// A file's name in a comment must not end the comment.
+/// A file name for a comment: without newlines, which would end the comment.
 fn one_line(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -1,29 +1,27 @@
-//! `bitdash migrate`: creates the schema or brings it up to date.
-//!
-//! Layer 4.
+//! `bitdash migrate`: creates or upgrades the schema.
 
 use crate::commands::{Failure, print};
-use crate::io::config::ConfigSource;
-use crate::io::query::PATIENCE;
-use crate::io::writer::connect::connect_within;
-use crate::io::writer::{StoreError, schema};
+use crate::config::ConfigSource;
+use crate::db::connect::connect_within;
+use crate::db::reader::TIMEOUT;
+use crate::db::{StoreError, schema};
 
-/// Brings the schema of the configured database to the version of this program, and prints what was done.
+/// Creates or upgrades the schema of the configured database, and prints what it did.
 ///
 /// # Errors
-/// The configuration is wrong; the database is away, refuses, or holds a newer schema.
+/// The configuration is wrong; the database is away, refuses the connection, or has a newer schema.
 pub fn run(source: &ConfigSource) -> Result<(), Failure> {
     let config = source.load()?;
     let done = migrate(config.database.url.expose()).map_err(|error| Failure::failed(&error))?;
     print(&format!("{done}\n"))
 }
 
-/// Creates or upgrades the schema of the database that `url` names; the result is a sentence.
+/// Creates or upgrades the schema of the database that `url` names. Returns a sentence.
 ///
 /// # Errors
-/// The database is away, refuses, or holds a newer schema.
+/// The database is away, refuses the connection, or has a newer schema.
 pub fn migrate(url: &str) -> Result<String, StoreError> {
-    let mut client = connect_within(url, PATIENCE)?;
+    let mut client = connect_within(url, TIMEOUT)?;
     let done = schema::migrate(&mut client)?;
     Ok(match (done.from, done.to) {
         (0, to) => format!("created the schema, version {to}"),

@@ -1,6 +1,5 @@
-//! What the command line offers: one module per command, and what they share.
-//!
-//! Layer 4 of the house: the only part of the library that writes to standard output.
+//! The commands, one module each, and what they share: the only part of the library that writes to
+//! stdout.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,10 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::io::config::ConfigError;
-use crate::io::nodes_file::{Host, NodesFileError};
+use crate::config::ConfigError;
+use crate::net::nodes_file::{Host, NodesFileError};
 
-pub mod cli;
 pub mod config;
 pub mod crawl;
 pub mod migrate;
@@ -22,12 +20,12 @@ pub mod status;
 pub mod table;
 pub mod visit;
 
-/// Why a command did not do what it should. Its text is one line.
+/// Why a command failed. Its text is one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
-    /// Wrong usage or a wrong configuration: exit status 2.
+    /// Invalid usage or configuration: exit status 2.
     Usage(String),
-    /// It failed while running: exit status 1.
+    /// A failure while running: exit status 1.
     Failed(String),
 }
 
@@ -37,7 +35,7 @@ impl Failure {
         Self::Failed(chain(error))
     }
 
-    /// The exit status that the contract gives it.
+    /// The exit status of the process.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -67,8 +65,8 @@ impl From<NodesFileError> for Failure {
     }
 }
 
-/// An error and its causes on one line, parted by colons. A cause that the text before it has
-/// quoted already is left out.
+/// An error and its causes on one line, separated by colons. A cause that the preceding text
+/// already contains is omitted.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -83,18 +81,18 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// Prints to standard output. A reader that has gone away (`| head`) is no failure.
+/// Prints to stdout. A closed pipe (`| head`) is not a failure.
 ///
 /// # Errors
-/// Standard output cannot be written: a full disk behind a redirection.
+/// Writing fails, for example on a full disk.
 pub fn print(text: &str) -> Result<(), Failure> {
     print_on(text).map(|_| ())
 }
 
-/// The same, for output without an end: `false` where the reader has gone away.
+/// Like [`print()`], for endless output: returns `false` once the pipe is closed.
 ///
 /// # Errors
-/// Standard output cannot be written: a full disk behind a redirection.
+/// Writing fails, for example on a full disk.
 pub fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -104,37 +102,36 @@ pub fn print_on(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Says something beside the result, on standard error. Where even that fails, or nobody takes it for `NOTE_PATIENCE`
-/// (a full pipe, a terminal that is held), nobody is left to be told.
+/// Prints a message to stderr; gives up after `NOTE_TIMEOUT` if stderr blocks.
 pub fn note(text: &str) {
     let write = |line: &str| drop(io::stderr().write_all(line.as_bytes()));
     let line = format!("bitdash: {text}\n");
     let (done, is_done) = mpsc::sync_channel(1);
-    let words = line.clone();
+    let text = line.clone();
     let spawned = thread::Builder::new().spawn(move || {
-        write(&words);
+        write(&text);
         let _ = done.send(());
     });
     match spawned {
-        Ok(_) => drop(is_done.recv_timeout(NOTE_PATIENCE)),
-        // Short of threads: to be told matters more than the bound.
+        Ok(_) => drop(is_done.recv_timeout(NOTE_TIMEOUT)),
+        // No thread available: the message matters more than the bound.
         Err(_) => write(&line),
     }
 }
 
-/// A part of the ten seconds within which a stop is promised.
-const NOTE_PATIENCE: Duration = Duration::from_millis(500);
+/// Counts against the ten seconds within which a stop is promised.
+const NOTE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// `HOST[:PORT]` on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct HostPort {
     /// The host.
     pub host: Host,
-    /// The port, never 0; `None` where it is left out.
+    /// The port, never 0; `None` if omitted.
     pub port: Option<u16>,
 }
 
-impl FromStr for Place {
+impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -158,13 +155,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_hosts_with_or_without_a_port() {
-        let place = |text: &str| text.parse::<Place>();
+    fn a_host_may_have_a_port() {
+        let place = |text: &str| text.parse::<HostPort>();
         let ip = Host::Ip([10, 0, 0, 1].into());
-        assert_eq!(place("10.0.0.1"), Ok(Place { host: ip.clone(), port: None }));
-        assert_eq!(place("10.0.0.1:18333"), Ok(Place { host: ip, port: Some(18_333) }));
+        assert_eq!(place("10.0.0.1"), Ok(HostPort { host: ip.clone(), port: None }));
+        assert_eq!(place("10.0.0.1:18333"), Ok(HostPort { host: ip, port: Some(18_333) }));
         let name = Host::Name("node.example".to_owned());
-        assert_eq!(place("node.example:1"), Ok(Place { host: name, port: Some(1) }));
+        assert_eq!(place("node.example:1"), Ok(HostPort { host: name, port: Some(1) }));
         for port in ["", "0", "65536", "+1", "x", "-1"] {
             let error = place(&format!("10.0.0.1:{port}")).unwrap_err();
             assert_eq!(error, "its port must be a whole number from 1 to 65535");
@@ -176,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_stand_on_one_line_and_none_twice() {
+    fn causes_are_on_one_line_and_none_is_repeated() {
         #[derive(Debug)]
         struct Link(&'static str, Option<Box<Link>>);
         impl fmt::Display for Link {

@@ -1,50 +1,51 @@
-//! `bitdash status`: what the database holds, for a person or a script.
+//! `bitdash status`: what the database contains, as tables or JSON.
 //!
-//! Layer 4. It only reads, and gives up where the database is away.
+//! Read-only; gives up if the database is unreachable.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::commands::table::{Table, cut, grouped, safe, safe_json, span};
-use crate::commands::{Failure, Place, print};
-use crate::io::config::ConfigSource;
-use crate::io::nodes_file::Host;
-use crate::io::query::{
-    AddressFacts, NodeFacts, NodeLine, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Time,
-    Wanted,
+use crate::commands::{Failure, HostPort, print};
+use crate::config::ConfigSource;
+use crate::db::StoreError;
+use crate::db::reader::{
+    AddressFacts, NodeFacts, NodeLine, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Wanted,
 };
-use crate::io::writer::StoreError;
+use crate::db::timestamp::Timestamp;
+use crate::net::nodes_file::Host;
 
-/// Prints the state of the map, or everything known of `place`: an address, every port of a host, or the
-/// nodes of a name.
+/// Prints the state of the map, or everything known about `place`: an address, every port of a
+/// host, or the nodes of a name.
 ///
 /// # Errors
-/// The configuration is wrong, or the database cannot be read.
-pub fn run(source: &ConfigSource, place: Option<&Place>, is_json: bool) -> Result<(), Failure> {
+/// The configuration is invalid, or the database cannot be read.
+pub fn run(source: &ConfigSource, place: Option<&HostPort>, is_json: bool) -> Result<(), Failure> {
     let config = source.load()?;
     let text = text(config.database.url.expose(), place, is_json);
     print(&text.map_err(|error| Failure::failed(&error))?)
 }
 
-/// What [`run`] prints of the database that `url` names.
+/// The output of [`run`] for the database at `url`.
 ///
 /// # Errors
 /// The database cannot be read.
-pub fn text(url: &str, place: Option<&Place>, is_json: bool) -> Result<String, StoreError> {
+pub fn text(url: &str, place: Option<&HostPort>, is_json: bool) -> Result<String, StoreError> {
     let mut reader = Reader::open(url)?;
     let Some(wanted) = place.map(wanted_of) else {
         let overview = reader.overview()?;
         return Ok(if is_json { json_text(&overview) } else { overview_text(&overview) });
     };
     let (at, found) = reader.addresses(&wanted)?;
-    Ok(match is_json {
-        true => json_text(&json!({ "at": at, "addresses": found })),
-        false => addresses_text(at, &wanted, &found),
+    Ok(if is_json {
+        json_text(&json!({ "at": at, "addresses": found }))
+    } else {
+        addresses_text(at, &wanted, &found)
     })
 }
 
-fn wanted_of(place: &Place) -> Wanted {
+fn wanted_of(place: &HostPort) -> Wanted {
     match (&place.host, place.port) {
         (Host::Ip(ip), None) => Wanted::Host(*ip),
         (Host::Ip(ip), Some(port)) => Wanted::Address(*ip, port),
@@ -53,16 +54,19 @@ fn wanted_of(place: &Place) -> Wanted {
 }
 
 fn json_text(value: &impl serde::Serialize) -> String {
-    // Only maps with keys that are no text can fail, and there are none.
-    let json = serde_json::to_string_pretty(value).unwrap_or_default();
+    let json = serde_json::to_string_pretty(value).expect("all keys are strings");
     safe_json(&json) + "\n"
 }
 
 fn overview_text(overview: &Overview) -> String {
     let at = overview.at;
     let mut sections = vec![
-        section("Passes, the newest first", passes(at, &overview.passes), "no pass was begun yet"),
-        section("Nodes by species", species(&overview.species), "no address has answered yet"),
+        section(
+            "Passes, the newest first",
+            passes(at, &overview.passes),
+            "no pass has started yet",
+        ),
+        section("Nodes by species", species(&overview.species), "no address has responded yet"),
         candidates(overview),
     ];
     if !overview.kept.is_empty() {
@@ -73,13 +77,14 @@ fn overview_text(overview: &Overview) -> String {
 }
 
 fn section(title: &str, table: Table, if_empty: &str) -> String {
-    match table.is_empty() {
-        true => format!("{title}: {if_empty}\n"),
-        false => format!("{title}\n{}", indented(&table.to_text())),
+    if table.is_empty() {
+        format!("{title}: {if_empty}\n")
+    } else {
+        format!("{title}\n{}", indented(&table.to_text()))
     }
 }
 
-fn passes(at: Time, passes: &[PassLine]) -> Table {
+fn passes(at: Timestamp, passes: &[PassLine]) -> Table {
     let mut table = Table::new(&[
         ">pass",
         "started",
@@ -129,14 +134,14 @@ fn species(species: &[SpeciesLine]) -> Table {
 fn candidates(overview: &Overview) -> String {
     let count = &overview.candidates;
     format!(
-        "Candidates: {} addresses that never answered, {} of them not probed yet, {} due now\n",
+        "Candidates: {} addresses that never responded, {} of them not probed yet, {} due now\n",
         grouped(count.all),
         grouped(count.never_probed),
         grouped(count.due)
     )
 }
 
-fn nodes(at: Time, nodes: &[NodeLine]) -> Table {
+fn nodes(at: Timestamp, nodes: &[NodeLine]) -> Table {
     let mut table = Table::new(&[
         "address",
         "name",
@@ -164,11 +169,11 @@ fn nodes(at: Time, nodes: &[NodeLine]) -> Table {
     table
 }
 
-fn addresses_text(at: Time, wanted: &Wanted, found: &[AddressFacts]) -> String {
+fn addresses_text(at: Timestamp, wanted: &Wanted, found: &[AddressFacts]) -> String {
     if found.is_empty() {
         return match wanted {
-            Wanted::Host(host) => format!("{host}: never heard of\n"),
-            Wanted::Address(host, port) => format!("{host}:{port}: never heard of\n"),
+            Wanted::Host(host) => format!("{host}: unknown\n"),
+            Wanted::Address(host, port) => format!("{host}:{port}: unknown\n"),
             Wanted::Name(name) => format!("{}: no node has this name\n", safe(name)),
         };
     }
@@ -176,10 +181,10 @@ fn addresses_text(at: Time, wanted: &Wanted, found: &[AddressFacts]) -> String {
     texts.join("\n")
 }
 
-fn address_text(at: Time, facts: &AddressFacts) -> String {
+fn address_text(at: Timestamp, facts: &AddressFacts) -> String {
     let kind = match &facts.node {
         Some(node) => format!("node, {}", node.line.status),
-        None => "candidate: it never answered".to_owned(),
+        None => "candidate, never responded".to_owned(),
     };
     let mut table = Table::new(&[&format!("{}:{}", facts.host, facts.port), &safe(&kind)]);
     let probed = match (facts.last_probed, &facts.last_outcome) {
@@ -202,7 +207,7 @@ fn address_text(at: Time, facts: &AddressFacts) -> String {
     text
 }
 
-fn node_rows(at: Time, node: &NodeFacts, table: &mut Table) {
+fn node_rows(at: Timestamp, node: &NodeFacts, table: &mut Table) {
     let line = &node.line;
     if let Some(name) = &line.name {
         table.row(["name", name]);
@@ -233,7 +238,7 @@ fn node_rows(at: Time, node: &NodeFacts, table: &mut Table) {
     table.row(["peers", &peers]);
 }
 
-fn probes(at: Time, probes: &[ProbeLine]) -> Table {
+fn probes(at: Timestamp, probes: &[ProbeLine]) -> Table {
     let mut table = Table::new(&[
         ">pass",
         "probed",
@@ -265,17 +270,19 @@ fn or_dash(value: Option<i32>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// A time as its distance from now.
-fn ago(at: Time, time: Time) -> String {
-    match time.0 <= at.0 {
-        true if at.0.since(time.0) < Duration::from_secs(1) => "just now".to_owned(),
-        true => format!("{} ago", span(at.0.since(time.0))),
-        false => format!("in {}", span(time.0.since(at.0))),
+/// A time relative to now.
+fn ago(at: Timestamp, time: Timestamp) -> String {
+    if time.0 > at.0 {
+        return format!("in {}", span(time.0.since(at.0)));
+    }
+    match at.0.since(time.0) {
+        age if age < Duration::from_secs(1) => "just now".to_owned(),
+        age => format!("{} ago", span(age)),
     }
 }
 
-/// A time as a date and as its distance from now.
-fn when(at: Time, time: Time) -> String {
+/// A time as a date and relative to now.
+fn when(at: Timestamp, time: Timestamp) -> String {
     format!("{} ({})", time.to_text(), ago(at, time))
 }
 
@@ -286,12 +293,12 @@ fn indented(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crawl::time::UnixTime;
+    use bitdash_core::vocabulary::time::UnixTime;
 
     #[test]
-    fn times_are_told_from_now_in_both_directions() {
-        let now = Time(UnixTime::from_secs(1_000_000));
-        let at = |offset: i64| Time(UnixTime::from_secs(1_000_000 + offset));
+    fn times_before_and_after_now_are_shown_relative_to_it() {
+        let now = Timestamp(UnixTime::from_secs(1_000_000));
+        let at = |offset: i64| Timestamp(UnixTime::from_secs(1_000_000 + offset));
         assert_eq!(ago(now, at(0)), "just now");
         assert_eq!(ago(now, at(-90)), "1m 30s ago");
         assert_eq!(ago(now, at(3600)), "in 1h 0m");

@@ -1,36 +1,35 @@
-//! Tables and values for a person's terminal.
+//! Tables and values for a terminal.
 //!
-//! Layer 4, pure. Invariant: whatever a value holds, no control character and nothing that a terminal would
-//! act on leaves this module.
+//! Invariant: no output contains a control character or anything else that a terminal interprets.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Rows of cells that come out in columns.
+/// Rows of cells, printed in columns.
 pub struct Table {
     is_right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// Starts a table with these headings; one that begins with `>` heads a column of numbers.
+    /// A table with these headings; `>` marks a right-aligned column of numbers.
     pub fn new(headings: &[&str]) -> Self {
         let is_right = headings.iter().map(|heading| heading.starts_with('>')).collect();
         let head = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned());
         Self { is_right, rows: vec![head.collect()] }
     }
 
-    /// Adds a row; every cell is made safe.
+    /// Adds a row; every cell is escaped.
     pub fn row<I: IntoIterator<Item = S>, S: AsRef<str>>(&mut self, cells: I) {
         self.rows.push(cells.into_iter().map(|cell| safe(cell.as_ref())).collect());
     }
 
-    /// Whether it holds no row beside its headings.
+    /// Whether it has no row besides the headings.
     pub fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
 
-    /// The table as lines, each ended by a newline, without blanks at their ends.
+    /// The lines of the table, without trailing spaces.
     pub fn to_text(&self) -> String {
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -41,10 +40,11 @@ impl Table {
         for row in &self.rows {
             let mut line = String::new();
             for ((cell, width), is_right) in row.iter().zip(&widths).zip(&self.is_right) {
-                // Writing into a String cannot fail.
-                let _ = match is_right {
-                    true => write!(line, "{cell:>width$}  "),
-                    false => write!(line, "{cell:<width$}  "),
+                // Writing to a String cannot fail.
+                let _ = if *is_right {
+                    write!(line, "{cell:>width$}  ")
+                } else {
+                    write!(line, "{cell:<width$}  ")
                 };
             }
             text.push_str(line.trim_end());
@@ -54,8 +54,8 @@ impl Table {
     }
 }
 
-/// A stranger's text without anything that a terminal would act on: letters, digits and ASCII stay, the
-/// rest (controls, marks that turn the direction, blanks without width) is written as `\u{..}`.
+/// Escapes untrusted text for a terminal: keeps letters, digits and printable ASCII, and writes
+/// everything else (controls, bidirectional marks, zero-width spaces) as `\u{..}`.
 pub fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -68,8 +68,7 @@ pub fn safe(text: &str) -> String {
     out
 }
 
-/// JSON text whose strings a terminal can show: what is not printable ASCII is written as `\uXXXX`, which
-/// says the same.
+/// Escapes JSON for a terminal: writes everything but printable ASCII as the equivalent `\uXXXX`.
 pub fn safe_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -84,7 +83,7 @@ pub fn safe_json(json: &str) -> String {
     out
 }
 
-/// At most `width` characters of a text.
+/// Truncates a text to `width` characters.
 pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -92,7 +91,7 @@ pub fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(3)).chain("...".chars()).collect()
 }
 
-/// A number with its thousands parted.
+/// A number with thousands separators.
 pub fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut out = String::from(if number < 0 { "-" } else { "" });
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_lines_end_clean() {
+    fn columns_are_aligned_without_trailing_spaces() {
         let mut table = Table::new(&["name", ">count", "note"]);
         table.row(["a", "1", ""]);
         table.row(["long name", "12345", "x"]);
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_text_reaches_no_terminal() {
+    fn untrusted_text_is_escaped() {
         assert_eq!(safe("\u{1b}[31m\n"), "\\u{1b}[31m\\u{a}");
         assert_eq!(safe("Zürich \u{202e}abc\u{200b}\u{9b}"), "Zürich \\u{202e}abc\\u{200b}\\u{9b}");
         let mut table = Table::new(&["a"]);
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_the_same_after_it_was_made_safe() {
+    fn escaped_json_has_the_same_value() {
         let value = "\u{1b}\u{9b}é\u{1f600}\u{202e}\u{7f}";
         let json = safe_json(&serde_json::to_string(value).unwrap());
         assert!(json.is_ascii());
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_spans_read_well() {
+    fn numbers_and_durations_are_formatted() {
         for (number, text) in
             [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567"), (-1000, "-1,000")]
         {

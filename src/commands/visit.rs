@@ -1,8 +1,10 @@
-//! Visits: probes of what a person names, at once and without a database, for `probe` and `poll`.
+//! Probes of the hosts that an operator names, without a database: `probe` and `poll`.
 //!
-//! Layer 4. It uses the crawl's own driver and machines, so that both tools see what the crawl would see.
-//! Invariants: 1. nothing is dialled that `filter.only` forbids; 2. an address is dialled once, however often
-//! it is named; 3. every place that was named gives at least one row.
+//! Uses the driver and the probes of the crawl, so that both commands see what the crawl would see.
+//! Invariants:
+//! 1. an address that `filter.only` excludes is never dialled;
+//! 2. an address is dialled once, however often it is named;
+//! 3. every host has at least one row in the result.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,37 +13,37 @@ use std::time::Duration;
 
 use crate::commands::Failure;
 use crate::commands::crawl::params::probe_params;
-use crate::crawl::address::Address;
-use crate::crawl::filter::Filter;
-use crate::crawl::limiter::Limiter;
-use crate::crawl::outcome::{Fault, Outcome};
-use crate::crawl::probe::{Probe, ProbeParams};
-use crate::crawl::target::{ProbeResult, Target};
-use crate::crawl::trace::Trace;
-use crate::io::clock::Clock;
-use crate::io::config::Config;
-use crate::io::driver::{Driver, Ended};
-use crate::io::nodes_file::{Host, Line};
-use crate::io::process;
-use crate::io::resolve::{PATIENCE, Resolved, resolve};
-use crate::io::terminal::LiveLine;
+use crate::config::Config;
+use crate::net::driver::{Driver, Ended};
+use crate::net::nodes_file::{Host, Line};
+use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, resolve};
+use crate::sys::clock::Clock;
+use crate::sys::process;
+use crate::sys::terminal::StatusLine;
+use bitdash_core::probe::trace::Trace;
+use bitdash_core::probe::{Probe, ProbeParams};
+use bitdash_core::schedule::limiter::Limiter;
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::outcome::{Fault, Outcome};
+use bitdash_core::vocabulary::target::{ProbeResult, Target};
 
-/// One address of a place that was named, and what came of it.
+/// The result for one address of a host.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The host as it was named.
+    /// The host as given by the operator.
     pub host: Host,
     /// The port.
     pub port: u16,
-    /// The name that the nodes file gives it.
+    /// Its name in the nodes file.
     pub name: Option<String>,
-    /// The address; `None` where the host has none.
+    /// The address; `None` if the host has none.
     pub address: Option<Address>,
-    /// What the probe found, or one line of text that says why there was none.
+    /// The result of the probe, or one line that says why there was no probe.
     pub found: Result<Found, String>,
 }
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The result.
@@ -51,25 +53,25 @@ pub struct Found {
 }
 
 impl Row {
-    /// How the probe ended; `None` if there was none.
+    /// The outcome of the probe; `None` if there was no probe.
     pub fn outcome(&self) -> Option<Outcome> {
         self.found.as_ref().ok().map(|found| found.result.outcome)
     }
 
-    /// Whether the node said its `version`.
+    /// Whether the node sent its `version`.
     pub fn has_responded(&self) -> bool {
         self.outcome() == Some(Outcome::Responded)
     }
 
-    /// `ADDRESS`, or what was named where it has none.
-    pub fn place(&self) -> String {
+    /// The address, or the host and port if there is none.
+    pub fn endpoint(&self) -> String {
         match self.address {
             Some(address) => address.to_string(),
             None => format!("{}:{}", self.host, self.port),
         }
     }
 
-    /// The name to show: that of the nodes file, else the host's if it is one.
+    /// The name in the nodes file, or else the host name.
     pub fn label(&self) -> Option<String> {
         self.name.clone().or_else(|| match &self.host {
             Host::Name(name) => Some(name.clone()),
@@ -78,7 +80,7 @@ impl Row {
     }
 }
 
-/// Makes visits. It holds what a probe goes by.
+/// Probes lists of hosts; holds the settings and the driver.
 pub struct Visitor {
     params: Arc<ProbeParams>,
     filter: Filter,
@@ -91,23 +93,23 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// Makes a visitor by the configuration; with `wants_peers`, it asks every node for its peers.
+    /// A visitor with the settings of `config`; `wants_peers`: it asks every node for its peers.
     ///
     /// # Errors
-    /// The system has no poll or no randomness to give.
+    /// The system provides no poll or no random bytes.
     pub fn new(config: &Config, wants_peers: bool) -> Result<Self, Failure> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
-            .map_err(|error| Failure::Failed(format!("no randomness to be had: {error}")))?;
+            .map_err(|error| Failure::Failed(format!("cannot obtain random bytes: {error}")))?;
         let driver = Driver::new()
-            .map_err(|error| Failure::Failed(format!("opening the poll failed: {error}")))?;
-        // Where the limit cannot be raised, fewer are open at once.
+            .map_err(|error| Failure::Failed(format!("cannot open the poll: {error}")))?;
+        // If the limit cannot be raised, fewer sockets are open at a time.
         let _ = process::raise_open_files();
         let files = process::open_files().unwrap_or(u64::MAX).saturating_sub(SPARE_FILES).max(1);
         let fits = usize::try_from(files).unwrap_or(usize::MAX);
         Ok(Self {
             params: Arc::new(probe_params(config)),
-            // The exclude files are no matter here: what a person names is subject to `only` alone.
+            // Hosts that an operator names are subject to `only`, not to the exclude lists.
             filter: Filter::new(&[], &config.filter.only),
             max_sockets: fits.min(config.crawl.max_sockets as usize),
             limiter: Limiter::new(config.crawl.connects_per_second),
@@ -118,19 +120,19 @@ impl Visitor {
         })
     }
 
-    /// Looks up and probes all of `lines` side by side. `what` is the first word of the live line on a terminal.
+    /// Resolves and probes all `lines` in parallel. `what` is the first word of the status line.
     ///
     /// # Errors
-    /// Polling itself fails.
+    /// Polling fails.
     pub fn visit(&mut self, lines: Vec<Line>, what: &str) -> Result<Vec<Row>, Failure> {
-        let mut live = LiveLine::open();
+        let mut status = StatusLine::open();
         let mut show = |text: &str| {
-            if let Some(live) = &mut live {
-                live.show(text);
+            if let Some(status) = &mut status {
+                status.show(text);
             }
         };
-        show(&format!("{what}: looking up names"));
-        let (mut rows, places) = self.rows(look_up(lines)?);
+        show(&format!("{what}: resolving names"));
+        let (mut rows, places) = self.rows(resolve_all(lines)?);
         let admitted = |address: &Address| self.filter.admits_named(*address);
         let mut queue: VecDeque<Address> =
             rows.iter().filter_map(|row| row.address).filter(admitted).collect();
@@ -143,7 +145,7 @@ impl Visitor {
                 }
             });
             show(&format!("{what}: {done} of {all} done, {} open", self.driver.open()));
-            // What failed at once is looked at without waiting.
+            // Handle immediate failures without waiting.
             let wait = if ended.is_empty() { wait } else { Some(Duration::ZERO) };
             self.driver
                 .turn(wait, &self.clock, &mut ended)
@@ -161,13 +163,13 @@ impl Visitor {
         Ok(rows)
     }
 
-    /// The time of both clocks.
+    /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Goes by these words instead of the configuration's.
-    pub fn set_manners(&mut self, protocol_version: Option<i32>, user_agent: Option<&str>) {
+    /// Overrides the claims of the configuration.
+    pub fn set_claims(&mut self, protocol_version: Option<i32>, user_agent: Option<&str>) {
         let params = Arc::make_mut(&mut self.params);
         if let Some(version) = protocol_version {
             params.protocol_version = version;
@@ -177,7 +179,7 @@ impl Visitor {
         }
     }
 
-    /// One row per address, each address once, and one per place without any; and the rows of the addresses.
+    /// One row per distinct address and one per host without any; and the index of each address.
     fn rows(&self, resolved: Vec<Resolved>) -> (Vec<Row>, HashMap<Address, usize>) {
         let mut rows: Vec<Row> = Vec::new();
         let mut places: HashMap<Address, usize> = HashMap::new();
@@ -207,8 +209,8 @@ impl Visitor {
         (rows, places)
     }
 
-    /// Dials what may be dialled now, and says how long the next turn may wait, `None` for until something
-    /// happens.
+    /// Dials as many addresses as the limits allow and returns the maximum duration of the next
+    /// turn; `None` for no limit.
     fn dial(
         &mut self,
         queue: &mut VecDeque<Address>,
@@ -224,13 +226,13 @@ impl Visitor {
             let address = queue.pop_front()?;
             self.limiter.start(now.mono);
             let target = Target::node(address, self.wants_peers);
-            // Never 0: gocoin bans for it.
+            // A nonce of 0 would make gocoin ban us.
             let probe = Probe::new(target, Arc::clone(&self.params), self.rng.u64(1..), now);
             match self.driver.begin(probe.traced(), now) {
                 Ok(None) => {}
                 Ok(Some(one)) => ended.push(one),
                 Err(Fault::Descriptors | Fault::Ports) if self.driver.open() > 0 => {
-                    // It gets what one of the open ones gives back.
+                    // Retry when an open socket is closed.
                     queue.push_front(address);
                     return None;
                 }
@@ -241,10 +243,10 @@ impl Visitor {
     }
 }
 
-/// Exit status 1 where not all have responded, with how many.
+/// The exit status of a probed list.
 ///
 /// # Errors
-/// Not all have responded.
+/// Not all nodes have responded.
 pub fn judge(rows: &[Row]) -> Result<(), Failure> {
     match rows.iter().filter(|row| !row.has_responded()).count() {
         0 => Ok(()),
@@ -252,25 +254,25 @@ pub fn judge(rows: &[Row]) -> Result<(), Failure> {
     }
 }
 
-fn look_up(lines: Vec<Line>) -> Result<Vec<Resolved>, Failure> {
+fn resolve_all(lines: Vec<Line>) -> Result<Vec<Resolved>, Failure> {
     let (sender, receiver) = channel();
-    resolve(lines, PATIENCE, move |resolved| {
-        // The other end waits below.
+    resolve(lines, RESOLVE_TIMEOUT, move |resolved| {
+        // The receiver waits below.
         let _ = sender.send(resolved);
     });
-    receiver.recv().map_err(|_| Failure::Failed("looking up host names failed".to_owned()))
+    receiver.recv().map_err(|_| Failure::Failed("resolving host names failed".to_owned()))
 }
 
 fn fault_text(fault: Fault) -> &'static str {
     match fault {
-        Fault::Descriptors => "not dialled: no file descriptor left (ulimit -n)",
-        Fault::Ports => "not dialled: this host has no local port or buffer left",
-        Fault::Line => "not dialled: this host has no route to it (is the line up?)",
-        Fault::Forbidden => "not dialled: this host's own firewall or routes forbid it",
+        Fault::Descriptors => "not dialled: no file descriptors left (ulimit -n)",
+        Fault::Ports => "not dialled: no local ports or buffers left",
+        Fault::Uplink => "not dialled: no route to it (is the uplink up?)",
+        Fault::Forbidden => "not dialled: forbidden by the local firewall or routes",
     }
 }
 
-const OUTSIDE: &str = "not dialled: filter.only does not contain it";
+const OUTSIDE: &str = "not dialled: not in filter.only";
 const NOT_YET: &str = "not dialled";
-/// Descriptors for everything that is no probe: the poll, look-ups, files.
+/// File descriptors reserved for the poll, DNS and files.
 const SPARE_FILES: u64 = 64;

@@ -4,14 +4,14 @@
 //
 //     node node.js LISTEN [KNOWN...]        each HOST:PORT, all of 127.0.0.0/8
 //
-// It answers whoever connects as bcoin answers, and hands out the KNOWN addresses. Prints one line,
-// "listening HOST:PORT", and ends when its standard input does, so that no test leaves it behind.
+// It answers every peer as bcoin does, and advertises the KNOWN addresses. It prints one line,
+// "listening HOST:PORT", and exits when its stdin closes, so that it never outlives its test.
 
 const net = require('net');
 const dns = require('dns');
 const dgram = require('dgram');
 
-// No packet leaves this machine: nothing in this process may connect, ask a name server or send a datagram.
+// No packet leaves this machine: this process may not connect, query DNS or send a datagram.
 function forbid(object, names) {
   for (const name of names) {
     object[name] = () => {
@@ -25,15 +25,15 @@ forbid(net, ['connect', 'createConnection']);
 forbid(dns, Object.keys(dns).filter(name => /^(lookup|resolve|reverse)/.test(name)));
 forbid(dns.promises, Object.keys(dns.promises).filter(name => /^(lookup|resolve|reverse)/.test(name)));
 forbid(dgram, ['createSocket']);
-// To listen on an address counts as a look-up too.
+// Listening calls lookup, too.
 dns.lookup = (host, ...rest) => {
   if (!net.isIP(host))
     throw new Error(`this test node must not look up ${host}`);
   return lookup(host, ...rest);
 };
 
-// It is installed without building anything: the cryptography is the one in JavaScript, and the native
-// database, which a node in memory never opens, is not there.
+// No native module is installed: the cryptography is in JavaScript, and a node in memory never
+// opens the native database.
 process.env.NODE_BACKEND = 'js';
 const Module = require('module');
 const load = Module._load;
@@ -46,7 +46,7 @@ const common = require('bcoin/lib/net/common');
 function parse(text) {
   const match = /^(127\.\d+\.\d+\.\d+):(\d+)$/.exec(text);
   if (!match)
-    throw new Error(`${text}: an address of 127.0.0.0/8 with a port is wanted`);
+    throw new Error(`${text}: expected 127.x.y.z:PORT`);
   return { host: match[1], port: Number(match[2]) };
 }
 
@@ -73,7 +73,7 @@ async function main(args) {
     seeds: [],
     nodes: []
   });
-  // Neither a web server nor a single outbound connection, and nobody is asked who we are.
+  // No web server, no outbound connection, and no discovery of our public address.
   node.http.open = node.http.close = async () => {};
   const pool = node.pool;
   pool.discoverGateway = pool.discoverExternal = pool.discoverSeeds = async () => false;

@@ -1,24 +1,47 @@
-//! The real programs of the crate as child processes: the simulated network and a crawl of it.
+//! The real programs as child processes: the simulated network and a crawl of it.
 //!
-//! Every configuration made here has `filter.only = ["127.0.0.0/8"]`: a simulated peer may name any address.
+//! Every configuration has `filter.only = ["127.0.0.0/8"]`: simulated peers advertise any address.
 
-#![allow(clippy::disallowed_methods)] // tests watch real programs and wait for them
+#![allow(clippy::disallowed_methods)] // tests sleep
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bitdash_simnet::verify::truth::{self, Kind, Row};
+use bitdash_simnet::verify::{self, Comparison};
 use tempfile::TempDir;
 
 use super::Database;
 
-/// How long anything may take here before the test is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Maximum time for a log line or for the exit of a program.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Path of `bitdash-simnet`. Cargo does not build another package's program for these tests.
+fn simnet_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_BIN_EXE_bitdash")).parent().unwrap();
+        let profile = match directory.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            profile => profile,
+        };
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "--offline", "--profile", profile])
+            .args(["--package", "bitdash-simnet", "--bin", "bitdash-simnet", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .status()
+            .unwrap();
+        assert!(status.success(), "bitdash-simnet does not build");
+        directory.join("bitdash-simnet")
+    })
+}
 
 /// A running `bitdash-simnet`.
 pub struct Simnet {
@@ -26,7 +49,7 @@ pub struct Simnet {
     pub dir: TempDir,
 }
 
-/// A port offset that no other test of this machine is likely to use now. Multiples of 187 have no port in common.
+/// A port offset that concurrent tests are unlikely to use. Multiples of 187 share no port.
 pub fn port_offset() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let own = (std::process::id() % 40) as u16 * 1_000;
@@ -34,13 +57,14 @@ pub fn port_offset() -> u16 {
 }
 
 impl Simnet {
-    /// Starts a network with these further arguments and waits until it is ready.
+    /// Starts a network with these additional arguments and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..20 {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_bitdash-simnet"))
-                .args(["--port-offset", &port_offset().to_string(), "--dir"])
+            let mut child = Command::new(simnet_program())
+                .arg("serve")
                 .arg(dir.path())
+                .args(["--port-offset", &port_offset().to_string()])
                 .args(args)
                 .stdout(Stdio::piped())
                 .spawn()
@@ -50,7 +74,7 @@ impl Simnet {
             if line.starts_with("ready ") {
                 return Self { child, dir };
             }
-            // Another program has one of the ports: another offset.
+            // Another program uses one of the ports: try another offset.
             child.wait().unwrap();
         }
         panic!("the simulated network does not start");
@@ -64,20 +88,27 @@ impl Simnet {
         self.dir.path().join("seeds.txt")
     }
 
-    /// The rows of a table that it wrote, by the names of its header.
-    pub fn table(&self, name: &str) -> Vec<BTreeMap<String, String>> {
-        table(&self.dir.path().join(name))
+    /// Runs `bitdash-simnet check` for a database.
+    pub fn check(&self, database: &Database) -> Output {
+        let mut command = Command::new(simnet_program());
+        command.args(["check", &database.url]).arg(self.dir.path()).output().unwrap()
     }
 
-    /// Ends the network and gives its own account of the crawler.
-    pub fn stop(mut self) -> Account {
+    /// What a crawler must record of its addresses of this kind.
+    pub fn truth(&self, kind: Kind) -> Vec<Row> {
+        let mut rows = truth::read(self.dir.path()).unwrap();
+        rows.retain(|row| row.kind == kind);
+        rows
+    }
+
+    /// Stops the network and returns its report about the crawler.
+    pub fn stop(mut self) -> Report {
         terminate(&self.child);
         assert!(wait(&mut self.child).success());
         let report = fs::read_to_string(self.dir.path().join("report.tsv")).unwrap();
         let pairs = report.lines().filter_map(|line| line.split_once('\t'));
         let figures = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        let connections = self.table("connections.tsv");
-        Account { figures, connections }
+        Report { figures }
     }
 }
 
@@ -88,28 +119,27 @@ impl Drop for Simnet {
     }
 }
 
-/// What the network saw of the crawler.
-pub struct Account {
+/// The network's report about the crawler.
+pub struct Report {
     pub figures: BTreeMap<String, String>,
-    pub connections: Vec<BTreeMap<String, String>>,
 }
 
-impl Account {
+impl Report {
     pub fn number(&self, key: &str) -> u64 {
         let value = self.figures.get(key).unwrap_or_else(|| panic!("no {key} in the report"));
         value.parse().unwrap_or_else(|_| panic!("{key} is {value}"))
     }
 }
 
-/// A crawl, or a command beside it: a folder with its configuration and log.
+/// A crawl, or another command: a directory with its configuration and log.
 pub struct Crawl {
     pub dir: TempDir,
     pub child: Option<Child>,
 }
 
 impl Crawl {
-    /// Writes a configuration that crawls into `database` from the nodes file `seeds`, with further lines
-    /// `section.key = value`, the later ones winning.
+    /// Writes a configuration with a database and a nodes file; each of `lines` overrides or adds a
+    /// `section.key = value`.
     pub fn configure(database: &Database, seeds: &Path, lines: &[&str]) -> Self {
         let crawl = Self { dir: tempfile::tempdir().unwrap(), child: None };
         crawl.reconfigure(database, seeds, lines);
@@ -160,21 +190,21 @@ impl Crawl {
         command
     }
 
-    /// Starts `bitdash crawl`; its standard error goes to the log.
+    /// Starts `bitdash crawl` with stderr appended to the log.
     pub fn start(&mut self, args: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.command(&["crawl"]);
         self.child = Some(command.args(args).stderr(log).spawn().unwrap());
     }
 
-    /// Starts it and waits for its end.
+    /// Starts the crawl and waits for its exit.
     pub fn run(&mut self, args: &[&str]) -> ExitStatus {
         self.start(args);
         self.wait()
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        // It stays ours until it has ended: where the wait fails it is still killed.
+        // `drop` kills the child if the wait panics.
         let status = wait(self.child.as_mut().expect("the crawl runs"));
         self.child = None;
         status
@@ -193,15 +223,15 @@ impl Crawl {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Waits until a line of the log fits.
-    pub fn wait_for_log(&mut self, fits: impl Fn(&str) -> bool) -> String {
+    /// Waits for a log line that matches, and returns it.
+    pub fn wait_for_log(&mut self, matches: impl Fn(&str) -> bool) -> String {
         let begin = Instant::now();
         loop {
-            if let Some(line) = self.log().lines().find(|line| fits(line)) {
+            if let Some(line) = self.log().lines().find(|line| matches(line)) {
                 return line.to_owned();
             }
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            let waits = begin.elapsed() < PATIENCE && ended.is_none();
+            let waits = begin.elapsed() < TIMEOUT && ended.is_none();
             assert!(waits, "no such line ({ended:?}) in the log:\n{}", self.log());
             sleep(Duration::from_millis(50));
         }
@@ -230,58 +260,24 @@ pub fn is_stats(line: &str) -> bool {
     line.contains(" stats pass=")
 }
 
-/// Every node of the network stands in the database as it is served, and no other row does.
-pub fn check_map(database: &Database, simnet: &Simnet) {
-    let sql = "SELECT host(host), port, protocol_version, user_agent, services, start_height, relay, species,
-        status, last_outcome, failures FROM nodes ORDER BY host, port";
-    let mut found: Vec<String> = database.rows(sql);
-    let served = simnet.table("nodes.tsv");
-    let or_null = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-    let mut expected: Vec<String> = served
-        .iter()
-        .map(|node| {
-            [
-                node["host"].clone(),
-                node["port"].clone(),
-                node["protocol_version"].clone(),
-                node["user_agent"].clone(),
-                node["services"].clone(),
-                or_null(&node["start_height"]),
-                or_null(&node["relay"]),
-                node["species"].clone(),
-                "up|responded|0".to_owned(),
-            ]
-            .join("|")
-        })
-        .collect();
-    found.sort();
-    expected.sort();
-    let missing: Vec<&String> = expected.iter().filter(|row| !found.contains(row)).collect();
-    let extra: Vec<&String> = found.iter().filter(|row| !expected.contains(row)).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}, extra {extra:#?}");
+/// Panics unless the database holds the map of the network.
+pub fn check_map(database: &Database, simnet: &Simnet) -> Comparison {
+    let comparison = verify::check(&database.url, simnet.dir.path()).unwrap();
+    assert!(comparison.differences.is_empty(), "{comparison}");
+    comparison
 }
 
-/// The network has nothing to complain of, and met the crawler at most `each` times at each address.
-pub fn check_manners(account: &Account, each: u64, max_sockets: u64) {
-    assert_eq!(account.number("protocol_faults"), 0);
-    assert_eq!(account.number("bans"), 0);
-    assert_eq!(account.number("stray"), 0);
-    assert!(account.number("most_connections_per_address") <= each);
-    assert!(account.number("most_at_once") <= max_sockets);
+/// The network reports no protocol fault, at most `per_address` connections to each address, and at
+/// most `max_sockets` at once.
+pub fn check_conduct(report: &Report, per_address: u64, max_sockets: u64) {
+    assert_eq!(report.number("protocol_faults"), 0);
+    assert_eq!(report.number("bans"), 0);
+    assert_eq!(report.number("stray"), 0);
+    assert!(report.number("most_connections_per_address") <= per_address);
+    assert!(report.number("most_at_once") <= max_sockets);
     let commands: BTreeSet<&str> =
-        account.figures.keys().filter_map(|key| key.strip_prefix("command.")).collect();
+        report.figures.keys().filter_map(|key| key.strip_prefix("command.")).collect();
     assert_eq!(commands, BTreeSet::from(["getaddr", "verack", "version"]));
-}
-
-fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
-    let text = fs::read_to_string(path).unwrap();
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next().unwrap().trim_start_matches("# ").split('\t').collect();
-    let row = |line: &str| {
-        let fields = line.split('\t').map(str::to_owned);
-        header.iter().map(|name| (*name).to_owned()).zip(fields).collect()
-    };
-    lines.map(row).collect()
 }
 
 fn terminate(child: &Child) {
@@ -295,7 +291,7 @@ fn wait(child: &mut Child) -> ExitStatus {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(begin.elapsed() < PATIENCE, "process {} does not end", child.id());
+        assert!(begin.elapsed() < TIMEOUT, "process {} does not end", child.id());
         sleep(Duration::from_millis(20));
     }
 }

@@ -1,4 +1,4 @@
-//! Faults of the real world, made to order: servers that freeze and die, small disks, how many of them and which.
+//! Fault injection: frozen and killed servers, full disks, seeded random faults.
 
 use std::fs;
 use std::io::Write;
@@ -9,44 +9,44 @@ use std::time::{Duration, Instant};
 
 use super::{Cluster, Database};
 
-/// How many of something: an environment variable, for long runs, or what suits `scripts/test`.
-pub fn count(variable: &str, default: u32) -> u32 {
+/// The number in an environment variable, for long runs, or the default.
+pub fn count_from_env(variable: &str, default: u32) -> u32 {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is {text}")),
         Err(_) => default,
     }
 }
 
-/// The seed of this run, printed: `BITDASH_SEED` repeats one.
-pub fn rng(what: &str) -> fastrand::Rng {
+/// A generator whose seed is printed; `BITDASH_SEED` replays a run.
+pub fn seeded_rng(what: &str) -> fastrand::Rng {
     let seed = std::env::var("BITDASH_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    say(&format!("{what}: BITDASH_SEED={seed}"));
+    print_note(&format!("{what}: BITDASH_SEED={seed}"));
     fastrand::Rng::with_seed(seed)
 }
 
-/// Says something that the test harness does not swallow where a test passes.
-pub fn say(text: &str) {
+/// Prints a line that the test harness does not capture.
+pub fn print_note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-pub fn millis(rng: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
+pub fn random_millis(rng: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(rng.u64(from..to))
 }
 
-/// Waits for something, and gives how long it took.
-pub fn wait_until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
+/// Waits until the condition holds, and returns how long that took.
+pub fn wait_until(what: &str, timeout: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < patience, "{what}: not within {patience:?}");
+    while !holds() {
+        assert!(begin.elapsed() < timeout, "{what}: not within {timeout:?}");
         sleep(Duration::from_millis(50));
     }
     begin.elapsed()
 }
 
 impl Cluster {
-    /// Starts the server anew, to be reached at these addresses of loopback, too.
-    pub fn listen(&self, addresses: &str) {
+    /// Restarts the server; it then listens on these loopback addresses, too.
+    pub fn listen_on(&self, addresses: &str) {
         let mut admin = self.admin();
         admin.batch_execute(&format!("ALTER SYSTEM SET listen_addresses = '{addresses}'")).unwrap();
         let rules = admin.query_one("SHOW hba_file", &[]).unwrap().get::<_, String>(0);
@@ -57,11 +57,11 @@ impl Cluster {
         self.start_server();
     }
 
-    /// Stops every process of the server where it stands, or lets it go on: no connection breaks, nobody answers.
+    /// Freezes or thaws every process of the server: no connection breaks, none is served.
     pub fn freeze_all(&self, is_frozen: bool) {
         let signal = if is_frozen { "-STOP" } else { "-CONT" };
         for pid in self.processes() {
-            // A session that has ended meanwhile is none.
+            // A backend may have exited meanwhile.
             let _ = Command::new("kill").args([signal, &pid]).stderr(Stdio::null()).status();
         }
     }
@@ -85,13 +85,13 @@ impl Cluster {
         [vec![postmaster], children].concat()
     }
 
-    /// Runs one of PostgreSQL's programs in the shell, with `bin` before the path, and gives what it printed.
+    /// Runs a shell script with PostgreSQL's programs in PATH, and returns what it printed.
     pub fn shell(&self, script: &str) -> String {
         let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new("bash")
             .args(["-euo", "pipefail", "-c", script])
             .env("PATH", format!("{}:{path}", self.programs.display()))
-            .env("PGHOST", &self.folder)
+            .env("PGHOST", &self.directory)
             .env("PGUSER", "postgres")
             .env_remove("BITDASH_DATABASE_URL")
             .output()
@@ -100,13 +100,12 @@ impl Cluster {
         super::text(&output)
     }
 
-    /// The folder of the server.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 
-/// Every result was written once: what the pass counted is what there is.
+/// The counters of the only pass agree with the rows: every result was written exactly once.
 pub fn check_nothing_lost_or_doubled(database: &Database) {
     let pass = "SELECT count(*), min(pass), bool_and(finished_at IS NOT NULL),
         sum(probed) = (SELECT count(*) FROM nodes) + (SELECT count(*) FROM candidates WHERE last_probed IS NOT NULL),
@@ -116,22 +115,22 @@ pub fn check_nothing_lost_or_doubled(database: &Database) {
     assert_eq!(database.value("SELECT count(*) FROM candidates WHERE failures > 1"), "0");
 }
 
-/// A folder on a disk of `size` that belongs to this test alone. The test that asks for it is run again, by itself,
-/// in namespaces of its own; there it gets the folder, and here, once that run is over, `None`.
+/// Runs the calling test again in its own namespaces, with a tmpfs of `size`. Inside, returns the
+/// directory of that disk; outside, returns `None` after the inner run.
 ///
 /// # Panics
-/// Where that run fails; and where this system allows no such disk though we are root.
+/// If the inner run fails, or if root may not mount a tmpfs.
 pub fn on_a_small_disk(test: &str, size: &str) -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os("BITDASH_SMALL_DISK") {
-        return Some(folder.into());
+    if let Some(directory) = std::env::var_os("BITDASH_SMALL_DISK") {
+        return Some(directory.into());
     }
-    let folder = tempfile::Builder::new().prefix("bitdash-disk-").tempdir_in("/tmp").unwrap();
-    // With a loopback of its own, too: another test's network may have the same ports.
+    let directory = tempfile::Builder::new().prefix("bitdash-disk-").tempdir_in("/tmp").unwrap();
+    // A separate loopback, too: another test may use the same ports.
     let mount =
         format!("ip link set lo up && mount -t tmpfs -o size={size},mode=1777 tmpfs \"$0\"");
     let (is_root, script) = match super::id("-u", None) {
         0 => (true, format!("{mount} && exec \"$@\"")),
-        // The second namespace gives the user its own number back: PostgreSQL refuses root.
+        // The second namespace restores the user id: PostgreSQL refuses to run as root.
         uid => {
             let gid = super::id("-g", None);
             let back = format!("unshare -U --map-user={uid} --map-group={gid}");
@@ -141,27 +140,31 @@ pub fn on_a_small_disk(test: &str, size: &str) -> Option<PathBuf> {
     let options = if is_root { "-mn" } else { "-rmn" };
     let unshared = |script: &str| {
         let mut command = Command::new("unshare");
-        command.args([options, "--propagation", "private", "sh", "-c", script]).arg(folder.path());
+        command
+            .args([options, "--propagation", "private", "sh", "-c", script])
+            .arg(directory.path());
         command
     };
     if !unshared(&mount).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        assert!(!is_root, "{test}: root may not mount a small disk here: the test cannot be made");
-        say(&format!("{test}: NOT TESTED: this system allows a user no mount namespace"));
+        assert!(!is_root, "{test}: root may not mount a tmpfs here");
+        print_note(&format!(
+            "{test}: NOT TESTED: this system denies unprivileged mount namespaces"
+        ));
         return None;
     }
     let status = unshared(&script)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
-        .env("BITDASH_SMALL_DISK", folder.path())
+        .env("BITDASH_SMALL_DISK", directory.path())
         .status()
         .unwrap();
-    assert!(status.success(), "{test}: it failed on its small disk: see above");
+    assert!(status.success(), "{test} failed in its namespace: see above");
     None
 }
 
-/// Fills a disk to the last byte; what was taken is given back by removing the file.
-pub fn fill(folder: &Path) -> PathBuf {
-    let path = folder.join("filler");
+/// Fills a disk to the last byte; removing the returned file frees it.
+pub fn fill_disk(directory: &Path) -> PathBuf {
+    let path = directory.join("filler");
     let mut file = fs::File::create(&path).unwrap();
     let mut piece = vec![0_u8; 1 << 20];
     while !piece.is_empty() {

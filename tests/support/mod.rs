@@ -1,16 +1,17 @@
 //! A private PostgreSQL cluster for tests: unix socket only, a fresh database per test.
 //!
-//! `Cluster::shared()` is one cluster for all tests of a process; a test that stops or kills the server
-//! takes its own with `Cluster::start()`. A watcher process removes a cluster once the test process is
-//! gone, however it went: at its end, by a panic, by `kill -9`.
+//! `Cluster::shared()` is one cluster for all tests of a process; a test that stops or kills the
+//! server starts its own with `Cluster::start()`. A watcher process removes a cluster when the test
+//! process exits, even after `kill -9`.
 
-// Every test program uses another part of it, and tests wait.
+// Each test program uses a part of this module, and tests sleep.
 #![allow(dead_code, clippy::disallowed_methods)]
 
 pub mod crawl;
 pub mod faults;
 pub mod namespace;
 pub mod rows;
+pub mod simulation;
 pub mod terminal;
 pub mod tools;
 
@@ -26,11 +27,11 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
-/// A PostgreSQL server with its own folder.
+/// A PostgreSQL server with its own directory.
 pub struct Cluster {
-    folder: PathBuf,
+    directory: PathBuf,
     programs: PathBuf,
-    /// The user to run it as, where we are root: PostgreSQL refuses root.
+    /// The user to run it as if we are root: PostgreSQL refuses to run as root.
     run_as: Option<(u32, u32)>,
     watcher: Child,
     databases: AtomicU32,
@@ -38,14 +39,12 @@ pub struct Cluster {
 
 /// A database of a cluster, owned by a role without special rights.
 pub struct Database {
-    /// What to write into `database.url`.
     pub url: String,
-    /// Its name.
     pub name: String,
 }
 
-/// Waits for the test process to be gone (its end of the pipe closes), then stops the server, though the test froze
-/// it, and removes the folder.
+/// Waits for the test process to exit (its end of the pipe closes), then stops the server, frozen
+/// or not, and removes the directory.
 const WATCHER: &str = r#"
 trap '' INT TERM HUP
 read -r _
@@ -60,18 +59,15 @@ rm -rf "$1"
 "#;
 
 impl Cluster {
-    /// The cluster that all tests of this process share.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A cluster of its own, for tests that stop it.
     pub fn start() -> Self {
         Self::start_in(&std::env::temp_dir())
     }
 
-    /// The same with its folder in this one.
     pub fn start_in(parent: &Path) -> Self {
         let programs = find_programs();
         let run_as = (id("-u", None) == 0).then(|| {
@@ -79,20 +75,20 @@ impl Cluster {
             let user = user.expect("PostgreSQL does not run as root and there is no user postgres: scripts/test sets it up");
             (id("-u", Some(user)), id("-g", Some(user)))
         });
-        let folder = make_folder(parent);
+        let directory = make_directory(parent);
         if let Some((uid, gid)) = run_as {
-            chown(&folder, Some(uid), Some(gid)).unwrap();
+            chown(&directory, Some(uid), Some(gid)).unwrap();
         }
         let watcher = Command::new("sh")
             .args(["-c", WATCHER, "watcher"])
-            .arg(&folder)
+            .arg(&directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
             .unwrap();
-        let cluster = Self { folder, programs, run_as, watcher, databases: AtomicU32::new(0) };
+        let cluster = Self { directory, programs, run_as, watcher, databases: AtomicU32::new(0) };
         cluster.initialise();
         cluster.start_server();
         cluster.admin().batch_execute("CREATE ROLE bitdash LOGIN").unwrap();
@@ -104,7 +100,7 @@ impl Cluster {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let create = format!("CREATE DATABASE {name} OWNER bitdash TEMPLATE template0");
         let start = Instant::now();
-        // Two creations at once may get into each other's way.
+        // Concurrent creations may conflict.
         while let Err(error) = self.admin().batch_execute(&create) {
             assert!(
                 start.elapsed() < Duration::from_secs(20),
@@ -117,11 +113,11 @@ impl Cluster {
 
     /// The URL of a database of this cluster for a role.
     pub fn url(&self, role: &str, database: &str) -> String {
-        let folder = self.folder.display().to_string().replace('/', "%2F");
-        format!("postgresql://{role}@/{database}?host={folder}")
+        let directory = self.directory.display().to_string().replace('/', "%2F");
+        format!("postgresql://{role}@/{database}?host={directory}")
     }
 
-    /// A connection that may do everything.
+    /// A connection as superuser.
     pub fn admin(&self) -> Client {
         Client::connect(&self.url("postgres", "postgres"), NoTls).expect("the cluster answers")
     }
@@ -130,19 +126,19 @@ impl Cluster {
     pub fn start_server(&self) {
         let start = Instant::now();
         loop {
-            let log = self.folder.join("log");
+            let log = self.directory.join("log");
             let output = self.run("pg_ctl", &["-D", "data", "-w", "-l", path(&log), "start"]);
             if output.status.success() {
                 return;
             }
-            // After a kill the old backends need a moment to go.
+            // After a kill the old backends need a moment to exit.
             let log = fs::read_to_string(&log).unwrap_or_default();
             assert!(start.elapsed() < Duration::from_secs(20), "PostgreSQL does not start: {log}");
             sleep(Duration::from_millis(200));
         }
     }
 
-    /// Stops the server as `systemctl stop` does: sessions are cut off.
+    /// Stops the server as `systemctl stop` does: sessions are terminated.
     pub fn stop_server(&self) {
         let output = self.run("pg_ctl", &["-D", "data", "-w", "-m", "fast", "stop"]);
         assert!(output.status.success(), "{}", text(&output));
@@ -158,7 +154,7 @@ impl Cluster {
         }
     }
 
-    /// Makes the server stop answering without closing anything, or go on.
+    /// Freezes or thaws the postmaster: it accepts no connection, and closes none.
     pub fn freeze_server(&self, is_frozen: bool) {
         let signal = if is_frozen { "-STOP" } else { "-CONT" };
         let pid = self.postmaster();
@@ -166,7 +162,7 @@ impl Cluster {
     }
 
     fn postmaster(&self) -> String {
-        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
+        let file = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
         file.lines().next().unwrap().to_owned()
     }
 
@@ -185,24 +181,24 @@ impl Cluster {
         ];
         let output = self.run("initdb", &options);
         assert!(output.status.success(), "{}", text(&output));
-        let file = self.folder.join("data/postgresql.conf");
+        let file = self.directory.join("data/postgresql.conf");
         let mut config = fs::read_to_string(&file).unwrap();
         config.push_str(&format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\nmax_connections = 60\n\
              shared_buffers = 64MB\nlc_messages = 'C'\n",
-            self.folder.display()
+            self.directory.display()
         ));
         fs::write(&file, config).unwrap();
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(self.programs.join(program));
-        command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
+        command.args(arguments).current_dir(&self.directory).stdin(Stdio::null());
         if let Some((uid, gid)) = self.run_as {
             command.uid(uid).gid(gid);
         }
         if arguments.last() == Some(&"start") {
-            // The server inherits them: a pipe would stay open as long as it runs.
+            // The server inherits them and would keep a pipe open.
             command.stdout(Stdio::null()).stderr(Stdio::null());
         }
         command.output().unwrap()
@@ -217,23 +213,22 @@ impl Drop for Cluster {
 }
 
 impl Database {
-    /// A connection as the owner, as a person with `psql` has it.
+    /// A connection as the owner.
     pub fn client(&self) -> Client {
         Client::connect(&self.url, NoTls).expect("the cluster answers")
     }
 
-    /// The rows of a query, every value as text, columns parted by `|`, null as `-`.
     pub fn rows(&self, sql: &str) -> Vec<String> {
         rows(&mut self.client(), sql)
     }
 
-    /// The one value of a query as text.
+    /// The only value of a query, as text.
     pub fn value(&self, sql: &str) -> String {
         self.rows(sql).concat()
     }
 }
 
-/// The rows of a query, every value as text, columns parted by `|`, null as `-`.
+/// The rows of a query: values as text, columns separated by `|`, null as `-`.
 pub fn rows(client: &mut Client, sql: &str) -> Vec<String> {
     let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     let mut found = Vec::new();
@@ -246,26 +241,28 @@ pub fn rows(client: &mut Client, sql: &str) -> Vec<String> {
     found
 }
 
-/// The newest PostgreSQL of Debian's folders, else the one of PATH.
+/// The newest PostgreSQL in Debian's directories, else the one in PATH.
 fn find_programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
         .map(|entry| entry.path().join("bin"))
-        .filter(|folder| folder.join("initdb").exists())
-        .max_by_key(|folder| version_of(folder));
+        .filter(|directory| directory.join("initdb").exists())
+        .max_by_key(|directory| version_of(directory));
     let paths = std::env::var_os("PATH").unwrap_or_default();
     newest
-        .or_else(|| std::env::split_paths(&paths).find(|folder| folder.join("initdb").exists()))
+        .or_else(|| {
+            std::env::split_paths(&paths).find(|directory| directory.join("initdb").exists())
+        })
         .expect("there is no PostgreSQL on this machine: scripts/test installs it")
 }
 
 fn version_of(programs: &Path) -> u32 {
-    let folder = programs.parent().and_then(Path::file_name).unwrap_or_default();
-    folder.to_string_lossy().parse().unwrap_or(0)
+    let directory = programs.parent().and_then(Path::file_name).unwrap_or_default();
+    directory.to_string_lossy().parse().unwrap_or(0)
 }
 
-/// A folder whose path leaves room for a socket's name within 107 bytes.
-fn make_folder(parent: &Path) -> PathBuf {
+/// A directory whose path is short enough for a socket's name within 107 bytes.
+fn make_directory(parent: &Path) -> PathBuf {
     let parent = if parent.as_os_str().len() <= 60 { parent } else { Path::new("/tmp") };
     tempfile::Builder::new().prefix("bitdash-pg-").tempdir_in(parent).unwrap().keep()
 }
@@ -280,7 +277,7 @@ fn has_user(user: &str) -> bool {
 }
 
 fn path(path: &Path) -> &str {
-    path.to_str().expect("a temporary folder's path is text")
+    path.to_str().expect("a temporary directory's path is text")
 }
 
 fn text(output: &Output) -> String {

@@ -1,51 +1,52 @@
-//! A network namespace for one test, with nothing in it but loopback, which the test may switch off and on.
+//! A network namespace for one test, with nothing in it but a loopback that the test controls.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Tells the test that it is inside: the path of the pipe that takes commands.
-const VARIABLE: &str = "BITDASH_LINE_SWITCH";
+/// Set inside the namespace: the path of the pipe that takes commands.
+const VARIABLE: &str = "BITDASH_NAMESPACE_PIPE";
 
-/// Takes commands for the namespace from a pipe, and becomes the test within it.
+/// Runs the test, and meanwhile every command that arrives in the pipe.
 const INSIDE: &str = r#"
 ip link set lo up
-(while :; do read -r command <"$BITDASH_LINE_SWITCH" && $command; done) &
-switch=$!
+(while :; do read -r command <"$BITDASH_NAMESPACE_PIPE" && $command; done) &
+runner=$!
 "$@"
 status=$?
-kill "$switch"
+kill "$runner"
 exit $status
 "#;
 
-/// Runs commands with all rights over the namespace.
-pub struct Switch(PathBuf);
+/// Runs commands as root of the namespace.
+pub struct Namespace(PathBuf);
 
-impl Switch {
-    /// Hands over one command, for instance of `ip`; it takes effect a moment later.
+impl Namespace {
+    /// Queues one command, for instance of `ip`; it takes effect a moment later.
     pub fn run(&self, command: &str) {
         let mut pipe = File::options().write(true).open(&self.0).unwrap();
         pipe.write_all(format!("{command}\n").as_bytes()).unwrap();
     }
 }
 
-/// The switch, inside a namespace of its own; outside of it runs the test `name` there and gives nothing.
+/// Runs the test `name` again in a namespace of its own. Inside, returns the namespace; outside,
+/// returns `None` after the inner run.
 ///
 /// # Panics
-/// Where the test fails there.
-pub fn inside(name: &str) -> Option<Switch> {
+/// If the inner run fails.
+pub fn enter(name: &str) -> Option<Namespace> {
     if let Some(pipe) = std::env::var_os(VARIABLE) {
-        return Some(Switch(pipe.into()));
+        return Some(Namespace(pipe.into()));
     }
     let dir = tempfile::tempdir().unwrap();
-    let pipe = dir.path().join("switch");
+    let pipe = dir.path().join("commands");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let mut command = Command::new("unshare");
     command.env(VARIABLE, &pipe);
     match (super::id("-u", None), super::id("-g", None)) {
         (0, _) => command.args(["-n", "sh", "-c", INSIDE, "sh"]),
-        // The second namespace gives the user its own number back: PostgreSQL refuses root.
+        // The second namespace restores the user id: PostgreSQL refuses to run as root.
         (user, group) => command
             .args(["-rn", "sh", "-c", INSIDE, "sh", "unshare", "-U"])
             .arg(format!("--map-user={user}"))
@@ -53,6 +54,6 @@ pub fn inside(name: &str) -> Option<Switch> {
     };
     let test = std::env::current_exe().unwrap();
     let status = command.arg(test).args(["--exact", name, "--nocapture"]).status().unwrap();
-    assert!(status.success(), "in its namespace it failed: {status}");
+    assert!(status.success(), "{name} failed in its namespace: {status}");
     None
 }

@@ -1,29 +1,29 @@
-//! Rows as the crawler makes them, with times that tell a rounding.
+//! Rows as the crawler makes them, with times that reveal rounding.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bitdash::crawl::address::Address;
-use bitdash::crawl::batch::{
+use bitdash::db::writer::{CompactionParams, CompactionReport, Store};
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::outcome::Outcome;
+use bitdash_core::vocabulary::rows::{
     Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, SourceRow,
     Status,
 };
-use bitdash::crawl::outcome::Outcome;
-use bitdash::crawl::target::VersionInfo;
-use bitdash::crawl::time::UnixTime;
-use bitdash::io::writer::{FoldParams, FoldReport, Store};
+use bitdash_core::vocabulary::target::VersionInfo;
+use bitdash_core::vocabulary::time::UnixTime;
 
 use super::Database;
 
 pub const T0: i64 = 1_790_000_000;
 
-/// A time of the test, in seconds after its start and a fraction that tells a rounding.
+/// A time of the test: seconds after its start, and a fraction that reveals rounding.
 pub fn at(seconds: i64) -> UnixTime {
     UnixTime::from_micros((T0 + seconds) * 1_000_000 + 123_457)
 }
 
-/// The same as the database keeps it of a candidate: to the second.
+/// The same time as the database stores it for candidates: whole seconds.
 pub fn whole(seconds: i64) -> UnixTime {
     UnixTime::from_secs(T0 + seconds)
 }
@@ -75,7 +75,7 @@ pub fn up(seconds: i64, version: VersionInfo) -> NodeRow {
     }
 }
 
-/// A node that did not.
+/// A node that did not respond.
 pub fn down(seconds: i64, failures: u32) -> NodeRow {
     NodeRow {
         status: Status::Down,
@@ -111,7 +111,7 @@ pub fn load(store: &mut Store) -> (BTreeMap<Address, Known>, LastPass) {
     let mut all = BTreeMap::new();
     let last = store
         .load(&mut |known| {
-            assert!(all.insert(known.address, known).is_none(), "{} came twice", known.address);
+            assert!(all.insert(known.address, known).is_none(), "{} twice", known.address);
         })
         .unwrap();
     (all, last)
@@ -126,13 +126,17 @@ pub fn snapshot(database: &Database) -> Vec<String> {
     all
 }
 
-/// Folds everything that there is to fold, whatever the clock says, and forgets nobody.
-pub fn fold(store: &mut Store) -> Vec<FoldReport> {
-    let params = FoldParams { interval: Duration::ZERO, least_percent: 0, ..FoldParams::default() };
-    std::iter::from_fn(|| store.fold_if_due(at(0), &params).unwrap()).collect()
+/// Compacts every relation that has a journal, at any time, and expires no candidate.
+pub fn compact(store: &mut Store) -> Vec<CompactionReport> {
+    let params = CompactionParams {
+        interval: Duration::ZERO,
+        min_percent: 0,
+        ..CompactionParams::default()
+    };
+    std::iter::from_fn(|| store.compact_if_due(at(0), &params).unwrap()).collect()
 }
 
-/// A batch in which everything happens.
+/// A batch with rows of every kind.
 pub fn rich_batch() -> Batch {
     let mut batch = Batch::default();
     for last in 1..=6 {

@@ -1,4 +1,4 @@
-//! Programs on a terminal of their own, by `script` of util-linux.
+//! Runs programs on a pseudo-terminal, with `script` of util-linux.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -9,28 +9,27 @@ use std::time::{Duration, Instant};
 
 use super::faults::wait_until;
 
-/// `bitdash` with these arguments on a terminal of 80 columns, after a line of the shell.
-fn script(folder: &Path, first: &str, arguments: &str) -> Command {
+/// The command that runs `bitdash` on a terminal of 80 columns, after the shell command `first`.
+fn script(directory: &Path, first: &str, arguments: &str) -> Command {
     let program = env!("CARGO_BIN_EXE_bitdash");
     let line = format!("stty cols 80 ixon; {first}; exec '{program}' {arguments}");
     let mut command = Command::new("script");
     command
         .args(["-q", "-e", "-c", &line, "/dev/null"])
-        .current_dir(folder)
+        .current_dir(directory)
         .env("TERM", "xterm")
         .env("SHELL", "/bin/sh")
         .env_remove("BITDASH_DATABASE_URL");
     command
 }
 
-/// Runs `bitdash` with these arguments on a terminal of 80 columns, at most for `time`, and gives what the
-/// terminal got.
-pub fn run(folder: &Path, arguments: &str, time: Duration) -> String {
-    let mut child = script(folder, ":", arguments)
+/// Runs `bitdash` on a terminal of 80 columns, for at most `time`, and returns its output.
+pub fn run(directory: &Path, arguments: &str, time: Duration) -> String {
+    let mut child = script(directory, ":", arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("script of util-linux is there");
+        .expect("script of util-linux is installed");
     let mut out = child.stdout.take().unwrap();
     let reader = thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -41,13 +40,13 @@ pub fn run(folder: &Path, arguments: &str, time: Duration) -> String {
     while child.try_wait().unwrap().is_none() && begin.elapsed() < time {
         thread::sleep(Duration::from_millis(20));
     }
-    // The terminal hangs up, which ends the program too.
+    // Closing the terminal ends the program, too.
     let _ = child.kill();
     let _ = child.wait();
     reader.join().unwrap()
 }
 
-/// `bitdash` on a terminal that has a keyboard.
+/// `bitdash` on a terminal with a keyboard.
 pub struct Terminal {
     script: Child,
     keys: ChildStdin,
@@ -56,43 +55,43 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts it with these arguments.
-    pub fn start(folder: &Path, arguments: &str) -> Self {
-        let (shown, pid) = (folder.join("shown"), folder.join("pid"));
+    /// Starts `bitdash` with these arguments.
+    pub fn start(directory: &Path, arguments: &str) -> Self {
+        let (shown, pid) = (directory.join("shown"), directory.join("pid"));
         let _ = fs::remove_file(&pid);
-        let mut script = script(folder, "echo $$ >pid", arguments)
+        let mut script = script(directory, "echo $$ >pid", arguments)
             .stdin(Stdio::piped())
             .stdout(File::create(&shown).unwrap())
             .spawn()
-            .expect("script of util-linux is there");
+            .expect("script of util-linux is installed");
         let keys = script.stdin.take().unwrap();
         let read = || fs::read_to_string(&pid).unwrap_or_default();
-        wait_until("it starts", Duration::from_secs(20), || read().ends_with('\n'));
+        wait_until("bitdash starts", Duration::from_secs(20), || read().ends_with('\n'));
         let pid = read().trim().to_owned();
         Self { script, keys, shown, pid }
     }
 
-    /// What it has shown so far.
+    /// The output so far.
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.shown).unwrap()).into_owned()
     }
 
-    /// Ctrl-S: it shows nothing more, and whoever writes to it waits.
-    pub fn hold(&mut self) {
+    /// Sends Ctrl-S: the output stops, and writers block.
+    pub fn pause(&mut self) {
         self.keys.write_all(b"\x13").unwrap();
     }
 
-    /// SIGTERM to the program; gives how long it took to end.
-    pub fn stop(&self, patience: Duration) -> Duration {
+    /// Sends SIGTERM and returns how long the program took to exit.
+    pub fn stop(&self, timeout: Duration) -> Duration {
         assert!(Command::new("kill").args(["-TERM", &self.pid]).status().unwrap().success());
         let proc = Path::new("/proc").join(&self.pid).join("exe");
-        wait_until("it ends", patience, || !proc.exists())
+        wait_until("bitdash exits", timeout, || !proc.exists())
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The terminal hangs up, which ends the program too, unless it is held: then this does.
+        // Closing the terminal would not end a program that is blocked on it.
         let _ = Command::new("kill").args(["-KILL", &self.pid]).stderr(Stdio::null()).status();
         let _ = self.script.kill();
         let _ = self.script.wait();

@@ -1,4 +1,4 @@
-//! `probe` and `poll` as a script runs them: a folder with a configuration, what they print, how they end.
+//! Runs `bitdash probe` and `bitdash poll` in a directory with a configuration.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,24 +8,24 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder with a configuration that leads nowhere but to loopback.
-pub struct Folder(TempDir);
+/// A directory with a configuration that only permits loopback.
+pub struct Directory(TempDir);
 
-impl Folder {
-    /// Time-outs of 400 ms to connect, 3 s for `version`, 4 s for peers.
+impl Directory {
+    /// Timeouts: 400 ms for the connection, 3 s for `version`, 4 s for peers.
     pub fn new() -> Self {
-        Self::of_times("400ms", "3s", "4s", "300ms")
+        Self::with_timeouts("400ms", "3s", "4s", "300ms")
     }
 
-    /// Other time-outs: to connect, for `version`, for peers, and the quiet that ends a reply.
-    pub fn of_times(connect: &str, handshake: &str, addr: &str, quiet: &str) -> Self {
-        let folder = Self(tempfile::tempdir().unwrap());
+    /// Timeouts for the connection, `version` and peers, and the silence that ends a reply.
+    pub fn with_timeouts(connect: &str, handshake: &str, addr: &str, quiet: &str) -> Self {
+        let directory = Self(tempfile::tempdir().unwrap());
         let config = format!(
             "[crawl]\nmax_sockets = 200\nconnect_timeout = \"{connect}\"\nhandshake_timeout = \"{handshake}\"\n\
              addr_timeout = \"{addr}\"\naddr_quiet = \"{quiet}\"\n[filter]\nonly = [\"127.0.0.0/8\"]\n"
         );
-        folder.write("bitdash.toml", &config);
-        folder
+        directory.write("bitdash.toml", &config);
+        directory
     }
 
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -45,13 +45,13 @@ impl Folder {
         Ran::of(&self.command(arguments).output().unwrap())
     }
 
-    /// What a terminal got of it, within this time.
+    /// Runs it on a terminal for at most `time` and returns the output.
     pub fn run_on_terminal(&self, arguments: &str, time: Duration) -> String {
         super::terminal::run(self.0.path(), arguments, time)
     }
 }
 
-/// What a program left.
+/// The result of a program.
 pub struct Ran {
     pub status: i32,
     pub out: String,

@@ -1,25 +1,25 @@
-//! The live line: how the crawl stands, for a person who sits before it.
+//! The status line of a crawl: its progress, redrawn each second.
 //!
-//! Layer 4. It is shown where standard error is a terminal, a second long each. Where the log goes to the same
-//! terminal it stands in for the stats lines of every `log.stats_interval`; those at the end of a pass and on
-//! stopping are logged all the same, and a log file gets them all.
+//! Shell. It is shown where standard error is a terminal. Where the log goes to the same terminal,
+//! it replaces the stats lines of every `log.stats_interval`; those at the end of a pass and on
+//! stopping are logged all the same, and a log file gets all of them.
 
 use std::time::Duration;
 
 use crate::commands::table::{grouped, span};
-use crate::crawl::crawler::{Crawler, Phase};
-use crate::crawl::stats::Limit;
-use crate::crawl::time::Now;
-use crate::io::terminal::LiveLine;
+use crate::sys::terminal::StatusLine;
+use bitdash_core::schedule::crawler::{Crawler, Phase};
+use bitdash_core::schedule::stats::Limit;
+use bitdash_core::vocabulary::time::Now;
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How much a new second counts in the rate: it follows within some 10 s, and does not jump.
+/// Weight of the newest second in the smoothed rate, which adapts within some 10 s.
 const WEIGHT: f64 = 0.15;
 
-/// The live line of a crawl.
+/// The status line of a crawl.
 #[derive(Debug, Default)]
 pub struct Live {
-    line: Option<LiveLine>,
+    line: Option<StatusLine>,
     drawn_at: Duration,
     rate: Rate,
 }
@@ -32,13 +32,13 @@ struct Rate {
     per_second: Option<f64>,
 }
 
-/// What the line shows.
+/// The values that the line shows.
 #[derive(Clone, Debug, PartialEq)]
 struct View {
     phase: Phase,
     pass: u64,
     probed: u64,
-    /// Waiting for a socket, or on one.
+    /// Targets queued or in flight.
     left: u64,
     sockets: usize,
     max_sockets: usize,
@@ -50,22 +50,22 @@ struct View {
 }
 
 impl Live {
-    /// Gives the line if there is a terminal to show it on.
+    /// Opens the line if standard error is a terminal.
     pub fn open() -> Self {
-        Self { line: LiveLine::open(), ..Self::default() }
+        Self { line: StatusLine::open(), ..Self::default() }
     }
 
-    /// Whether a person sees the line.
+    /// Whether the line is shown.
     pub fn is_on(&self) -> bool {
         self.line.is_some()
     }
 
-    /// When it is to be drawn again.
+    /// Time of the next redraw.
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.is_on().then(|| self.drawn_at + INTERVAL)
     }
 
-    /// Draws the line if it is time to.
+    /// Redraws the line if it is due.
     pub fn draw(&mut self, crawler: &Crawler, max_sockets: usize, now: Now) {
         let Some(line) = &mut self.line else { return };
         if now.mono < self.drawn_at + INTERVAL {
@@ -92,7 +92,7 @@ impl Live {
 }
 
 impl Rate {
-    /// Takes in how many probes have ended in a pass; gives the rate.
+    /// Updates the rate with the number of probes that ended in a pass, and returns it.
     fn update(&mut self, pass: u64, probed: u64, since: Duration) -> f64 {
         let before = if pass == self.pass { self.probed } else { 0 };
         let new = probed.saturating_sub(before) as f64 / since.as_secs_f64().max(0.001);
@@ -106,25 +106,28 @@ impl Rate {
 }
 
 impl View {
-    /// The most important first: a narrow terminal cuts the end off.
+    /// The most important first, since a narrow terminal cuts the end off.
     fn text(&self, now: Now) -> String {
         let text = match &self.phase {
             Phase::Opening => "opening the database".to_owned(),
-            Phase::Clockless(_) => "the calendar is wrong: waiting until it is set".to_owned(),
+            Phase::AwaitingClock(_) => {
+                "the wall clock is wrong: waiting until it is set".to_owned()
+            }
             Phase::Waiting { until } => {
                 let left = span(until.saturating_sub(now.mono));
                 format!("pass {} done, {} up; the next one in {left}", self.pass, self.responded())
             }
-            Phase::Naming => "looking up the names of the nodes file".to_owned(),
-            Phase::Starting => "beginning a pass".to_owned(),
+            Phase::ResolvingNames => "looking up the names of the nodes file".to_owned(),
+            Phase::Starting => "starting a pass".to_owned(),
             Phase::Ending => format!("pass {} done, writing", self.pass),
-            Phase::Stopping { .. } => "stopping: writing what is in hand".to_owned(),
+            Phase::Stopping { .. } => "stopping: writing pending results".to_owned(),
             Phase::Stopped { .. } | Phase::Failed(_) => String::new(),
-            Phase::Running => self.running(),
+            Phase::Running(_) => self.running(),
         };
-        match self.is_db_up || self.phase == Phase::Opening {
-            true => text,
-            false => format!("DATABASE DOWN  {text}"),
+        if self.is_db_up || self.phase == Phase::Opening {
+            text
+        } else {
+            format!("DATABASE DOWN  {text}")
         }
     }
 
@@ -132,15 +135,15 @@ impl View {
         let all = self.probed.saturating_add(self.left);
         let share = match all {
             0 => 0.0,
-            // A whole pass shows 100 %, and nothing less does.
+            // Rounded down: only a finished pass shows 100 %.
             all => (100.0 * self.probed as f64 / all as f64).floor(),
         };
-        let held_back = match self.limit {
+        let deferred = match self.limit {
             Limit::None => String::new(),
             limit => format!("  limit={}", limit.as_str()),
         };
         format!(
-            "pass {}  {share:.0}%{}  {}/{} sockets  {:.0}/s  {} nodes, {} new{held_back}",
+            "pass {}  {share:.0}%{}  {}/{} sockets  {:.0}/s  {} nodes, {} new{deferred}",
             self.pass,
             self.estimate(),
             self.sockets,
@@ -151,11 +154,11 @@ impl View {
         )
     }
 
-    /// The time left if nothing more is heard of and the rate stays.
+    /// Time left at the current rate if no address is added.
     fn estimate(&self) -> String {
         let seconds = self.left as f64 / self.rate;
         match Duration::try_from_secs_f64(seconds) {
-            Ok(left) if self.rate > 0.0 && left < LONGEST => format!("  ~{} left", span(left)),
+            Ok(left) if self.rate > 0.0 && left < MAX_ESTIMATE => format!("  ~{} left", span(left)),
             _ => String::new(),
         }
     }
@@ -165,19 +168,19 @@ impl View {
     }
 }
 
-/// Longer than this nothing is foretold.
-const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+/// Maximum estimate that is shown.
+const MAX_ESTIMATE: Duration = Duration::from_secs(30 * 86_400);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crawl::time::UnixTime;
+    use bitdash_core::vocabulary::time::UnixTime;
 
     const NOW: Now = Now { mono: Duration::from_secs(100), wall: UnixTime::from_secs(0) };
 
     fn view() -> View {
         View {
-            phase: Phase::Running,
+            phase: Phase::Running(Default::default()),
             pass: 12,
             probed: 20_345,
             left: 82_875,
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_tells_pass_share_end_sockets_rate_and_nodes_within_80_columns() {
+    fn the_line_fits_80_columns() {
         let text = view().text(NOW);
         let expected = "pass 12  19%  ~4m 10s left  800/800 sockets  331/s  9,120 nodes, 17 new";
         assert_eq!(text, format!("{expected}  limit=sockets"));
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_foretold_without_a_rate_and_nothing_is_done_at_the_start() {
+    fn no_estimate_without_a_rate_and_no_share_at_the_start() {
         let start = View { probed: 0, rate: 0.0, limit: Limit::None, ..view() };
         assert_eq!(start.text(NOW), "pass 12  0%  800/800 sockets  0/s  9,120 nodes, 17 new");
         let empty = View { left: 0, ..start.clone() };
@@ -214,21 +217,21 @@ mod tests {
     }
 
     #[test]
-    fn between_passes_it_tells_when_the_next_one_begins() {
+    fn between_passes_it_counts_down_to_the_next() {
         let phase = Phase::Waiting { until: Duration::from_secs(190) };
         let text = View { phase, ..view() }.text(NOW);
         assert_eq!(text, "pass 12 done, 9,120 up; the next one in 1m 30s");
     }
 
     #[test]
-    fn a_database_that_is_down_is_told_first() {
+    fn a_database_that_is_down_comes_first() {
         let view = View { is_db_up: false, ..view() };
         assert!(view.text(NOW).starts_with("DATABASE DOWN  pass 12  "));
         assert_eq!(View { phase: Phase::Opening, ..view }.text(NOW), "opening the database");
     }
 
     #[test]
-    fn the_rate_is_smooth_within_a_pass_and_begins_anew_with_the_next() {
+    fn the_rate_is_smooth_within_a_pass_and_restarts_with_the_next() {
         let mut rate = Rate::default();
         let second = Duration::from_secs(1);
         assert_eq!(rate.update(1, 100, second), 100.0);

@@ -1,7 +1,7 @@
-//! `bitdash crawl`: crawls, pass after pass, until stopped.
+//! `bitdash crawl`: the event loop that joins driver, crawler and writer.
 //!
-//! Layer 4: the one loop that joins driver, crawler and writer. It decides nothing; each turn it polls, hands
-//! what happened to the crawler, and does what the crawler says: always in the order of `Crawl::turn`.
+//! Shell: it decides nothing. Each turn it polls, passes what happened to the crawler and carries
+//! out what the crawler returns, always in the order of `Crawl::turn`.
 
 mod live;
 mod names;
@@ -18,42 +18,38 @@ use self::names::NameBook;
 use self::params::Params;
 use self::report::Reporter;
 use crate::commands::Failure;
-use crate::crawl::crawler::{Crawler, Phase};
-use crate::crawl::exchange::FromWriter;
-use crate::crawl::filter::Filter;
-use crate::crawl::target::Target;
-use crate::crawl::time::Now;
-use crate::io::clock::{Clock, built_at};
-use crate::io::config::{Config, ConfigSource};
-use crate::io::driver::{Driver, Ended, SIGNALS};
-use crate::io::logging::{self, LogHandle};
-use crate::io::nodes_file::NodesFile;
-use crate::io::process;
-use crate::io::signal::{Signal, Signals};
-use crate::io::writer::thread::{MAX_SOCKETS, Writer};
+use crate::config::{Config, ConfigSource};
+use crate::db::writer::thread::{MAX_SOCKETS, Writer};
+use crate::net::driver::{Driver, Ended, SIGNALS};
+use crate::net::nodes_file::NodesFile;
+use crate::sys::clock::{Clock, built_at};
+use crate::sys::logging::{self, LogHandle};
+use crate::sys::process;
+use crate::sys::signal::{Signal, Signals};
+use bitdash_core::schedule::crawler::{Crawler, NameRequest, Phase, StopReason};
+use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::target::Target;
+use bitdash_core::vocabulary::time::Now;
 
-/// After a stop the loop ends within this, whatever the database does. Behind it come the live line (0.2 s), the log
-/// (1 s) and the last word on standard error (0.5 s), each held at worst: together less than the ten that are promised.
-const STOP_BOUND: Duration = Duration::from_secs(8);
-/// Descriptors for everything that is no probe: database, log, poll, look-ups, files.
+/// Descriptors reserved for everything but probes: database, log, poll, look-ups, files.
 const SPARE_FILES: u64 = 64;
 
 /// Runs the command.
 ///
 /// # Errors
-/// A wrong configuration; a database that a person has to see to; a failure of the system.
+/// A wrong configuration; a database that needs the operator; a failure of the system.
 pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
-    // First of all: from here on a SIGHUP reloads and no longer kills.
+    // First: from here on SIGHUP reloads instead of ending the process.
     let mut signals =
         Signals::new().map_err(|error| failed("installing signal handlers", &error))?;
     let config = source.load().map_err(|error| Failure::Usage(error.to_string()))?;
-    let log =
-        logging::start(config.log.file.as_deref(), config.log.level).map_err(
-            |error| match error.is_of_the_system() {
-                true => Failure::Failed(error.to_string()),
-                false => Failure::Usage(error.to_string()),
-            },
-        )?;
+    let log = logging::start(config.log.file.as_deref(), config.log.level).map_err(|error| {
+        if error.is_of_the_system() {
+            Failure::Failed(error.to_string())
+        } else {
+            Failure::Usage(error.to_string())
+        }
+    })?;
     let driver = Driver::new().map_err(|error| failed("opening the poll", &error))?;
     let registered = driver.registry().register(&mut signals, SIGNALS, Interest::READABLE);
     registered.map_err(|error| failed("listening to signals", &error))?;
@@ -79,10 +75,6 @@ struct Crawl<'a> {
     live: Live,
     rng: fastrand::Rng,
     stats_at: Duration,
-    /// A person wants it to end: what cannot be written soon is dropped.
-    is_hurried: bool,
-    is_cut: bool,
-    stop_at: Option<Duration>,
     ended: Vec<Ended>,
 }
 
@@ -112,8 +104,7 @@ impl<'a> Crawl<'a> {
         let params = params(&config, filter);
         let mut rng = fastrand::Rng::with_seed(seed().map_err(Failure::Failed)?);
         let url = config.database.url.expose().to_owned();
-        let (settings, recorder) = (params.writer.clone(), &params.recorder);
-        let writer = Writer::start(url, settings, recorder, rng.u64(..), waker, clock)
+        let writer = Writer::start(url, params.writer.clone(), rng.u64(..), waker, clock)
             .map_err(|error| failed("starting the writer", &error))?;
         let crawler = Crawler::new(params.crawler.clone(), passes, rng.u64(..));
         let stats_at = config.log.stats_interval;
@@ -139,9 +130,6 @@ impl<'a> Crawl<'a> {
             live: Live::open(),
             rng,
             stats_at,
-            is_hurried: false,
-            is_cut: false,
-            stop_at: None,
             ended: Vec::new(),
         })
     }
@@ -155,19 +143,19 @@ impl<'a> Crawl<'a> {
             .map_err(|error| failed("polling", &error))?;
         let now = self.clock.now();
         self.reap(now);
-        self.hear_the_writer(now)?;
+        self.receive_from_writer(now)?;
         if let Some(names) = self.names.receive() {
             self.crawler.handle_names(names.named, names.seeds, names.is_partial, now);
         }
         if turn.is_signalled {
-            self.heed_signals();
+            self.handle_signals(now);
         }
         self.crawler.tick(now);
         self.dial(now);
-        self.tell(now)
+        self.drain_outputs(now)
     }
 
-    /// Results of the sessions that ended.
+    /// Passes the results of ended sessions to the crawler.
     fn reap(&mut self, now: Now) {
         for ended in self.ended.drain(..) {
             if let Some(result) = &ended.result {
@@ -178,27 +166,23 @@ impl<'a> Crawl<'a> {
         }
     }
 
-    fn hear_the_writer(&mut self, now: Now) -> Result<(), Failure> {
+    fn receive_from_writer(&mut self, now: Now) -> Result<(), Failure> {
         loop {
             match self.writer.receive() {
                 Ok(Some(message)) => self.crawler.handle_writer(message, now),
                 Ok(None) => return Ok(()),
                 Err(_) if self.crawler.is_over() => return Ok(()),
-                Err(_) => return Err(Failure::Failed("the writer thread broke down".to_owned())),
+                Err(_) => return Err(Failure::Failed("the writer thread panicked".to_owned())),
             }
         }
     }
 
-    fn heed_signals(&mut self) {
+    fn handle_signals(&mut self, now: Now) {
         let signals: Vec<Signal> = self.signals.pending().collect();
         for signal in signals {
             match signal {
                 Signal::Reload => self.reload(),
-                Signal::Stop => {
-                    self.crawler.handle_stop();
-                    self.writer.hurry();
-                    self.is_hurried = true;
-                }
+                Signal::Stop => self.crawler.handle_stop(StopReason::Operator, now),
             }
         }
     }
@@ -223,42 +207,28 @@ impl<'a> Crawl<'a> {
         }
     }
 
-    /// What the crawler has to say: to the writer, to the look-up, to the keeper.
-    fn tell(&mut self, now: Now) -> Result<(), Failure> {
+    /// Carries out the crawler's requests: to the writer, the resolver, the log and the terminal.
+    fn drain_outputs(&mut self, now: Now) -> Result<(), Failure> {
         while let Some(message) = self.crawler.poll_writer() {
             if !self.writer.send(message) && !self.crawler.is_over() {
-                // Its last words are in the inbox: they say why.
-                return self.hear_the_writer(now);
+                // Its last messages are in the inbox and say why it ended.
+                return self.receive_from_writer(now);
             }
         }
-        if let Some(wants_seeds) = self.crawler.poll_need() {
-            self.names.look_up(wants_seeds);
+        if let Some(request) = self.crawler.poll_name_request() {
+            self.names.look_up(request == NameRequest::NamedAndSeeds);
         }
         let mut wants_stats = false;
         while let Some(event) = self.crawler.poll_event() {
             wants_stats |= report::event(&event);
         }
-        if self.crawler.is_stopping() && self.is_hurried && self.stop_at.is_none() {
-            self.stop_at = Some(now.mono + STOP_BOUND);
-        }
-        if self.crawler.is_stopping() && !self.is_cut {
-            self.is_cut = true;
+        if self.crawler.is_stopping() {
             self.driver.stop(&mut self.ended);
-            wants_stats = true;
-        }
-        if self.stop_at.is_some_and(|at| now.mono >= at) {
-            if !self.crawler.is_opened() {
-                // The writer hangs on a database that never opened: nothing is in hand.
-                self.crawler.handle_writer(FromWriter::Stopped { lost: 0 }, now);
-                return Ok(());
-            }
-            let why = "the database did not take what was in hand: those addresses are due again";
-            return Err(Failure::Failed(why.to_owned()));
         }
         let max_sockets = self.params.crawler.max_sockets;
         self.live.draw(&self.crawler, max_sockets, now);
         if now.mono >= self.stats_at {
-            // On the log's own terminal the live line stands in for it.
+            // On a terminal that shows the log, the status line replaces it.
             wants_stats |= !self.live.is_on() || self.config.log.file.is_some();
             self.stats_at = now.mono + self.config.log.stats_interval;
         }
@@ -269,26 +239,24 @@ impl<'a> Crawl<'a> {
         Ok(())
     }
 
-    /// How long the next turn may wait for something to happen.
+    /// Maximum duration of the next poll.
     fn timeout(&mut self, now: Now) -> Duration {
         if !self.ended.is_empty() {
             return Duration::ZERO;
         }
         let crawler = self.crawler.poll_timeout(now);
-        let next = [crawler, self.stop_at, Some(self.stats_at), self.live.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min();
-        // Rounded up to the poll's resolution, or the last millisecond would be spent spinning.
+        let next =
+            [crawler, Some(self.stats_at), self.live.poll_timeout()].into_iter().flatten().min();
+        // Rounded up to the poll's resolution; otherwise the loop spins for the last millisecond.
         next.unwrap_or_default().saturating_sub(now.mono) + Duration::from_micros(999)
     }
 
-    /// SIGHUP: everything is read and checked before anything changes.
+    /// Handles SIGHUP: reads and checks everything before changing anything.
     fn reload(&mut self) {
         match self.try_reload() {
             Ok(changed) => log::info!("reload {changed}"),
             Err(error) => {
-                // Whatever is wrong with the rest, logrotate has moved the file away.
+                // Reopen the log in any case: logrotate may have moved the file.
                 let log = &self.config.log;
                 if let Err(error) = self.log.reopen(log.file.as_deref(), log.level) {
                     log::error!("reload error=\"{error}\"");
@@ -310,13 +278,13 @@ impl<'a> Crawl<'a> {
             log::warn!("reload needs_restart={key}");
         }
         self.params = params(&config, filter);
-        self.crawler.handle_params(self.params.crawler.clone(), self.params.recorder.clone());
-        self.writer.reconfigure(self.params.writer.clone());
+        self.crawler.handle_params(self.params.crawler.clone(), self.params.writer.clone());
         self.stats_at = self.clock.now().mono + config.log.stats_interval;
         self.config = config;
-        Ok(match report.changed.is_empty() {
-            true => "changed=nothing".to_owned(),
-            false => report.changed.join(" "),
+        Ok(if report.changed.is_empty() {
+            "changed=nothing".to_owned()
+        } else {
+            report.changed.join(" ")
         })
     }
 
@@ -337,28 +305,30 @@ impl<'a> Crawl<'a> {
     }
 }
 
-/// What all machines go by, on this system and with this program.
+/// Settings of all machines, limited to what this system allows.
 fn params(config: &Config, filter: Filter) -> Params {
     let mut params = Params::new(config, filter, sockets_that_fit(config));
     params.crawler.built_at = built_at();
     params
 }
 
-/// How many probes the system has room for, at most the configured number.
+/// Maximum number of concurrent probes: the configured number, limited by free descriptors.
 fn sockets_that_fit(config: &Config) -> usize {
     let wanted = config.crawl.max_sockets as usize;
-    let Some(files) = process::free_files() else { return wanted.min(MAX_SOCKETS) };
-    let room = usize::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX).max(1);
+    let Some(files) = process::open_files() else { return wanted.min(MAX_SOCKETS) };
+    let inherited = process::inherited_files();
+    let room = files.saturating_sub(inherited + SPARE_FILES).max(1);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
     if wanted > room {
         log::warn!(
-            "max_sockets configured={wanted} open_files={files} uses={room} \
+            "max_sockets configured={wanted} open_files={files} inherited={inherited} uses={room} \
              error=\"raise the limit of open files (LimitNOFILE, ulimit -n)\""
         );
     }
     wanted.min(room).min(MAX_SOCKETS)
 }
 
-/// Keys whose work comes with a later version are accepted, but not in silence.
+/// Warns of keys that are set but have no effect in this version.
 fn warn_of_idle_keys(config: &Config) {
     let keys = [
         ("geo.country_db", config.geo.country_db.is_some()),
@@ -366,14 +336,14 @@ fn warn_of_idle_keys(config: &Config) {
         ("site.dir", config.site.dir.is_some()),
     ];
     for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
-        log::warn!("{key} error=\"this version has no use for it yet\"");
+        log::warn!("{key} error=\"has no effect in this version\"");
     }
 }
 
-/// The one seed of the process: every draw comes from it.
+/// Returns the seed of the process, from which all random numbers are drawn.
 fn seed() -> Result<u64, String> {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| format!("no randomness to be had: {error}"))?;
+    getrandom::fill(&mut bytes).map_err(|error| format!("cannot obtain random bytes: {error}"))?;
     let seed = u64::from_le_bytes(bytes);
     log::info!("seed value={seed:#018x}");
     Ok(seed)

@@ -1,6 +1,6 @@
-//! The nodes file during a crawl: named nodes and seeds, looked up off the loop's thread.
+//! The nodes file during a crawl: named nodes and seeds, resolved off the event loop's thread.
 //!
-//! Layer 4. Names of seeds are looked up only when seeds are wanted: a crawl that knows nodes asks no DNS seed.
+//! Seeds are resolved only on request: a crawl that knows nodes queries no DNS seed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,25 +9,25 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use mio::Waker;
 
-use crate::crawl::address::Address;
-use crate::io::nodes_file::{Line, NodesFile, NodesFileError};
-use crate::io::resolve::{PATIENCE, Resolved, resolve};
+use crate::net::nodes_file::{Line, NodesFile, NodesFileError};
+use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, resolve};
+use bitdash_core::vocabulary::address::Address;
 
-/// What a look-up gave.
+/// Addresses of the nodes file.
 pub struct Names {
     /// The named nodes.
     pub named: Vec<(Address, String)>,
-    /// All other addresses of the file; empty if no seeds were wanted.
+    /// All other addresses of the file; empty if seeds were not requested.
     pub seeds: Vec<Address>,
-    /// Whether some names gave no address.
+    /// Whether some names did not resolve.
     pub is_partial: bool,
 }
 
-/// The lines of the nodes file and the look-ups under way.
+/// The lines of the nodes file and the lookups in flight.
 pub struct NameBook {
     lines: Vec<Line>,
-    /// What each name's look-up gave when it last gave something: a name service that is away for a moment
-    /// takes no named node out of a pass.
+    /// Last successful answer for each name, so that a short DNS outage removes no named node from
+    /// a pass.
     last_good: BTreeMap<(String, u16), Vec<Address>>,
     sender: Sender<Vec<Resolved>>,
     receiver: Receiver<Vec<Resolved>>,
@@ -35,10 +35,10 @@ pub struct NameBook {
 }
 
 impl NameBook {
-    /// Reads the nodes file and logs what is wrong with single lines.
+    /// Reads the nodes file and logs its invalid lines.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// The file cannot be read.
     pub fn read(path: &Path, port: u16, waker: Arc<Waker>) -> Result<Self, NodesFileError> {
         let (sender, receiver) = mpsc::channel();
         let last_good = BTreeMap::new();
@@ -47,7 +47,7 @@ impl NameBook {
         Ok(book)
     }
 
-    /// Takes another nodes file, and logs what is wrong with single lines.
+    /// Replaces the lines and logs the invalid ones.
     pub fn replace(&mut self, file: NodesFile) {
         for complaint in &file.complaints {
             log::warn!("nodes_file error=\"{complaint}\"");
@@ -55,20 +55,20 @@ impl NameBook {
         self.lines = file.lines;
     }
 
-    /// Begins a look-up; [`NameBook::receive`] has the answer when the waker has woken the loop.
+    /// Starts a lookup; the waker wakes the event loop when [`NameBook::receive`] has the answer.
     pub fn look_up(&self, wants_seeds: bool) {
         let wanted = |line: &&Line| wants_seeds || line.name.is_some();
         let lines = self.lines.iter().filter(wanted).cloned().collect();
         let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
-        resolve(lines, PATIENCE, move |resolved| {
-            // Where nobody listens any more the process is on its way out.
+        resolve(lines, RESOLVE_TIMEOUT, move |resolved| {
+            // The receiver is gone only when the process is exiting.
             if sender.send(resolved).is_ok() {
                 let _ = waker.wake();
             }
         });
     }
 
-    /// The answer, once it is there.
+    /// Returns the answer of a lookup that has finished.
     pub fn receive(&mut self) -> Option<Names> {
         let resolved = self.receiver.try_recv().ok()?;
         let mut names = Names { named: Vec::new(), seeds: Vec::new(), is_partial: false };

@@ -1,34 +1,31 @@
-//! From the configuration to what each machine goes by.
-//!
-//! Layer 4. Pure; the only place that knows which key goes where.
+//! Settings of each machine, from the configuration: the only place that maps keys to machines.
 
 use std::sync::Arc;
 
-use crate::crawl::book::BookParams;
-use crate::crawl::crawler::CrawlerParams;
-use crate::crawl::filter::Filter;
-use crate::crawl::probe::ProbeParams;
-use crate::crawl::recorder::RecorderParams;
-use crate::crawl::time::UnixTime;
-use crate::io::config::Config;
-use crate::io::writer::thread::WriterSettings;
-use crate::watchglass::Magic;
+use crate::config::Config;
+use bitdash_core::book::BookParams;
+use bitdash_core::probe::ProbeParams;
+use bitdash_core::record::messages::WriterParams;
+use bitdash_core::record::recorder::{MAX_PENDING_ROWS, RecorderParams};
+use bitdash_core::schedule::crawler::CrawlerParams;
+use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::time::UnixTime;
+use watchglass::Magic;
 
-/// What all machines of a crawl go by.
+/// Settings of all machines of a crawl.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// The crawler's part.
+    /// Settings of the crawler.
     pub crawler: CrawlerParams,
-    /// The recorder's part.
-    pub recorder: RecorderParams,
-    /// The probes' part.
+    /// Settings of every probe.
     pub probe: Arc<ProbeParams>,
-    /// The writer's part.
-    pub writer: WriterSettings,
+    /// Settings of the writer.
+    pub writer: WriterParams,
 }
 
 impl Params {
-    /// Deals out the configuration. `max_sockets` is what the system has room for, at most the configured.
+    /// Distributes the configuration. `max_sockets` is the configured number, or less if the limit
+    /// of open files is lower.
     pub fn new(config: &Config, filter: Filter, max_sockets: usize) -> Self {
         let filter = Arc::new(filter);
         Self {
@@ -40,25 +37,26 @@ impl Params {
                 filter: Arc::clone(&filter),
                 built_at: UnixTime::default(),
             },
-            recorder: RecorderParams {
-                book: BookParams {
-                    backoff: config.backoff,
-                    getaddr_interval: config.crawl.getaddr_interval,
-                    max_addresses: config.crawl.max_addresses as usize,
-                },
-                filter,
-            },
             probe: Arc::new(probe_params(config)),
-            writer: WriterSettings {
+            writer: WriterParams {
+                recorder: RecorderParams {
+                    book: BookParams {
+                        backoff: config.backoff,
+                        getaddr_interval: config.crawl.getaddr_interval,
+                        max_addresses: config.crawl.max_addresses as usize,
+                    },
+                    filter,
+                },
                 results_per_node: config.crawl.results_per_node,
                 batch_rows: config.database.batch_rows as usize,
                 flush_interval: config.database.flush_interval,
+                max_pending_rows: MAX_PENDING_ROWS,
             },
         }
     }
 }
 
-/// What a probe goes by.
+/// Settings of a probe.
 pub fn probe_params(config: &Config) -> ProbeParams {
     ProbeParams {
         magic: Magic(config.network.magic),

@@ -1,25 +1,25 @@
-//! What a running crawl tells the keeper: the stats line and the lines of events.
+//! Log lines of a running crawl: the stats line and one line per event.
 //!
-//! Layer 4. Events come from the machines, which do not log themselves.
+//! The machines are sans-I/O and do not log: they return events.
 
 use std::time::Duration;
 
-use crate::crawl::crawler::{Crawler, Event};
-use crate::crawl::exchange::Database;
-use crate::crawl::line::LineEvent;
-use crate::crawl::outcome::Fault;
-use crate::crawl::stats::StatsLine;
-use crate::crawl::time::Now;
-use crate::io::process::{cpu_time, resident_bytes};
-use crate::io::query::Time;
+use crate::db::timestamp::Timestamp;
+use crate::sys::process::{cpu_time, resident_bytes};
+use bitdash_core::record::messages::Database;
+use bitdash_core::schedule::crawler::{Crawler, Event};
+use bitdash_core::schedule::stats::StatsLine;
+use bitdash_core::schedule::uplink::UplinkEvent;
+use bitdash_core::vocabulary::outcome::Fault;
+use bitdash_core::vocabulary::time::Now;
 
-/// The values of the last stats line, for rates by subtraction.
+/// Counters, and their values at the last stats line, from which rates are computed.
 #[derive(Debug, Default)]
 pub struct Reporter {
     at: Duration,
-    probed_in_all: u64,
     cpu: Duration,
     ended: u64,
+    ended_at_last_line: u64,
 }
 
 impl Reporter {
@@ -43,7 +43,7 @@ impl Reporter {
             probed: counters.probed,
             responded: counters.responded,
             failed: counters.failed,
-            rate: (self.ended - self.probed_in_all) as f64 / seconds,
+            rate: (self.ended - self.ended_at_last_line) as f64 / seconds,
             limit: crawler.limit(now),
             new_nodes: totals.new_nodes,
             new_addresses: totals.new_addresses,
@@ -51,16 +51,16 @@ impl Reporter {
             nodes: totals.nodes,
             writer_queue: crawler.unacked(),
             is_db_up: crawler.is_db_up(),
-            is_line_up: crawler.is_line_up(),
+            is_uplink_up: crawler.is_uplink_up(),
             rss_mb: resident_bytes().unwrap_or(0) as f64 / 1_048_576.0,
             cpu: 100.0 * used / seconds,
         };
         log::info!("{line}");
-        (self.at, self.cpu, self.probed_in_all) = (now.mono, cpu, self.ended);
+        (self.at, self.cpu, self.ended_at_last_line) = (now.mono, cpu, self.ended);
     }
 }
 
-/// Logs an event. `true` if the stats line belongs behind it.
+/// Logs an event. Returns whether a stats line is due after it.
 pub fn event(event: &Event) -> bool {
     match event {
         Event::PassStarted { pass, resumed, due } => {
@@ -71,53 +71,58 @@ pub fn event(event: &Event) -> bool {
             log::info!("pass pass={pass} state=finished elapsed_s={}", elapsed.as_secs());
             return true;
         }
+        Event::Stopping => return true,
         Event::NoSeeds => {
-            log::warn!("seeds error=\"no seed's name gave an address\" retry_s=60");
+            log::warn!("seeds error=\"no seed resolved to an address\" retry_s=60");
         }
         Event::Waits(wait) => log::info!("wait next_pass_s={}", wait.as_secs()),
-        Event::Squeezed { fault, sockets } => {
+        Event::ResourceLimited { fault, sockets } => {
             let lacks = match fault {
                 Fault::Descriptors => "open_files",
                 _ => "ports_or_buffers",
             };
-            log::warn!("squeezed lacks={lacks} sockets={sockets}");
+            log::warn!("resource_limited lacks={lacks} sockets={sockets}");
         }
-        Event::Unsqueezed => log::warn!("squeezed state=over"),
+        Event::ResourcesRecovered => log::warn!("resource_limited state=over"),
         Event::ClockBehind { shows, needs, by_database } => {
             let by = if *by_database { "database" } else { "build" };
-            let (shows, needs) = (Time(*shows).to_text(), Time(*needs).to_text());
-            let what = "the calendar is wrong: waiting until it is set";
+            let (shows, needs) = (Timestamp(*shows).to_text(), Timestamp(*needs).to_text());
+            let what = "the wall clock is wrong: waiting until it is set";
             log::warn!("clock state=behind shows={shows} needs={needs} by={by} error=\"{what}\"");
         }
         Event::ClockRight => log::warn!("clock state=right"),
         Event::ClockTrusted => {
-            let what =
-                "nobody set the calendar: times in the database must come from one that ran ahead";
+            let what = "nothing corrected the wall clock: \
+                        the times in the database are from a clock that was ahead";
             log::warn!("clock state=trusted error=\"{what}\"");
         }
         Event::ClockStepped(step) => {
-            let what =
-                "the calendar was set: who is due is reckoned anew, nobody is forgotten for a day";
+            let what = "the wall clock was set: due times are recomputed, \
+                        no node is forgotten within the next day";
             log::warn!("clock state=stepped by_s={} error=\"{what}\"", step.as_secs());
         }
-        Event::Line(LineEvent::Up { after }) => {
-            log::warn!("line state=up after_s={}", after.as_secs());
+        Event::Uplink(UplinkEvent::Up { after }) => {
+            log::warn!("uplink state=up after_s={}", after.as_secs());
         }
-        Event::Line(LineEvent::Unroutable) => {
-            log::warn!("line state=down error=\"the network is unreachable\"");
+        Event::Uplink(UplinkEvent::Unroutable) => {
+            log::warn!("uplink state=down error=\"the network is unreachable\"");
         }
-        Event::Line(LineEvent::Silent { witnesses }) => {
-            let what = "nobody answers, not even nodes that did so lately";
-            log::warn!("line state=down witnesses={witnesses} error=\"{what}\"");
+        Event::Uplink(UplinkEvent::Silent { references }) => {
+            let what = "no node answers, not even nodes that answered recently";
+            log::warn!("uplink state=down reference_nodes={references} error=\"{what}\"");
         }
         Event::Forbidden(addresses) => {
-            let why = "this host's own firewall or routes forbid to connect to them";
+            let why = "this host's firewall or routes forbid connecting to them";
             log::warn!("skipped addresses={addresses} error=\"{why}\"");
         }
         Event::Database(Database::Up) => log::warn!("database state=up"),
         Event::Database(Database::Down { error, held }) => {
             log::warn!("database state=down error=\"{error}\" held={held}");
         }
+        Event::Database(Database::Replaced { dropped }) => log::warn!(
+            "database state=emptied dropped={dropped} error=\"it was emptied or recreated; \
+             restarting from its contents and the nodes file\""
+        ),
     }
     false
 }

@@ -1,22 +1,23 @@
-//! What a visit found, as JSON: one object per address.
+//! Probe results as JSON: one object per address.
 //!
-//! Layer 4, pure. The keys are those of the database's columns where there is one; what a node did not send
-//! is null. Numbers above 2^53, which JavaScript would round, are text or come with their names.
+//! Keys are named like the columns of the database; a field that the node did not send is null.
+//! Numbers above 2^53, which JavaScript would round, are strings or accompanied by names.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
+use super::Options;
 use crate::commands::table::safe_json;
 use crate::commands::visit::{Found, Row};
-use crate::crawl::target::{Peer, VersionInfo};
-use crate::crawl::time::UnixTime;
-use crate::io::query::Time;
-use crate::lookup::services;
-use crate::lookup::species::species;
-use crate::watchglass::{NetworkAddress, Version};
+use crate::db::timestamp::Timestamp;
+use bitdash_core::lookup::services;
+use bitdash_core::lookup::species::species;
+use bitdash_core::vocabulary::target::{Peer, VersionInfo};
+use bitdash_core::vocabulary::time::UnixTime;
+use watchglass::{NetworkAddress, Version};
 
-/// One address.
+/// The facts about one address.
 #[derive(Debug, Serialize)]
 pub struct Facts {
     host: String,
@@ -26,7 +27,7 @@ pub struct Facts {
     /// Why nothing was dialled.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    probed_at: Option<Time>,
+    probed_at: Option<Timestamp>,
     connect_ms: Option<u32>,
     version_ms: Option<u32>,
     species: Option<&'static str>,
@@ -46,10 +47,10 @@ struct VersionFacts {
     service_names: Option<Vec<String>>,
     /// The node's clock.
     time: Option<i64>,
-    /// How far it is ahead of ours, in seconds.
+    /// Its lead over ours in seconds.
     time_offset_s: Option<i64>,
-    addr_recv: Option<PlaceFacts>,
-    addr_from: Option<PlaceFacts>,
+    addr_recv: Option<EndpointFacts>,
+    addr_from: Option<EndpointFacts>,
     /// 16 hex digits.
     nonce: Option<String>,
     user_agent: Option<String>,
@@ -61,7 +62,7 @@ struct VersionFacts {
 }
 
 #[derive(Debug, Serialize)]
-struct PlaceFacts {
+struct EndpointFacts {
     host: String,
     port: u16,
     services: u64,
@@ -73,7 +74,7 @@ struct PeerFacts {
     port: u16,
     services: u64,
     service_names: Vec<String>,
-    /// When it was last seen alive, as claimed, in seconds since 1970.
+    /// Claimed time of its last contact, in seconds since 1970.
     time: Option<u32>,
     age_s: Option<i64>,
 }
@@ -85,8 +86,8 @@ struct StepFacts {
 }
 
 impl Facts {
-    /// What is known of a row; its peers and its conversation where they were asked for.
-    pub fn of(row: &Row, has_peers: bool, has_trace: bool) -> Self {
+    /// The facts of a row; `options` select peers and trace.
+    pub fn of(row: &Row, options: &Options) -> Self {
         let found = row.found.as_ref();
         let result = found.ok().map(|found| &found.result);
         let info = result.and_then(|result| result.version.as_ref());
@@ -97,23 +98,23 @@ impl Facts {
             name: row.label(),
             outcome: row.outcome().map(|outcome| outcome.as_str()),
             error: found.err().cloned(),
-            probed_at: result.map(|result| Time(result.probed_at)),
+            probed_at: result.map(|result| Timestamp(result.probed_at)),
             connect_ms: result.and_then(|result| result.connect_ms),
             version_ms: result.and_then(|result| result.version_ms),
             species: info.map(species_of),
             version: found.ok().map_or_else(VersionFacts::default, VersionFacts::of),
             peers_sent: result.and_then(|result| result.peers_sent),
-            peers: result.filter(|_| has_peers).map(|result| {
+            peers: result.filter(|_| options.peers).map(|result| {
                 result.peers.iter().map(|peer| PeerFacts::of(peer, result.probed_at)).collect()
             }),
-            trace: found.ok().filter(|_| has_trace).map(StepFacts::of),
+            trace: found.ok().filter(|_| options.trace).map(StepFacts::of),
         }
     }
 
-    /// One line of JSON that a terminal can show.
+    /// One line of JSON, escaped for a terminal.
     pub fn to_line(&self) -> String {
-        // Only maps with keys that are no text can fail, and there are none.
-        safe_json(&serde_json::to_string(self).unwrap_or_default()) + "\n"
+        let json = serde_json::to_string(self).expect("all keys are strings");
+        safe_json(&json) + "\n"
     }
 }
 
@@ -121,7 +122,7 @@ impl VersionFacts {
     fn of(found: &Found) -> Self {
         let Some(info) = &found.result.version else { return Self::default() };
         let full = found.trace.version();
-        let place = |address: Option<NetworkAddress>| address.map(PlaceFacts::of);
+        let place = |address: Option<NetworkAddress>| address.map(EndpointFacts::of);
         Self {
             protocol_version: Some(info.protocol_version),
             services: Some(info.services),
@@ -140,7 +141,7 @@ impl VersionFacts {
     }
 }
 
-impl PlaceFacts {
+impl EndpointFacts {
     fn of(address: NetworkAddress) -> Self {
         Self { host: host_text(&address), port: address.port, services: address.services }
     }
@@ -176,17 +177,17 @@ pub fn species_of(info: &VersionInfo) -> &'static str {
     species(info.user_agent.as_deref(), info.protocol_version, info.services)
 }
 
-/// How far the node's clock is ahead of ours, in seconds.
+/// Lead of the node's clock over ours in seconds.
 pub fn offset(info: &VersionInfo, at: UnixTime) -> i64 {
     info.timestamp.saturating_sub(at.as_secs())
 }
 
-/// How long ago a peer was seen, as claimed, in seconds; negative in the future.
+/// Claimed age of a peer in seconds; negative if in the future.
 pub fn age(peer: &Peer, at: UnixTime) -> Option<i64> {
     (peer.time != 0).then(|| at.as_secs().saturating_sub(i64::from(peer.time)))
 }
 
-/// The IP of a network address, IPv4 where it is one.
+/// The IP address, as IPv4 if possible.
 pub fn host_text(address: &NetworkAddress) -> String {
     match address.ipv4() {
         Some(ip) => ip.to_string(),

@@ -1,6 +1,5 @@
-//! `bitdash probe`: what single nodes say now, without a database.
-//!
-//! Layer 4. The probing is `visit`'s; this renders what came back, for a person or a script.
+//! `bitdash probe`: probes single nodes (see [`super::visit`]) and prints their replies as tables
+//! or JSON.
 
 pub mod facts;
 pub mod steps;
@@ -10,32 +9,32 @@ use std::time::Duration;
 use self::facts::{Facts, age, host_text, offset, species_of};
 use crate::commands::table::{Table, safe, span};
 use crate::commands::visit::{Found, Row, Visitor, judge};
-use crate::commands::{Failure, Place, print};
-use crate::crawl::outcome::Outcome;
-use crate::crawl::target::{ProbeResult, VersionInfo};
-use crate::crawl::time::UnixTime;
-use crate::io::config::ConfigSource;
-use crate::io::nodes_file::Line;
-use crate::io::query::Time;
-use crate::lookup::services;
-use crate::watchglass::{NetworkAddress, Version};
+use crate::commands::{Failure, HostPort, print};
+use crate::config::ConfigSource;
+use crate::db::timestamp::Timestamp;
+use crate::net::nodes_file::Line;
+use bitdash_core::lookup::services;
+use bitdash_core::vocabulary::outcome::Outcome;
+use bitdash_core::vocabulary::target::{ProbeResult, VersionInfo};
+use bitdash_core::vocabulary::time::UnixTime;
+use watchglass::{NetworkAddress, Version};
 
-/// What the arguments ask for.
+/// The arguments.
 #[derive(Clone, PartialEq, Eq, Debug, Default, clap::Args)]
 pub struct Options {
-    /// Ask for the peers, too, and list them with their ages and services; takes up to crawl.addr_timeout
+    /// Also ask for peers and list their ages and services; takes up to crawl.addr_timeout
     #[arg(long)]
     pub peers: bool,
-    /// Print JSON, one object per line and address, instead of tables
+    /// Print JSON instead of tables: one line per address
     #[arg(long)]
     pub json: bool,
-    /// Show the conversation message by message; with --peers to the end of the reply
+    /// Show every message of the conversation; with --peers until the end of the reply
     #[arg(long)]
     pub trace: bool,
-    /// Claim to speak this protocol version instead of network.protocol_version
+    /// Claim this protocol version instead of network.protocol_version
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub protocol_version: Option<i32>,
-    /// Say this user agent instead of network.user_agent
+    /// Claim this user agent instead of network.user_agent
     #[arg(long, value_name = "S", value_parser = agent)]
     pub user_agent: Option<String>,
 }
@@ -46,13 +45,13 @@ fn agent(text: &str) -> Result<String, String> {
         .ok_or_else(|| "must be at most 256 printable ASCII characters".to_owned())
 }
 
-/// Probes all places side by side and prints what came back.
+/// Probes all `places` in parallel and prints the results.
 ///
 /// # Errors
-/// The configuration is wrong; or not all addresses have responded, after all is printed.
-pub fn run(source: &ConfigSource, places: Vec<Place>, options: &Options) -> Result<(), Failure> {
+/// The configuration is invalid; or, after everything is printed, a node has not responded.
+pub fn run(source: &ConfigSource, places: Vec<HostPort>, options: &Options) -> Result<(), Failure> {
     let config = source.load()?;
-    let line = |(index, place): (usize, Place)| Line {
+    let line = |(index, place): (usize, HostPort)| Line {
         number: index + 1,
         host: place.host,
         port: place.port.unwrap_or(config.network.port),
@@ -60,7 +59,7 @@ pub fn run(source: &ConfigSource, places: Vec<Place>, options: &Options) -> Resu
     };
     let lines = places.into_iter().enumerate().map(line).collect();
     let mut visitor = Visitor::new(&config, options.peers)?;
-    visitor.set_manners(options.protocol_version, options.user_agent.as_deref());
+    visitor.set_claims(options.protocol_version, options.user_agent.as_deref());
     let rows = visitor.visit(lines, "probe")?;
     print(&text(&rows, options))?;
     judge(&rows)
@@ -68,29 +67,31 @@ pub fn run(source: &ConfigSource, places: Vec<Place>, options: &Options) -> Resu
 
 fn text(rows: &[Row], options: &Options) -> String {
     if options.json {
-        let line = |row: &Row| Facts::of(row, options.peers, options.trace).to_line();
-        return rows.iter().map(line).collect();
+        return rows.iter().map(|row| Facts::of(row, options).to_line()).collect();
     }
     let blocks: Vec<String> = rows.iter().map(|row| block(row, options)).collect();
     blocks.join("\n")
 }
 
-/// Everything on one address.
+/// The output for one address.
 fn block(row: &Row, options: &Options) -> String {
     let title = match row.label() {
-        Some(name) => format!("{} ({})", row.place(), safe(&name)),
-        None => row.place(),
+        Some(name) => format!("{} ({})", row.endpoint(), safe(&name)),
+        None => row.endpoint(),
     };
     let found = match &row.found {
         Ok(found) => found,
-        // It names the host.
+        // The reason contains the host.
         Err(why) if row.address.is_none() => return format!("{}\n", safe(why)),
         Err(why) => return format!("{title}: {}\n", safe(why)),
     };
     let result = &found.result;
-    let mut out = match explanation(result.outcome) {
-        "" => format!("{title}: {}\n", result.outcome),
-        why => format!("{title}: {}: {why}\n", result.outcome),
+    let mut out = match result.outcome {
+        Outcome::Responded => format!("{title}: {}\n", result.outcome),
+        failed => {
+            let waited = found.trace.steps.last().map_or(Duration::ZERO, |step| step.at);
+            format!("{title}: {failed}: {}\n", failed.explanation(waited))
+        }
     };
     if result.connect_ms.is_some() {
         out.push_str(&indented(&fields(found, options.peers).to_text()));
@@ -102,26 +103,6 @@ fn block(row: &Row, options: &Options) -> String {
         out.push_str(&format!("\n  Peers\n{}", indented(&peers(result).to_text())));
     }
     out
-}
-
-/// What an outcome means, and what to do next.
-fn explanation(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Responded => "",
-        Outcome::Refused => "nobody listens on this port",
-        Outcome::Unreachable => "the network says that this address cannot be reached",
-        Outcome::ConnectTimeout => {
-            "no answer in crawl.connect_timeout: the host is off, or a firewall drops our packets"
-        }
-        Outcome::HandshakeTimeout => {
-            "it accepted the connection and said no version in crawl.handshake_timeout"
-        }
-        Outcome::Closed => {
-            "it hung up before its version: most likely it is full, or it bans this address; try again in some minutes"
-        }
-        Outcome::NotBitcoin => "it speaks something else, or another network's magic",
-        Outcome::Malformed => "this network's magic, but a broken message",
-    }
 }
 
 fn fields(found: &Found, asks_peers: bool) -> Table {
@@ -148,13 +129,14 @@ fn fields(found: &Found, asks_peers: bool) -> Table {
     table
 }
 
-/// What the crawl does not keep.
+/// The fields that the crawl does not store.
 fn more_fields(version: &Version, table: &mut Table) {
     let place = |address: &NetworkAddress| {
         let services = services_text(address.services);
-        match address.ip == [0; 16] {
-            true => format!("unspecified, services {services}"),
-            false => format!("{} port {}, services {services}", host_text(address), address.port),
+        if address.ip == [0; 16] {
+            format!("unspecified, services {services}")
+        } else {
+            format!("{} port {}, services {services}", host_text(address), address.port)
         }
     };
     table.row(["sees us as", &place(&version.addr_recv)]);
@@ -163,7 +145,7 @@ fn more_fields(version: &Version, table: &mut Table) {
     let nonce = version.nonce.map_or("not sent".to_owned(), |nonce| format!("{nonce:016x}"));
     table.row(["nonce", &nonce]);
     if version.trailing > 0 {
-        table.row(["unknown bytes", &format!("{} behind the last known field", version.trailing)]);
+        table.row(["unknown bytes", &format!("{} after the last known field", version.trailing)]);
     }
 }
 
@@ -185,7 +167,7 @@ fn services_text(bits: u64) -> String {
 }
 
 fn time_text(info: &VersionInfo, at: UnixTime) -> String {
-    let theirs = Time(UnixTime::from_secs(info.timestamp)).to_text();
+    let theirs = Timestamp(UnixTime::from_secs(info.timestamp)).to_text();
     let offset = offset(info, at);
     let far = span(Duration::from_secs(offset.unsigned_abs()));
     match offset {
@@ -199,7 +181,7 @@ fn peers_text(result: &ProbeResult) -> String {
     match result.peers_sent {
         None => "not asked".to_owned(),
         Some(0) if result.peers.is_empty() => "none sent".to_owned(),
-        Some(0) => "none sent but its own address".to_owned(),
+        Some(0) => "none sent except its own address".to_owned(),
         Some(sent) => format!("{sent} sent, {} IPv4 addresses in all", result.peers.len()),
     }
 }

@@ -1,37 +1,35 @@
-//! The steps of a conversation in words: what `--trace` shows.
-//!
-//! Layer 4, pure. Arrows tell who speaks: `>` we, `<` they.
+//! The steps of a conversation as text, for `--trace`: `>` marks sent and `<` received messages.
 
 use std::fmt::Write;
 
 use super::facts::host_text;
-use crate::crawl::trace::{Trace, TraceEvent, WaitedFor};
-use crate::watchglass::{Addr, Message, NetworkAddress, Version, text as agent_text};
+use bitdash_core::probe::trace::{Trace, TraceEvent, WaitedFor};
+use watchglass::{Addr, Message, NetworkAddress, Version, text as agent_text};
 
-/// A step in words; what strangers sent is escaped.
+/// A step as text; received data is escaped.
 pub fn text(event: &TraceEvent) -> String {
     match event {
         TraceEvent::Connected => "connected".to_owned(),
         TraceEvent::Sent(message) => format!("> {}", message_text(message)),
         TraceEvent::Received(message) => format!("< {}", message_text(message)),
-        TraceEvent::Garbage(error) => format!("< no message: {error}; we hang up"),
-        TraceEvent::Closed => "they closed the connection".to_owned(),
+        TraceEvent::Garbage(error) => format!("< invalid data: {error}; we disconnect"),
+        TraceEvent::Closed => "the peer closed the connection".to_owned(),
         TraceEvent::Failed(error) => format!("failed: {error}"),
-        TraceEvent::TimeUp(WaitedFor::Connection) => "no connection in time; given up".to_owned(),
-        TraceEvent::TimeUp(WaitedFor::Version) => "no version in time; we hang up".to_owned(),
-        TraceEvent::TimeUp(WaitedFor::Reply) => "no peers in time; we hang up".to_owned(),
+        TraceEvent::TimeUp(WaitedFor::Connection) => "connection timed out".to_owned(),
+        TraceEvent::TimeUp(WaitedFor::Version) => "no version in time; we disconnect".to_owned(),
+        TraceEvent::TimeUp(WaitedFor::Reply) => "no peers in time; we disconnect".to_owned(),
         TraceEvent::TimeUp(WaitedFor::MoreOfReply) => {
-            "no further addr: the reply is whole; we hang up".to_owned()
+            "no further addr: the reply is complete; we disconnect".to_owned()
         }
     }
 }
 
-/// A conversation, a line per step, each with its time in ms since dialling.
+/// The lines of a conversation, each with its time in ms since dialling.
 pub fn lines(trace: &Trace) -> String {
     let mut out = String::new();
     for step in &trace.steps {
         let ms = step.at.as_micros() as f64 / 1_000.0;
-        // Writing into a String cannot fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(out, "{ms:>10.1} ms  {}", text(&step.event));
     }
     out
@@ -43,8 +41,8 @@ fn message_text(message: &Message) -> String {
         Message::Addr(addr) => format!("addr  {}", addr_text(addr)),
         Message::Ping(Some(nonce)) => format!("ping  nonce {nonce:016x}"),
         Message::Pong(Some(nonce)) => format!("pong  nonce {nonce:016x}"),
-        Message::Other { command, length } => format!("{command}  {length} bytes, not read"),
-        Message::Broken { command, error } => format!("{command}  broken: {error}"),
+        Message::Other { command, length } => format!("{command}  {length} bytes, skipped"),
+        Message::Broken { command, error } => format!("{command}  invalid: {error}"),
         Message::Verack | Message::Getaddr | Message::Ping(None) | Message::Pong(None) => {
             message.command().to_string()
         }
@@ -60,7 +58,7 @@ fn version_text(version: &Version) -> String {
         version.timestamp,
         place(&version.addr_recv)
     );
-    // Writing into a String cannot fail.
+    // Writing to a String cannot fail.
     if let Some(address) = &version.addr_from {
         let _ = write!(out, ", from {}", place(address));
     }
@@ -91,7 +89,7 @@ fn addr_text(addr: &Addr) -> String {
         count => format!("{count} addresses"),
     };
     if addr.skipped > 0 {
-        // Writing into a String cannot fail.
+        // Writing to a String cannot fail.
         let _ = write!(out, ", {} of them not IPv4", addr.skipped);
     }
     out
@@ -102,8 +100,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::crawl::trace::Step;
-    use crate::watchglass::{Command, DecodeError};
+    use bitdash_core::probe::trace::Step;
+    use watchglass::{Command, DecodeError};
 
     fn version() -> Version {
         Version {
@@ -135,13 +133,13 @@ mod tests {
             ),
             (
                 TraceEvent::Received(Message::Other { command, length: 37 }),
-                "< \\x1b[2J\\x0a  37 bytes, not read",
+                "< \\x1b[2J\\x0a  37 bytes, skipped",
             ),
             (
                 TraceEvent::Received(Message::Broken { command: Command::ADDR, error: wrong }),
-                "< addr  broken: expected checksum 00000000, got 01010101",
+                "< addr  invalid: expected checksum 00000000, got 01010101",
             ),
-            (TraceEvent::TimeUp(WaitedFor::Reply), "no peers in time; we hang up"),
+            (TraceEvent::TimeUp(WaitedFor::Reply), "no peers in time; we disconnect"),
         ];
         let mut trace = Trace::default();
         for (event, expected) in table {
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_version_lacks_is_not_told_as_if_it_were_there() {
+    fn fields_that_a_version_lacks_are_not_shown() {
         let bare = Version {
             addr_from: None,
             nonce: None,

@@ -1,0 +1,594 @@
+//! `AddressBook`: every known address, and when it is due.
+//!
+//! Sans-I/O, driven by the recorder. Whether an address is new is decided here, in memory, so that
+//! peers return to the crawl at once, and the crawl continues while the database is down.
+//!
+//! Invariants:
+//! 1. An address is handed out at most once per pass.
+//! 2. A node is never evicted to make room.
+//! 3. Every node is in the table, and at most that many nodes are up.
+
+pub mod backoff;
+mod clock;
+mod evict;
+pub mod sources;
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use foldhash::quality::FixedState;
+
+use crate::book::backoff::{BackoffParams, delay, spread};
+use crate::vocabulary::address::Address;
+use crate::vocabulary::clock_jump::CLOCK_STEP_THRESHOLD;
+use crate::vocabulary::filter::Filter;
+use crate::vocabulary::outcome::Outcome;
+use crate::vocabulary::rows::{Known, KnownNode, SourceRow, Status};
+use crate::vocabulary::target::Target;
+use crate::vocabulary::time::UnixTime;
+use sources::Sources;
+use table::{Entry, SHARDS, Table};
+
+/// Settings of the address book.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BookParams {
+    /// The keys `backoff.*`.
+    pub backoff: BackoffParams,
+    /// The key `crawl.getaddr_interval`.
+    pub getaddr_interval: Duration,
+    /// The key `crawl.max_addresses`.
+    pub max_addresses: usize,
+}
+
+/// `getaddr_interval` of TRB at most: it sends only addresses seen within the last 3 hours.
+const TRB_GETADDR_INTERVAL: Duration = Duration::from_secs(3 * 3_600);
+/// `getaddr_interval` of a node that sent nothing at most: it may have been interrupted.
+const EMPTY_GETADDR_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
+/// Minimum time between probes of a node that responded: Bitcoin Unlimited bans for more.
+const MIN_PROBE_INTERVAL: Duration = Duration::from_secs(60);
+/// A node that closes the connection counts as full for this long after its last response.
+const FULL_STATUS_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
+/// Minimum time between writes of `last_heard`: most of the six million entries per pass are known.
+const MIN_LAST_HEARD_INTERVAL_SECS: u32 = 86_400;
+
+/// Maximum number of ports stored per IP: a host that answers on every port is one host.
+const MAX_PORTS_PER_IP: usize = 16;
+/// Source quotas are not enforced until this many nodes are known.
+const QUOTA_NODES_THRESHOLD: usize = 100;
+/// A candidate that no source has named for this long is deleted, as Bitcoin Core does.
+const MAX_UNHEARD_SECS: u32 = 30 * 86_400;
+/// A node that has been silent for this long is dropped from memory; the database keeps it.
+const MAX_NODE_SILENCE: Duration = Duration::from_secs(180 * 86_400);
+/// Minimum time between searches for expired addresses.
+const FORGET_INTERVAL_SECS: u32 = 86_400;
+
+/// The effect of [`AddressBook::hear`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The address was unknown.
+    pub is_new: bool,
+    /// To be written to the database: it is new or newly confirmed, or `last_heard` is a day old.
+    pub wants_row: bool,
+    /// The /16 of the only source that named it; 0 if confirmed.
+    pub only_source: u16,
+    /// Present if it is to be probed in this pass.
+    pub target: Option<Target>,
+}
+
+/// Where an address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The nodes file: the operator vouches for it.
+    NodesFile,
+    /// An `addr` message.
+    Node {
+        /// The /16 of the sender.
+        group: u16,
+        /// Whether the sender claims to have seen the address last a long time ago.
+        is_stale: bool,
+    },
+}
+
+/// The effect of [`AddressBook::record`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Whether the address is a node now.
+    pub is_node: bool,
+    /// Whether it became one with this result.
+    pub is_new_node: bool,
+    /// Consecutive failures.
+    pub failures: u32,
+    /// When it is due again.
+    pub next_probe: UnixTime,
+    /// Its status, if it is a node.
+    pub status: Status,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    known: KnownNode,
+    failures: u32,
+}
+
+/// All known addresses; see the module.
+#[derive(Debug)]
+pub struct AddressBook {
+    table: Table,
+    nodes: BTreeMap<Address, Node>,
+    jitter: FixedState,
+    params: BookParams,
+    /// Number of passes of this process. An entry whose `handed_out_in` equals it was handed out.
+    epoch: u16,
+    pass_started: u32,
+    /// The next shard to hand out; `SHARDS` at the end.
+    cursor: usize,
+    /// The same for candidates over their source's quota.
+    over_quota_cursor: usize,
+    /// Number of candidates deferred in this pass because their source exceeded its quota.
+    deferred: u64,
+    sources: Sources,
+    forgotten_at: u32,
+    evictions: u64,
+    /// Number of entries when nothing more could be evicted; 0 if there was room.
+    full_at: usize,
+    prefetched: u32,
+    up: usize,
+}
+
+impl AddressBook {
+    /// Creates an empty book.
+    pub fn new(params: BookParams, seed: u64) -> Self {
+        let jitter = FixedState::with_seed(seed ^ 0x6a69_7474_6572);
+        Self {
+            table: Table::new(seed),
+            nodes: BTreeMap::new(),
+            jitter,
+            params,
+            epoch: 0,
+            pass_started: 0,
+            cursor: SHARDS,
+            over_quota_cursor: SHARDS,
+            deferred: 0,
+            sources: Sources::default(),
+            forgotten_at: 0,
+            evictions: 0,
+            full_at: 0,
+            prefetched: 0,
+            up: 0,
+        }
+    }
+
+    /// Its settings.
+    pub fn params(&self) -> BookParams {
+        self.params
+    }
+
+    /// Replaces its settings.
+    pub fn set_params(&mut self, params: BookParams) {
+        self.params = params;
+        self.full_at = 0;
+    }
+
+    /// Loads an address from the database.
+    pub fn load(&mut self, known: &Known, is_admitted: bool) {
+        let mut entry = Entry::new(known.address);
+        entry.next_probe = ceil_secs(known.next_probe);
+        entry.last_heard = secs(known.last_heard);
+        entry.last_probed = known.last_probed.map_or(0, secs);
+        entry.failures = u8::try_from(known.failures).unwrap_or(u8::MAX);
+        entry.source = known.source;
+        if known.source == 0 {
+            entry.set_confirmed();
+        }
+        if let Some(outcome) = known.last_outcome {
+            entry.set_last_outcome(outcome);
+        }
+        if let Some(node) = known.node {
+            entry.set_node();
+            let node = Node { known: node, failures: known.failures };
+            if self.nodes.insert(known.address, node).is_none() {
+                // A node that is now excluded must not prevent the use of seeds.
+                let is_up = is_admitted && known.last_outcome == Some(Outcome::Responded);
+                self.up += usize::from(is_up);
+            }
+        }
+        self.table.insert(entry);
+    }
+
+    /// Loads a source from the database.
+    pub fn load_source(&mut self, group: u16, row: SourceRow) {
+        self.sources.load(group, row);
+    }
+
+    /// Begins a pass; afterwards [`AddressBook::poll_due`] hands out the addresses that are due.
+    pub fn start_pass(&mut self, started_at: UnixTime) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.pass_started = secs(started_at);
+        self.cursor = 0;
+        self.over_quota_cursor = 0;
+        self.deferred = 0;
+        self.full_at = 0;
+        if self.pass_started.saturating_sub(self.forgotten_at) >= FORGET_INTERVAL_SECS {
+            self.forget(started_at);
+        }
+        self.check_invariants();
+    }
+
+    /// Deletes candidates that no source names any more and nodes that have long been silent.
+    fn forget(&mut self, now: UnixTime) {
+        self.forgotten_at = secs(now);
+        // Relative to the newest known time: neither a clock ahead nor a long downtime empties
+        // the book.
+        let newest = self.table.iter().map(|entry| entry.last_heard).max().unwrap_or(0);
+        let seen = self.nodes.values().map(|node| node.known.last_seen).max().unwrap_or_default();
+        let nodes_before = now.min(seen).minus(MAX_NODE_SILENCE);
+        let heard_before = secs(now).min(newest).saturating_sub(MAX_UNHEARD_SECS);
+        let mut up = self.up;
+        let table = &self.table;
+        self.nodes.retain(|address, node| {
+            let stays = node.known.last_seen >= nodes_before;
+            let was_up =
+                table.get(*address).and_then(Entry::last_outcome) == Some(Outcome::Responded);
+            up = up.saturating_sub(usize::from(!stays && was_up));
+            stays
+        });
+        self.up = up;
+        let nodes = &self.nodes;
+        self.table.retain(|entry| {
+            let is_recent = entry.last_heard >= heard_before;
+            if entry.is_node() { nodes.contains_key(&entry.address()) } else { is_recent }
+        });
+    }
+
+    /// Number of addresses that are due in this pass and admitted by `filter`.
+    pub fn count_due(&self, filter: &Filter) -> u64 {
+        let due = |e: &&Entry| e.is_due(self.pass_started) && filter.admits(e.address());
+        self.table.iter().filter(due).count() as u64
+    }
+
+    /// Hands out an address, due or not, unless this pass has handed it out already.
+    pub fn hand_out(&mut self, address: Address, now: UnixTime) -> Option<Target> {
+        let epoch = self.epoch;
+        let entry = self.table.get_mut(address)?;
+        if entry.handed_out_in == epoch {
+            return None;
+        }
+        entry.handed_out_in = epoch;
+        Some(self.target(address, now))
+    }
+
+    /// Whether the address was probed since the pass began, for named nodes of a resumed pass.
+    pub fn was_probed_in_pass(&self, address: Address) -> bool {
+        self.table.get(address).is_some_and(|entry| entry.last_probed >= self.pass_started.max(1))
+    }
+
+    /// Hands out a chunk of due addresses, nodes first. Returns `true` at the end; only candidates
+    /// over their source's quota are left then.
+    pub fn poll_due(&mut self, filter: &Filter, now: UnixTime, due: &mut Vec<Target>) -> bool {
+        let (epoch, started) = (self.epoch, self.pass_started);
+        let void_after = secs(now.plus(CLOCK_STEP_THRESHOLD));
+        let is_due = |entry: &Entry| {
+            // A probe in the future comes from a clock that ran ahead: its back-off is void.
+            let is_time = entry.is_due(started) || entry.last_probed > void_after;
+            entry.handed_out_in != epoch && is_time && filter.admits(entry.address())
+        };
+        if self.cursor == 0 {
+            let nodes: Vec<Address> = self.nodes.keys().copied().collect();
+            for address in nodes {
+                if self.table.get(address).is_some_and(is_due) {
+                    due.extend(self.hand_out(address, now));
+                }
+            }
+        }
+        let ignores_quotas = self.nodes.len() < QUOTA_NODES_THRESHOLD;
+        while self.cursor < SHARDS && due.len() < MIN_DUE_CHUNK {
+            for entry in self.table.shard_mut(self.cursor) {
+                if entry.is_node() || !is_due(entry) {
+                    continue;
+                }
+                // One failed probe does not vouch for an address of a poor source.
+                let is_invented = entry.is_probed() && self.sources.is_poor(entry.source);
+                let is_trusted = entry.is_confirmed() || ignores_quotas;
+                let is_proven = is_trusted || (entry.is_probed() && !is_invented);
+                if is_proven || self.sources.admit(entry.source, epoch) {
+                    entry.handed_out_in = epoch;
+                    due.push(candidate(entry));
+                } else {
+                    self.deferred += 1;
+                }
+            }
+            self.cursor += 1;
+        }
+        self.check_invariants();
+        self.cursor == SHARDS
+    }
+
+    /// Hands out a chunk of the deferred candidates.
+    pub fn poll_over_quota(&mut self, filter: &Filter, due: &mut Vec<Target>) {
+        let (epoch, started) = (self.epoch, self.pass_started);
+        while self.over_quota_cursor < SHARDS && due.len() < MIN_DUE_CHUNK {
+            for entry in self.table.shard_mut(self.over_quota_cursor) {
+                let is_deferred =
+                    !entry.is_node() && entry.handed_out_in != epoch && entry.is_due(started);
+                if is_deferred && filter.admits(entry.address()) {
+                    entry.handed_out_in = epoch;
+                    due.push(candidate(entry).over_quota());
+                }
+            }
+            self.over_quota_cursor += 1;
+        }
+        self.check_invariants();
+    }
+
+    /// Number of candidates deferred in this pass, or a few more: some may have been handed out
+    /// since. 0 once [`AddressBook::poll_over_quota`] has reached the end.
+    pub fn deferred(&self) -> u64 {
+        if self.over_quota_cursor < SHARDS { self.deferred } else { 0 }
+    }
+
+    /// Prefetches the table slots of these addresses, so that the cache misses overlap.
+    pub fn prefetch(&mut self, addresses: impl Iterator<Item = Address>) {
+        let touched = addresses.map(|address| self.table.touch(address));
+        // The sum is unused, but keeps the reads from being optimised away.
+        self.prefetched = touched.fold(0, u32::wrapping_add);
+    }
+
+    /// Handles that `source` names an address. If a target is returned, it was handed out.
+    pub fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> Heard {
+        let wall = secs(now);
+        let (group, is_stale) = match source {
+            Source::NodesFile => (0, false),
+            Source::Node { group, is_stale } => (group, is_stale),
+        };
+        let epoch = self.epoch;
+        if let Some(entry) = self.table.get_mut(address) {
+            // `abs_diff`: a clock that jumped back must not suppress rows for years.
+            let mut wants_row =
+                !is_stale && wall.abs_diff(entry.last_heard) >= MIN_LAST_HEARD_INTERVAL_SECS;
+            let is_unconfirmed = !entry.is_node() && !entry.is_confirmed();
+            let mut target = None;
+            if is_unconfirmed && entry.source != group && !is_stale && !self.sources.is_poor(group)
+            {
+                entry.set_confirmed();
+                wants_row = true;
+                if entry.is_probed() {
+                    self.sources.credit(entry.source);
+                } else if entry.handed_out_in != epoch {
+                    entry.handed_out_in = epoch;
+                    target = Some(candidate(entry));
+                }
+            }
+            if wants_row {
+                entry.last_heard = wall;
+            }
+            let only_source = only_source(entry);
+            return Heard { is_new: false, wants_row, only_source, target };
+        }
+        if source != Source::NodesFile && self.table.ports(address) >= MAX_PORTS_PER_IP {
+            return Heard { is_new: false, wants_row: false, only_source: group, target: None };
+        }
+        let mut entry = Entry::new(address);
+        entry.last_heard = wall;
+        entry.next_probe = self.pass_started;
+        entry.source = group;
+        if source == Source::NodesFile {
+            entry.set_confirmed();
+        }
+        let is_trusted = source == Source::NodesFile || self.nodes.len() < QUOTA_NODES_THRESHOLD;
+        let target = if !is_stale && (is_trusted || self.sources.admit(group, epoch)) {
+            entry.handed_out_in = epoch;
+            Some(candidate(&entry))
+        } else {
+            self.deferred += 1;
+            None
+        };
+        self.table.insert(entry);
+        self.check_invariants();
+        Heard { is_new: true, wants_row: true, only_source: only_source(&entry), target }
+    }
+
+    /// Evicts the worst candidates if there are more than `max_addresses`, and returns them.
+    pub fn evict(&mut self, now: UnixTime) -> Vec<Address> {
+        let bound = self.params.max_addresses;
+        if self.table.len() <= bound.max(self.full_at) {
+            return Vec::new();
+        }
+        // A fiftieth more than needed, so that not every new address walks the table.
+        let surplus = self.table.len() - bound + bound / 50;
+        self.evictions += 1;
+        let (epoch, salt) = (self.epoch, self.evictions);
+        let gone =
+            evict::evict_worst(&mut self.table, &self.sources, epoch, surplus, secs(now), salt);
+        // If this pass alone fills the book, little can be evicted: do not retry for every result.
+        let is_still_full = self.table.len() > bound;
+        self.full_at = if is_still_full { self.table.len() + bound / 50 } else { 0 };
+        debug_assert!(gone.iter().all(|address| !self.nodes.contains_key(address)), "2.");
+        self.check_invariants();
+        gone
+    }
+
+    /// The sources whose figures changed since the last call.
+    pub fn take_changed_sources(&mut self) -> BTreeMap<u16, SourceRow> {
+        self.sources.take_changed()
+    }
+
+    /// When an address that is heard of now is due.
+    pub fn due_when_heard(&self) -> UnixTime {
+        UnixTime::from_secs(i64::from(self.pass_started))
+    }
+
+    /// Handles the result of a probe. `jitter` lies between 0 and 1.
+    pub fn record(&mut self, result: &ResultFacts, jitter: f64) -> Recorded {
+        let ResultFacts { address, outcome, probed_at, .. } = *result;
+        let responded = outcome == Outcome::Responded;
+        if responded {
+            // A late result, after the book was cleared: no entry exists yet.
+            self.table.insert(Entry::new(address));
+        }
+        let is_new_node = responded && !self.nodes.contains_key(&address);
+        let (failures, status, silent) = self.record_node(result, is_new_node);
+        // A late result may be of an address that is not in the table.
+        let failures = match (self.table.get(address), silent) {
+            _ if responded => 0,
+            (_, Some(_)) => failures,
+            (Some(entry), None) => u32::from(entry.failures) + 1,
+            (None, None) => 1,
+        };
+        let wait = if responded {
+            MIN_PROBE_INTERVAL
+        } else {
+            delay(&self.params.backoff, failures, silent, jitter)
+        };
+        let next_probe = probed_at.plus(wait);
+        if let Some(entry) = self.table.get_mut(address) {
+            if !entry.is_probed() && entry.source != 0 {
+                self.sources.record(entry.source, responded || entry.is_confirmed());
+            }
+            entry.failures = u8::try_from(failures).unwrap_or(u8::MAX);
+            entry.next_probe = ceil_secs(next_probe);
+            entry.last_probed = secs(probed_at);
+            entry.set_last_outcome(outcome);
+            if responded {
+                entry.set_node();
+            }
+        }
+        self.check_invariants();
+        let is_node = responded || silent.is_some();
+        Recorded { is_node, is_new_node, failures, next_probe, status }
+    }
+
+    /// The node's part of [`AddressBook::record`]: failures, status, and time since its response.
+    fn record_node(
+        &mut self,
+        result: &ResultFacts,
+        is_new: bool,
+    ) -> (u32, Status, Option<Duration>) {
+        let responded = result.outcome == Outcome::Responded;
+        if is_new {
+            let known = KnownNode {
+                last_seen: result.probed_at,
+                peers_asked_at: None,
+                peers_sent: None,
+                is_trb: result.is_trb,
+            };
+            self.nodes.insert(result.address, Node { known, failures: 0 });
+        }
+        let was_up = !is_new
+            && self.table.get(result.address).and_then(Entry::last_outcome)
+                == Some(Outcome::Responded);
+        let Some(node) = self.nodes.get_mut(&result.address) else {
+            return (0, Status::Down, None);
+        };
+        self.up = (self.up + usize::from(responded)).saturating_sub(usize::from(was_up));
+        if responded {
+            node.known.last_seen = result.probed_at;
+            node.known.is_trb = result.is_trb;
+            node.failures = 0;
+            if let Some(sent) = result.peers_sent {
+                node.known.peers_asked_at = Some(result.probed_at);
+                node.known.peers_sent = Some(sent);
+            }
+            return (0, Status::Up, Some(Duration::ZERO));
+        }
+        node.failures = node.failures.saturating_add(1);
+        let silent = result.probed_at.since(node.known.last_seen);
+        let is_full = result.outcome == Outcome::Closed && silent < FULL_STATUS_TIMEOUT;
+        (node.failures, if is_full { Status::Full } else { Status::Down }, Some(silent))
+    }
+
+    /// Number of addresses, nodes included.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether it contains no address.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Number of nodes whose last probe responded.
+    pub fn up(&self) -> usize {
+        self.up
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.nodes.len() <= self.table.len(), "3. a node is not in the table");
+        debug_assert!(self.up <= self.nodes.len(), "3. more nodes are up than exist");
+        debug_assert!(self.cursor.max(self.over_quota_cursor) <= SHARDS);
+    }
+
+    fn target(&self, address: Address, now: UnixTime) -> Target {
+        match self.nodes.get(&address) {
+            Some(node) => {
+                let target = Target::node(address, self.wants_peers(address, &node.known, now));
+                let outcome = self.table.get(address).and_then(Entry::last_outcome);
+                if outcome == Some(Outcome::Responded) { target.up() } else { target }
+            }
+            None => Target::candidate(address),
+        }
+    }
+
+    fn wants_peers(&self, address: Address, node: &KnownNode, now: UnixTime) -> bool {
+        let Some(asked_at) = node.peers_asked_at else { return true };
+        let interval = match (node.is_trb, node.peers_sent) {
+            (true, _) => self.params.getaddr_interval.min(TRB_GETADDR_INTERVAL),
+            (_, None | Some(0)) => self.params.getaddr_interval.min(EMPTY_GETADDR_INTERVAL),
+            _ => self.params.getaddr_interval,
+        };
+        // Drawn once per `getaddr`, not once per call: else the shortest of many draws would win.
+        let draw = self.jitter.hash_one((address.to_bits(), asked_at.as_micros()));
+        let place = (draw >> 11) as f64 / (1_u64 << 53) as f64;
+        // A time in the future comes from a clock that jumped: ask.
+        asked_at > now || asked_at.plus(spread(interval, place)) <= now
+    }
+}
+
+/// The part of a result that the book needs.
+#[derive(Clone, Copy, Debug)]
+pub struct ResultFacts {
+    /// The address that was probed.
+    pub address: Address,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When the outcome was known.
+    pub probed_at: UnixTime,
+    /// Number of entries sent in reply to `getaddr`; `None` if it was not sent.
+    pub peers_sent: Option<u32>,
+    /// Whether its species is TRB.
+    pub is_trb: bool,
+}
+
+fn only_source(entry: &Entry) -> u16 {
+    if entry.is_confirmed() { 0 } else { entry.source }
+}
+
+fn candidate(entry: &Entry) -> Target {
+    let target = Target::candidate(entry.address());
+    match (entry.is_probed(), entry.is_confirmed()) {
+        (true, _) => target.failed(),
+        (false, true) => target.confirmed(),
+        (false, false) => target,
+    }
+}
+
+/// Targets per chunk, rounded up to whole shards; the crawler asks for more when it runs low.
+const MIN_DUE_CHUNK: usize = 4_096;
+
+fn secs(time: UnixTime) -> u32 {
+    u32::try_from(time.as_secs().max(0)).unwrap_or(u32::MAX)
+}
+
+/// Rounds up, so that no address is due too soon.
+fn ceil_secs(time: UnixTime) -> u32 {
+    secs(UnixTime::from_micros(time.as_micros().saturating_add(999_999)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,506 @@
+//! Rules of the address book: due times, `getaddr`, quotas, confirmation, expiry, eviction.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::*;
+
+pub(super) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
+fn params(max_addresses: usize) -> BookParams {
+    let backoff = BackoffParams {
+        base: HOUR,
+        factor: 2.0,
+        max: 14 * DAY,
+        node_base: Duration::from_secs(600),
+        node_max: HOUR,
+        lost_max: DAY,
+    };
+    BookParams { backoff, getaddr_interval: DAY, max_addresses }
+}
+
+pub(super) fn book() -> AddressBook {
+    AddressBook::new(params(1_000_000), 5)
+}
+
+fn filter() -> Filter {
+    Filter::new(&[], &["0.0.0.0/0".parse().unwrap()])
+}
+
+pub(super) fn address(number: u32) -> Address {
+    Address::new(Ipv4Addr::from(0x0500_0000 + number * 17), 8333)
+}
+
+fn node_source(group: u16) -> Source {
+    Source::Node { group, is_stale: false }
+}
+
+pub(super) fn facts(address: Address, outcome: Outcome, probed_at: UnixTime) -> ResultFacts {
+    ResultFacts { address, outcome, probed_at, peers_sent: None, is_trb: false }
+}
+
+pub(super) fn all_due(book: &mut AddressBook, now: UnixTime) -> BTreeSet<Address> {
+    let (mut due, mut found) = (Vec::new(), BTreeSet::new());
+    loop {
+        let is_last = book.poll_due(&filter(), now, &mut due);
+        for target in due.drain(..) {
+            assert!(found.insert(target.address()), "handed out twice");
+        }
+        if is_last {
+            return found;
+        }
+    }
+}
+
+fn over_quota(book: &mut AddressBook) -> Vec<Target> {
+    let mut due = Vec::new();
+    while book.deferred() > 0 {
+        book.poll_over_quota(&filter(), &mut due);
+    }
+    due
+}
+
+/// A book with `count` nodes that responded at `START`, each in its own /16.
+pub(super) fn with_nodes(count: u32) -> AddressBook {
+    let mut book = book();
+    book.start_pass(START);
+    for number in 0..count {
+        let address = Address::new(Ipv4Addr::from(0x6400_0000 + (number << 16)), 8333);
+        book.hear(address, Source::NodesFile, START);
+        book.record(&facts(address, Outcome::Responded, START), 0.5);
+    }
+    book
+}
+
+#[test]
+fn failed_candidates_are_due_after_their_back_off() {
+    let mut book = book();
+    book.start_pass(START);
+    book.hear(address(1), Source::NodesFile, START);
+    let mut now = START;
+    for (failures, hours) in [(1, 1), (2, 2), (3, 4), (4, 8)] {
+        let recorded = book.record(&facts(address(1), Outcome::Refused, now), 0.5);
+        assert_eq!((recorded.failures, recorded.is_node), (failures, false));
+        assert_eq!(recorded.next_probe, now.plus(hours * HOUR));
+        book.start_pass(recorded.next_probe.minus(Duration::from_secs(1)));
+        assert!(all_due(&mut book, now).is_empty());
+        now = recorded.next_probe;
+        book.start_pass(now);
+        assert_eq!(all_due(&mut book, now).len(), 1);
+    }
+    for jitter in [0.0, 0.37, 1.0] {
+        let recorded = book.record(&facts(address(1), Outcome::Refused, now), jitter);
+        let wait = recorded.next_probe.since(now).as_secs_f64();
+        let wanted = HOUR.as_secs_f64() * f64::from(1_u32 << (recorded.failures - 1));
+        assert!((0.75..=1.25).contains(&(wait / wanted)), "{wait} for {wanted}");
+    }
+}
+
+#[test]
+fn silent_nodes_are_retried_hourly_and_daily_after_a_week() {
+    let mut book = with_nodes(1);
+    let node = *book.nodes.keys().next().unwrap();
+    let mut now = START;
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        let recorded = book.record(&facts(node, Outcome::ConnectTimeout, now), 0.5);
+        assert!(recorded.is_node && !recorded.is_new_node);
+        waits.push(recorded.next_probe.since(now).as_secs() / 60);
+        now = if waits.len() == 6 { START.plus(8 * DAY) } else { recorded.next_probe };
+    }
+    assert_eq!(waits[..6], [10, 20, 40, 60, 60, 60]);
+    assert!(waits[8..].iter().all(|minutes| *minutes == 24 * 60), "{waits:?}");
+    let recorded = book.record(&facts(node, Outcome::Responded, now), 0.5);
+    assert_eq!((recorded.failures, recorded.status), (0, Status::Up));
+    assert_eq!(recorded.next_probe, now.plus(Duration::from_secs(60)));
+}
+
+#[test]
+fn a_node_that_closes_the_connection_is_full_for_a_week() {
+    let mut book = with_nodes(1);
+    let node = *book.nodes.keys().next().unwrap();
+    let mut status =
+        |outcome, days| book.record(&facts(node, outcome, START.plus(days * DAY)), 0.5).status;
+    assert_eq!(status(Outcome::Closed, 6), Status::Full);
+    assert_eq!(status(Outcome::Refused, 6), Status::Down);
+    assert_eq!(status(Outcome::Closed, 7), Status::Down);
+    assert_eq!(status(Outcome::Responded, 8), Status::Up);
+    assert_eq!(status(Outcome::Closed, 9), Status::Full);
+    assert_eq!(book.up(), 0);
+}
+
+#[test]
+fn getaddr_is_sent_daily_and_more_often_to_trb_or_after_no_reply() {
+    // (TRB, entries sent, hours since `getaddr`, whether it is sent again for any jitter)
+    let table = [
+        (false, Some(800), 17, false),
+        (false, Some(800), 31, true),
+        (false, Some(0), 4, false),
+        (false, Some(0), 8, true),
+        (true, Some(900), 2, false),
+        (true, Some(900), 4, true),
+    ];
+    for (is_trb, peers_sent, hours, expected) in table {
+        for number in 0..50 {
+            let mut book = book();
+            book.start_pass(START);
+            book.hear(address(number), Source::NodesFile, START);
+            let result = ResultFacts {
+                peers_sent,
+                is_trb,
+                ..facts(address(number), Outcome::Responded, START)
+            };
+            book.record(&result, 0.5);
+            let now = START.plus(hours * HOUR);
+            book.start_pass(now);
+            let target = book.hand_out(address(number), now).unwrap();
+            assert_eq!(target.wants_peers(), expected, "{is_trb} {peers_sent:?} {hours} h");
+            // After a clock jumped back, the last `getaddr` lies in the future: send it.
+            book.start_pass(START.minus(DAY));
+            assert!(book.hand_out(address(number), START.minus(DAY)).unwrap().wants_peers());
+        }
+    }
+    let mut book = book();
+    book.set_params(BookParams { getaddr_interval: Duration::ZERO, ..params(10) });
+    book.start_pass(START);
+    book.hear(address(1), Source::NodesFile, START);
+    let result =
+        ResultFacts { peers_sent: Some(9), ..facts(address(1), Outcome::Responded, START) };
+    book.record(&result, 0.5);
+    book.start_pass(START.plus(HOUR / 30));
+    assert!(book.hand_out(address(1), START.plus(HOUR / 30)).unwrap().wants_peers());
+}
+
+#[test]
+fn addresses_beyond_a_quota_are_deferred_not_lost() {
+    let mut book = with_nodes(150);
+    book.start_pass(START.plus(HOUR));
+    let now = START.plus(HOUR);
+    let heard: Vec<Heard> =
+        (0..1_000).map(|n| book.hear(address(n), node_source(9), now)).collect();
+    assert!(heard.iter().all(|heard| heard.is_new && heard.wants_row));
+    assert_eq!(heard.iter().filter(|heard| heard.target.is_some()).count(), 100);
+    assert_eq!(book.deferred(), 900);
+    let late = over_quota(&mut book);
+    assert_eq!(late.len(), 900, "a quota orders, it discards none");
+    assert!(late.iter().all(|target| target.tier() == 5));
+
+    // Those that were not probed stay for the next pass, where the quota applies too.
+    let next = now.plus(HOUR);
+    book.start_pass(next);
+    all_due(&mut book, next);
+    assert_eq!(book.deferred(), 900);
+}
+
+#[test]
+fn quotas_shrink_with_dead_addresses_and_grow_with_nodes() {
+    let mut book = with_nodes(150);
+    let mut now = START;
+    let mut admit = |book: &mut AddressBook, group: u16, first: u32, outcome| {
+        now = now.plus(HOUR);
+        book.start_pass(now);
+        let mut count = 0;
+        for number in first..first + 600 {
+            let heard = book.hear(address(number), node_source(group), now);
+            if heard.target.is_some() {
+                count += 1;
+                book.record(&facts(address(number), outcome, now), 0.5);
+            }
+        }
+        count
+    };
+    let liar: Vec<u32> =
+        (0..4).map(|n| admit(&mut book, 9, 10_000 + n * 600, Outcome::ConnectTimeout)).collect();
+    assert!(liar[0] <= 100 && liar[3] <= 45 && liar.is_sorted_by(|a, b| a >= b), "{liar:?}");
+    let honest: Vec<u32> =
+        (0..2).map(|n| admit(&mut book, 8, 20_000 + n * 600, Outcome::Responded)).collect();
+    assert_eq!(honest, [600, 600], "the quota grows while its addresses answer");
+    let rows = book.take_changed_sources();
+    assert_eq!(rows[&9].answered, 0);
+    assert_eq!(rows[&8].answered, rows[&8].tried);
+}
+
+#[test]
+fn an_address_named_by_unrelated_sources_is_confirmed() {
+    let mut book = with_nodes(150);
+    book.start_pass(START.plus(HOUR));
+    let now = START.plus(HOUR);
+    for number in 0..200 {
+        book.hear(address(number), node_source(9), now);
+    }
+    // Number 150 is deferred. Repetition by its own source does not confirm it.
+    assert_eq!(book.hear(address(150), node_source(9), now).target, None);
+    let heard = book.hear(address(150), node_source(10), now);
+    assert_eq!(heard.target.map(Target::tier), Some(2), "confirmed addresses come first");
+    assert!(heard.wants_row && heard.only_source == 0);
+    assert_eq!(book.hear(address(150), node_source(11), now).target, None, "handed out once");
+
+    // A source that named only dead addresses confirms nothing.
+    for number in 1_000..1_200 {
+        book.hear(address(number), node_source(12), now);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, now), 0.5);
+    }
+    assert_eq!(book.hear(address(160), node_source(12), now).target, None);
+    let later = now.plus(2 * DAY);
+    let heard = book.hear(address(160), node_source(12), later);
+    assert!(heard.wants_row && heard.only_source == 9, "nor does it replace the source");
+}
+
+#[test]
+fn dead_addresses_that_others_name_too_count_as_good() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    for number in 0..1_000 {
+        book.hear(address(number), node_source(9), START);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    assert_eq!(book.sources.quota(9), sources::MIN_QUOTA);
+    for number in 0..500 {
+        book.hear(address(number), node_source(10), START);
+    }
+    assert!(book.sources.quota(9) > 400, "{}", book.sources.quota(9));
+    // Named by two sources before its probe: still credited to the first.
+    for number in 2_000..2_100 {
+        book.hear(address(number), node_source(11), START);
+        book.hear(address(number), node_source(12), START);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    assert!(book.sources.quota(11) > 400);
+}
+
+#[test]
+fn quotas_are_not_enforced_while_few_nodes_are_known() {
+    let mut book = with_nodes(99);
+    let count = |book: &mut AddressBook, range: std::ops::Range<u32>| {
+        range.filter(|n| book.hear(address(*n), node_source(9), START).target.is_some()).count()
+    };
+    assert_eq!(count(&mut book, 0..1_000), 1_000);
+    book.hear(address(5_000), Source::NodesFile, START);
+    book.record(&facts(address(5_000), Outcome::Responded, START), 0.5);
+    assert_eq!(count(&mut book, 1_000..2_000), 100);
+}
+
+#[test]
+fn at_most_sixteen_ports_of_a_host_are_stored() {
+    let mut book = book();
+    book.start_pass(START);
+    let ip = Ipv4Addr::new(5, 6, 7, 8);
+    let heard = |book: &mut AddressBook, port, source| {
+        book.hear(Address::new(ip, port), source, START).is_new
+    };
+    let new = (1..=100).filter(|port| heard(&mut book, *port, node_source(9))).count();
+    assert_eq!(new, 16);
+    assert!(heard(&mut book, 8333, Source::NodesFile), "the nodes file is exempt");
+}
+
+#[test]
+fn stale_addresses_are_deferred() {
+    let mut book = with_nodes(150);
+    let source = Source::Node { group: 9, is_stale: true };
+    let heard = book.hear(address(1), source, START);
+    assert!(heard.is_new && heard.target.is_none());
+    assert_eq!(over_quota(&mut book).len(), 1);
+}
+
+#[test]
+fn unnamed_candidates_and_silent_nodes_expire() {
+    let mut book = with_nodes(2);
+    let silent = *book.nodes.keys().next().unwrap();
+    book.hear(address(1), node_source(9), START);
+    book.hear(address(2), node_source(9), START);
+    assert_eq!((book.len(), book.nodes()), (4, 2));
+    let later = START.plus(32 * DAY);
+    assert!(book.hear(address(2), node_source(9), later).wants_row);
+    book.start_pass(START.plus(33 * DAY));
+    assert!(book.table.get(address(1)).is_none(), "not named for 30 days");
+    assert!(book.table.get(address(2)).is_some(), "named a day ago");
+    assert_eq!(book.nodes(), 2);
+    let alive = *book.nodes.keys().last().unwrap();
+    book.record(&facts(alive, Outcome::Responded, START.plus(182 * DAY)), 0.5);
+    book.start_pass(START.plus(183 * DAY));
+    assert_eq!(book.nodes.keys().copied().collect::<Vec<_>>(), [alive]);
+    assert!(book.table.get(silent).is_none());
+}
+
+#[test]
+fn a_clock_that_ran_ahead_does_not_empty_the_book() {
+    let mut book = with_nodes(2);
+    book.hear(address(1), node_source(9), START);
+    let wrong = START.plus(400 * DAY);
+    book.start_pass(wrong);
+    assert_eq!((book.len(), book.nodes(), book.up()), (3, 2, 2), "nothing expires");
+    for address in all_due(&mut book, wrong) {
+        book.record(&facts(address, Outcome::ConnectTimeout, wrong), 0.5);
+    }
+    let right = START.plus(HOUR);
+    book.start_pass(right);
+    assert_eq!(all_due(&mut book, right).len(), 3, "the back-off of the wrong time is void");
+    // An adjustment by seconds changes nothing.
+    let mut book = with_nodes(1);
+    book.hear(address(1), node_source(9), START);
+    book.record(&facts(address(1), Outcome::Refused, START.plus(Duration::from_secs(20))), 0.5);
+    book.start_pass(START);
+    assert!(!all_due(&mut book, START).contains(&address(1)));
+}
+
+#[test]
+fn a_full_book_evicts_the_worst_candidates_and_no_node() {
+    let mut book = with_nodes(150);
+    let now = START.plus(HOUR);
+    book.start_pass(now);
+    // 300 candidates that failed once, 300 that failed ten times, 300 inventions of a liar.
+    for number in 0..600 {
+        book.hear(address(number), Source::NodesFile, now);
+        let failures = if number < 300 { 1 } else { 10 };
+        for _ in 0..failures {
+            book.record(&facts(address(number), Outcome::Refused, now), 0.5);
+        }
+    }
+    for number in 9_000..9_100 {
+        book.hear(address(number), node_source(9), now);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, now), 0.5);
+    }
+    for number in 10_000..10_300 {
+        book.hear(address(number), node_source(9), now);
+    }
+    let later = now.plus(HOUR);
+    book.start_pass(later);
+    let all = book.len();
+    let left = |book: &AddressBook, range: std::ops::Range<u32>| {
+        range.filter(|n| book.table.get(address(*n)).is_some()).count()
+    };
+    assert!(book.evict(later).is_empty(), "there is room");
+    book.set_params(params(all - 200));
+    let gone = book.evict(later);
+    assert!((190..=260).contains(&gone.len()), "{}", gone.len());
+    assert_eq!(left(&book, 10_000..10_300), 300 - gone.len(), "the inventions are evicted first");
+    assert_eq!(left(&book, 0..600), 600);
+    book.set_params(params(500));
+    book.evict(later);
+    assert!(book.len() <= 500);
+    assert_eq!(left(&book, 10_000..10_300), 0);
+    assert!(left(&book, 300..600) < left(&book, 0..300), "many failures are worse than few");
+    book.set_params(params(1));
+    book.evict(later);
+    assert_eq!((book.len(), book.nodes()), (150, 150), "only nodes are left");
+}
+
+#[test]
+fn a_pass_that_fills_the_book_rarely_walks_it() {
+    let mut book = with_nodes(1);
+    book.set_params(params(1_000));
+    book.start_pass(START);
+    for number in 0..5_000 {
+        book.hear(address(number), Source::NodesFile, START);
+        all_due(&mut book, START);
+        assert!(book.evict(START).is_empty(), "addresses of this pass stay");
+    }
+    assert!((1..=250).contains(&book.evictions), "{} walks", book.evictions);
+    book.start_pass(START.plus(DAY));
+    assert!(book.evict(START.plus(DAY)).len() >= 4_000, "the next pass has room again");
+}
+
+#[test]
+fn eviction_keeps_working_among_equally_bad_candidates() {
+    let mut book = with_nodes(150);
+    book.set_params(params(5_000));
+    let mut evictions = 0;
+    for round in 1..40_u32 {
+        let now = START.plus(HOUR * round);
+        book.start_pass(now);
+        for number in 0..1_000 {
+            book.hear(address(round * 1_000 + number), node_source(9), now);
+            evictions += usize::from(!book.evict(now).is_empty());
+            assert!(book.len() <= 5_000 + 100, "{} in round {round}", book.len());
+        }
+    }
+    assert!((100..1_000).contains(&evictions), "{evictions} walks for 35,000 addresses");
+    assert_eq!(book.nodes(), 150);
+}
+
+#[test]
+fn retries_of_a_poor_source_count_against_its_quota() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    for number in 0..1_000 {
+        book.hear(address(number), node_source(9), START);
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    let later = START.plus(2 * HOUR);
+    book.start_pass(later);
+    let due = all_due(&mut book, later);
+    let retried = due.len() - 150;
+    assert_eq!(retried, 10, "of a thousand that are due");
+    assert_eq!(over_quota(&mut book).len(), 990, "the others come last");
+}
+
+#[test]
+fn loaded_addresses_keep_their_state() {
+    let mut book = book();
+    let known = |number, next_probe, node| Known {
+        address: address(number),
+        last_heard: START,
+        failures: 3,
+        last_probed: Some(START),
+        last_outcome: Some(Outcome::Closed),
+        next_probe,
+        source: 9,
+        node,
+    };
+    let node = KnownNode {
+        last_seen: START,
+        peers_asked_at: Some(START),
+        peers_sent: Some(5),
+        is_trb: false,
+    };
+    book.load(&known(1, START.plus(HOUR), None), true);
+    book.load(&known(2, START, Some(node)), true);
+    book.load(
+        &Known { last_outcome: Some(Outcome::Responded), ..known(3, START, Some(node)) },
+        true,
+    );
+    assert_eq!((book.len(), book.nodes(), book.up()), (3, 2, 1));
+    book.start_pass(START);
+    assert_eq!(all_due(&mut book, START), BTreeSet::from([address(2), address(3)]));
+    let recorded = book.record(&facts(address(1), Outcome::Refused, START), 0.5);
+    assert_eq!(recorded.failures, 4);
+    let recorded = book.record(&facts(address(2), Outcome::Refused, START), 0.5);
+    assert_eq!((recorded.failures, recorded.is_node), (4, true));
+}
+
+#[test]
+fn an_unprobed_address_is_due_even_if_its_time_lies_ahead() {
+    let mut book = book();
+    let decade = Duration::from_secs(10 * 365 * 86_400);
+    let known = Known {
+        address: address(1),
+        last_heard: START.plus(decade),
+        failures: 0,
+        last_probed: None,
+        last_outcome: None,
+        next_probe: START.plus(decade),
+        source: 9,
+        node: None,
+    };
+    book.load(&known, true);
+    book.start_pass(START);
+    assert_eq!(book.count_due(&filter()), 1);
+    assert_eq!(all_due(&mut book, START), BTreeSet::from([address(1)]));
+    // Its back-off applies.
+    book.record(&facts(address(1), Outcome::ConnectTimeout, START), 0.5);
+    book.start_pass(START.plus(HOUR / 2));
+    assert_eq!(all_due(&mut book, START.plus(HOUR / 2)), BTreeSet::new());
+}
+
+#[test]
+fn a_late_response_after_a_reset_counts_the_node_once() {
+    let mut book = book();
+    book.record(&facts(address(1), Outcome::Responded, START), 0.5);
+    assert_eq!((book.len(), book.nodes(), book.up()), (1, 1, 1));
+    book.start_pass(START.plus(HOUR));
+    book.hear(address(1), Source::NodesFile, START.plus(HOUR));
+    book.record(&facts(address(1), Outcome::Responded, START.plus(HOUR)), 0.5);
+    assert_eq!((book.len(), book.nodes(), book.up()), (1, 1, 1));
+}

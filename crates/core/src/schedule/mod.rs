@@ -1,0 +1,8 @@
+//! Which address is dialled next, and when a pass starts and ends.
+
+pub mod crawler;
+pub mod limiter;
+pub mod queue;
+pub mod stats;
+pub mod timers;
+pub mod uplink;

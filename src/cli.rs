@@ -1,0 +1,251 @@
+//! The command line: arguments, help and dispatch to the commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::styling::Styles;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::commands::{Failure, HostPort, config, crawl, migrate, poll, print, probe, status};
+use crate::config::ConfigSource;
+
+/// Crawls the Bitcoin network and keeps a complete, true map of it in PostgreSQL.
+#[derive(Parser, Debug)]
+#[command(
+    name = "bitdash",
+    version,
+    styles = Styles::plain(),
+    after_help = "Exit status: 0 success, 1 failure while running, 2 invalid usage or configuration.\n\
+        \n\
+        Examples:\n  \
+          bitdash config                    check and print the effective configuration\n  \
+          bitdash crawl                     crawl until stopped (Ctrl-C or SIGTERM)\n  \
+          bitdash -c test.toml crawl --passes 1\n  \
+          bitdash status                    what has been found so far\n  \
+          bitdash probe 205.134.172.28      probe a single node now\n  \
+          bitdash poll                      probe all nodes of the nodes file\n\
+        \n\
+        `kill -HUP` makes a running crawl reload its files: max_sockets and most other keys change\n\
+        without a restart."
+)]
+struct Cli {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true, help = CONFIG_HELP)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const CONFIG_HELP: &str = "The configuration file [default: bitdash.toml in the current directory; \
+    without one, all keys have their defaults]";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Crawl, pass after pass, until stopped
+    #[command(
+        long_about = "Crawls, pass after pass, until stopped: probes every address that is due, and \
+            every address discovered meanwhile, once per pass. Creates and upgrades the database \
+            schema, and resumes an interrupted pass.\n\n\
+            SIGTERM and SIGINT stop it within 10 s, with everything written; SIGHUP reloads its \
+            files.",
+        after_help = "Examples:\n  \
+            bitdash crawl                     until stopped\n  \
+            bitdash crawl --passes 1          one sweep of the network, for cron"
+    )]
+    Crawl {
+        /// Exit after N finished passes; crawl.pass_interval applies between them
+        #[arg(long, value_name = "N", value_parser = passes)]
+        passes: Option<u64>,
+    },
+    /// Probe single nodes now, without a database, and print their replies
+    #[command(
+        long_about = "Probes nodes now, in parallel, without a database: connects, exchanges version, \
+            and prints the outcome, the latencies and every field of the reply. All IPv4 addresses of \
+            a host name are probed. PORT defaults to network.port (8333). Of the filters, only \
+            filter.only applies.\n\n\
+            Exit status: 0 all responded, 1 some did not.",
+        after_help = "Examples:\n  \
+            bitdash probe 205.134.172.28                its version and latency\n  \
+            bitdash probe --peers node.example.org      and its peers\n  \
+            bitdash probe --trace 205.134.172.28:8333   message by message\n  \
+            bitdash probe --json 127.0.0.1 | jq .species\n  \
+            bitdash probe --protocol-version 209 --user-agent /old:0.1/ 127.0.0.1\n\
+            \n\
+            Times are in milliseconds: until the connection (one round trip), and from there to version."
+    )]
+    Probe {
+        /// The nodes: an IPv4 address or a host name each, with or without a port
+        #[arg(value_name = "HOST[:PORT]", required = true)]
+        places: Vec<HostPort>,
+        #[command(flatten)]
+        options: probe::Options,
+    },
+    /// Probe every node of a list in parallel and print one table, the worst first
+    #[command(
+        long_about = "Probes every line of a nodes file in parallel, without a database, and prints \
+            one table, the worst first: nodes that did not respond, then the lowest height, then the \
+            highest latency. The latency is that of the connection: one round trip.\n\n\
+            Exit status: 0 all responded, 1 some did not. A full node counts as not responding.",
+        after_help = "Examples:\n  \
+            bitdash poll                      the lines of crawl.nodes_file\n  \
+            bitdash poll mine.txt             a list of your own\n  \
+            bitdash poll mine.txt --watch 5m  on a terminal, until Ctrl-C; the file is reread each time\n  \
+            bitdash poll mine.txt --json | jq -r 'select(.outcome != \"responded\") | .name'\n\
+            \n\
+            In a crontab, this mails the table when something is down:\n  \
+            */15 * * * *  out=$(bitdash poll mine.txt) || echo \"$out\"\n\
+            \n\
+            `bitdash probe --trace HOST` shows why a node does not respond."
+    )]
+    Poll(poll::Options),
+    /// Create or upgrade the database schema (crawl does so, too)
+    Migrate,
+    /// Show what the database knows: passes, nodes up by species, candidates, the newest nodes
+    #[command(
+        long_about = "Shows what the database knows: the passes, the nodes up by species, the \
+            candidates and the newest nodes. With an address, everything known about it.",
+        after_help = "Examples:\n  \
+            bitdash status\n  \
+            bitdash status 205.134.172.28     one host, on every known port\n  \
+            bitdash status --json | jq ."
+    )]
+    Status {
+        /// Show everything known about this address (without PORT: every port) or nodes of this
+        /// name
+        #[arg(value_name = "HOST[:PORT]")]
+        place: Option<HostPort>,
+        /// Print JSON instead of tables
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the effective configuration, secrets masked; exit status 2 if it is invalid
+    #[command(
+        long_about = "Checks the configuration, the exclude files and the nodes file, and prints every \
+            effective key as a valid configuration file. The database password is masked. Connects to \
+            nothing.",
+        after_help = "Examples:\n  \
+            bitdash config                    check and print\n  \
+            bitdash config > bitdash.toml.new && grep -n max_sockets bitdash.toml.new"
+    )]
+    Config,
+}
+
+/// The definition of the command line, for man pages and completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the command given by the arguments; the first one is the program's name.
+///
+/// # Errors
+/// Invalid usage, an invalid configuration, or a failed command.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return answer(&error),
+    };
+    let source = ConfigSource::new(cli.config);
+    match cli.command {
+        Command::Crawl { passes } => crawl::run(&source, passes),
+        Command::Probe { places, options } => probe::run(&source, places, &options),
+        Command::Poll(options) => poll::run(&source, &options),
+        Command::Migrate => migrate::run(&source),
+        Command::Status { place, json } => status::run(&source, place.as_ref(), json),
+        Command::Config => config::run(&source),
+    }
+}
+
+/// Help and version go to stdout; an error becomes one line.
+fn answer(error: &clap::Error) -> Result<(), Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&error.render().to_string()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::Usage(format!(
+            "no command given\n\n{}",
+            error.render().to_string().trim_end()
+        ))),
+        _ => Err(Failure::Usage(one_line(&error.render().to_string()))),
+    }
+}
+
+/// clap's error message without usage and hint.
+fn one_line(rendered: &str) -> String {
+    let message = rendered.split("\n\nUsage:").next().unwrap_or(rendered);
+    let message = message.split("\n\nFor more information").next().unwrap_or(message);
+    let paragraphs = message.split("\n\n").map(|paragraph| {
+        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
+    });
+    format!("{}; see bitdash --help", paragraphs.collect::<Vec<_>>().join("; "))
+}
+
+fn passes(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=MAX_PASSES).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from 1 to {MAX_PASSES}"))
+}
+
+const MAX_PASSES: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn refused(line: &str) -> String {
+        match run(arguments(line)) {
+            Err(Failure::Usage(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_passes_claps_own_checks() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn commands_and_options_are_accepted_in_any_order() {
+        for line in
+            ["bitdash -c x.toml crawl --passes 3", "bitdash crawl --passes 3 --config x.toml"]
+        {
+            let cli = Cli::try_parse_from(arguments(line)).unwrap();
+            assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
+            assert!(matches!(cli.command, Command::Crawl { passes: Some(3) }), "{line}");
+        }
+        let cli = Cli::try_parse_from(arguments("bitdash status 10.0.0.1:8333 --json")).unwrap();
+        let Command::Status { place: Some(place), json: true } = cli.command else {
+            panic!("{:?}", cli.command)
+        };
+        assert_eq!(place, "10.0.0.1:8333".parse().unwrap());
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        let table = [
+            (
+                "bitdash crawl --passes 0",
+                "invalid value '0' for '--passes <N>': must be a whole number from 1 to 1000000000",
+            ),
+            (
+                "bitdash crawl --passes many",
+                "invalid value 'many' for '--passes <N>': must be a whole number from 1 to 1000000000",
+            ),
+            (
+                "bitdash status 10.0.0.1:70000",
+                "invalid value '10.0.0.1:70000' for '[HOST[:PORT]]': its port must be a whole number from 1 to 65535",
+            ),
+            (
+                "bitdash crwal",
+                "unrecognized subcommand 'crwal'; a similar subcommand exists: 'crawl'",
+            ),
+            ("bitdash config --json", "unexpected argument '--json' found"),
+        ];
+        for (line, text) in table {
+            assert_eq!(refused(line), format!("{text}; see bitdash --help"), "{line}");
+        }
+        assert!(refused("bitdash").starts_with("no command given\n\nCrawls the Bitcoin network"));
+    }
+}

@@ -1,0 +1,11 @@
+//! PostgreSQL: connections, errors, the schema, reading and writing.
+
+pub mod connect;
+mod copy;
+pub mod error;
+pub mod reader;
+pub mod schema;
+pub mod timestamp;
+pub mod writer;
+
+pub use error::StoreError;

@@ -1,0 +1,420 @@
+//! `Reader`: what `status` shows.
+//!
+//! Invariants:
+//! 1. The session is read-only.
+//! 2. The rows of one answer are one snapshot.
+//! 3. A database that is away is given up after [`TIMEOUT`].
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use postgres::{Client, Error, IsolationLevel, Row, Transaction};
+use serde::Serialize;
+
+use crate::db::connect::connect_within;
+use crate::db::timestamp::Timestamp;
+use crate::db::{StoreError, schema};
+
+/// How long an operator waits for a database that is away.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A row of `passes`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PassLine {
+    /// Number of the pass.
+    pub pass: i64,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it finished; `None` while it runs.
+    pub finished_at: Option<Timestamp>,
+    /// Number of finished probes.
+    pub probed: i64,
+    /// Number of probes that responded.
+    pub responded: i64,
+    /// Number of probes that failed.
+    pub failed: i64,
+    /// Number of addresses that answered for the first time.
+    pub new_nodes: i64,
+    /// Number of addresses heard of for the first time.
+    pub new_addresses: i64,
+}
+
+/// Number of nodes of a species.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct SpeciesLine {
+    /// Name of the species.
+    pub species: String,
+    /// Nodes whose last probe responded.
+    pub up: i64,
+    /// Nodes that are most likely at their connection limit.
+    pub full: i64,
+    /// The other nodes.
+    pub down: i64,
+}
+
+/// Number of addresses that never answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct CandidateCount {
+    /// All of them.
+    pub all: i64,
+    /// Those that were never probed.
+    pub never_probed: i64,
+    /// Those that a pass starting now would probe.
+    pub due: i64,
+}
+
+/// The columns of a node that fit a line.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct NodeLine {
+    /// Its address.
+    pub host: Ipv4Addr,
+    /// Its port.
+    pub port: i32,
+    /// Its name from the nodes file.
+    pub name: Option<String>,
+    /// up, full or down.
+    pub status: String,
+    /// The lineage of its software.
+    pub species: String,
+    /// Protocol version that it claims.
+    pub protocol_version: i32,
+    /// User agent, as stored.
+    pub user_agent: Option<String>,
+    /// Height of its chain.
+    pub start_height: Option<i32>,
+    /// When it first responded.
+    pub first_seen: Timestamp,
+    /// When it last responded.
+    pub last_seen: Timestamp,
+}
+
+/// The state of the map.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Overview {
+    /// Time of the snapshot.
+    pub at: Timestamp,
+    /// The newest passes, the newest first.
+    pub passes: Vec<PassLine>,
+    /// All nodes by species: TRB first, then by how many are up.
+    pub species: Vec<SpeciesLine>,
+    /// The candidates.
+    pub candidates: CandidateCount,
+    /// TRB nodes and named nodes.
+    pub kept: Vec<NodeLine>,
+    /// The nodes with the newest first responses, the newest first.
+    pub newest: Vec<NodeLine>,
+}
+
+/// A row of `probes`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ProbeLine {
+    /// The pass.
+    pub pass: i64,
+    /// When the outcome was known.
+    pub probed_at: Timestamp,
+    /// How it ended.
+    pub outcome: String,
+    /// Protocol version, if it responded.
+    pub protocol_version: Option<i32>,
+    /// User agent, if it sent one.
+    pub user_agent: Option<String>,
+    /// Service bits in two's complement.
+    pub services: Option<i64>,
+    /// Height of its chain.
+    pub start_height: Option<i32>,
+    /// Time from dialling to connected.
+    pub connect_ms: Option<i32>,
+    /// Time from connected to `version`.
+    pub version_ms: Option<i32>,
+    /// Number of entries sent in reply to `getaddr`.
+    pub peers_sent: Option<i32>,
+}
+
+/// All columns of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct NodeFacts {
+    /// The columns that fit a line.
+    #[serde(flatten)]
+    pub line: NodeLine,
+    /// Service bits in two's complement.
+    pub services: i64,
+    /// The relay byte.
+    pub relay: Option<bool>,
+    /// Time from dialling to connected.
+    pub connect_ms: Option<i32>,
+    /// Time from connected to `version`.
+    pub version_ms: Option<i32>,
+    /// The country.
+    pub country: Option<String>,
+    /// The autonomous system.
+    pub asn: Option<i64>,
+    /// Operator of the autonomous system.
+    pub as_name: Option<String>,
+    /// When it was last sent a `getaddr`.
+    pub peers_asked_at: Option<Timestamp>,
+    /// Number of entries that it sent then.
+    pub peers_sent: Option<i32>,
+}
+
+/// Everything known of an address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct AddressFacts {
+    /// The address.
+    pub host: Ipv4Addr,
+    /// The port.
+    pub port: i32,
+    /// When it was first heard of.
+    pub first_heard: Timestamp,
+    /// When it was last heard of.
+    pub last_heard: Timestamp,
+    /// Consecutive failures.
+    pub failures: i32,
+    /// When it was last probed.
+    pub last_probed: Option<Timestamp>,
+    /// How that probe ended.
+    pub last_outcome: Option<String>,
+    /// When it is due.
+    pub next_probe: Timestamp,
+    /// Present if it ever responded.
+    pub node: Option<NodeFacts>,
+    /// Results of a node, the newest first.
+    pub probes: Vec<ProbeLine>,
+}
+
+/// The addresses to show.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// Every port of a host.
+    Host(Ipv4Addr),
+    /// One address.
+    Address(Ipv4Addr, u16),
+    /// Nodes with this name, ignoring case.
+    Name(String),
+}
+
+/// A read-only session.
+pub struct Reader {
+    client: Client,
+}
+
+/// Number of passes and newest nodes in an overview.
+const LINES: i64 = 10;
+/// Maximum number of addresses shown: a host may be known with thousands of invented ports.
+const MAX_ADDRESSES: i64 = 100;
+/// Maximum number of TRB and named nodes shown.
+const MAX_KEPT: i64 = 100;
+
+/// Compaction truncates tables for older snapshots too: lock before the snapshot is taken. It
+/// truncates the tables of `sources` together with those of `addresses`.
+const LOCK: &str = "LOCK TABLE sources, probes IN ACCESS SHARE MODE; SET LOCAL jit = off";
+
+impl Reader {
+    /// Opens the database that `url` names.
+    ///
+    /// # Errors
+    /// The database is away for [`TIMEOUT`], refuses the connection, or has no schema that this
+    /// program can read.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let mut client = connect_within(url, TIMEOUT)?;
+        schema::check(&mut client)?;
+        let set = client.batch_execute("SET default_transaction_read_only = on");
+        set.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
+        Ok(Self { client })
+    }
+
+    /// Reads the overview.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn overview(&mut self) -> Result<Overview, StoreError> {
+        self.read(|t| {
+            let kept = "SELECT * FROM nodes n WHERE n.species = 'TRB' OR n.name IS NOT NULL
+                ORDER BY n.species <> 'TRB', n.status <> 'up', n.name, n.host, n.port LIMIT $1";
+            let newest =
+                "SELECT * FROM nodes n ORDER BY n.first_seen DESC, n.host, n.port LIMIT $1";
+            Ok(Overview {
+                at: now(t)?,
+                passes: passes(t)?,
+                species: species(t)?,
+                candidates: candidates(t)?,
+                kept: t
+                    .query(kept, &[&MAX_KEPT])?
+                    .iter()
+                    .map(node_line)
+                    .collect::<Result<_, _>>()?,
+                newest: t
+                    .query(newest, &[&LINES])?
+                    .iter()
+                    .map(node_line)
+                    .collect::<Result<_, _>>()?,
+            })
+        })
+    }
+
+    /// Reads everything about the wanted addresses, and the time of the snapshot.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn addresses(
+        &mut self,
+        wanted: &Wanted,
+    ) -> Result<(Timestamp, Vec<AddressFacts>), StoreError> {
+        self.read(|t| {
+            let at = now(t)?;
+            let rows = matching(t, wanted)?;
+            let found: Result<_, _> = rows.iter().map(|row| address_facts(t, row)).collect();
+            Ok((at, found?))
+        })
+    }
+
+    fn read<T>(
+        &mut self,
+        body: impl FnOnce(&mut Transaction) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        let transaction =
+            self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start();
+        let result = transaction.and_then(|mut transaction| {
+            transaction.batch_execute(LOCK)?;
+            body(&mut transaction)
+        });
+        result.map_err(|error| StoreError::of_statement(&error, self.client.is_closed()))
+    }
+}
+
+fn now(t: &mut Transaction) -> Result<Timestamp, Error> {
+    t.query_one("SELECT now()", &[])?.try_get(0)
+}
+
+fn passes(t: &mut Transaction) -> Result<Vec<PassLine>, Error> {
+    let line = |row: &Row| {
+        Ok(PassLine {
+            pass: row.try_get("pass")?,
+            started_at: row.try_get("started_at")?,
+            finished_at: row.try_get("finished_at")?,
+            probed: row.try_get("probed")?,
+            responded: row.try_get("responded")?,
+            failed: row.try_get("failed")?,
+            new_nodes: row.try_get("new_nodes")?,
+            new_addresses: row.try_get("new_addresses")?,
+        })
+    };
+    let newest = "SELECT * FROM passes ORDER BY pass DESC LIMIT $1";
+    t.query(newest, &[&LINES])?.iter().map(line).collect()
+}
+
+fn species(t: &mut Transaction) -> Result<Vec<SpeciesLine>, Error> {
+    let sql = "SELECT species, count(*) FILTER (WHERE status = 'up') AS up,
+            count(*) FILTER (WHERE status = 'full'), count(*) FILTER (WHERE status = 'down')
+        FROM nodes GROUP BY species ORDER BY species <> 'TRB', up DESC, species";
+    let line = |row: &Row| {
+        Ok(SpeciesLine {
+            species: row.try_get(0)?,
+            up: row.try_get(1)?,
+            full: row.try_get(2)?,
+            down: row.try_get(3)?,
+        })
+    };
+    t.query(sql, &[])?.iter().map(line).collect()
+}
+
+fn candidates(t: &mut Transaction) -> Result<CandidateCount, Error> {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE last_probed IS NULL),
+        count(*) FILTER (WHERE next_probe <= now()) FROM candidates";
+    let row = t.query_one(sql, &[])?;
+    Ok(CandidateCount { all: row.try_get(0)?, never_probed: row.try_get(1)?, due: row.try_get(2)? })
+}
+
+fn matching(t: &mut Transaction, wanted: &Wanted) -> Result<Vec<Row>, Error> {
+    match wanted {
+        Wanted::Host(host) => {
+            let sql = "SELECT * FROM address($1) LIMIT $2";
+            t.query(sql, &[&IpAddr::V4(*host), &MAX_ADDRESSES])
+        }
+        Wanted::Address(host, port) => {
+            let sql = "SELECT * FROM address($1) WHERE port = $2";
+            t.query(sql, &[&IpAddr::V4(*host), &i32::from(*port)])
+        }
+        Wanted::Name(name) => {
+            let sql = "SELECT a.* FROM nodes n CROSS JOIN LATERAL address(n.host) a
+                WHERE lower(n.name) = lower($1) AND a.port = n.port ORDER BY a.host, a.port LIMIT $2";
+            t.query(sql, &[name, &MAX_ADDRESSES])
+        }
+    }
+}
+
+fn address_facts(t: &mut Transaction, row: &Row) -> Result<AddressFacts, Error> {
+    let (host, port): (IpAddr, i32) = (row.try_get("host")?, row.try_get("port")?);
+    let node = t.query_opt("SELECT * FROM nodes WHERE host = $1 AND port = $2", &[&host, &port])?;
+    let probes = match &node {
+        Some(_) => {
+            let sql = "SELECT * FROM probes WHERE host = $1 AND port = $2 ORDER BY pass DESC";
+            t.query(sql, &[&host, &port])?
+        }
+        None => Vec::new(),
+    };
+    Ok(AddressFacts {
+        host: ip(host),
+        port,
+        first_heard: row.try_get("first_heard")?,
+        last_heard: row.try_get("last_heard")?,
+        failures: row.try_get("failures")?,
+        last_probed: row.try_get("last_probed")?,
+        last_outcome: row.try_get("last_outcome")?,
+        next_probe: row.try_get("next_probe")?,
+        node: node.as_ref().map(node_facts).transpose()?,
+        probes: probes.iter().map(probe_line).collect::<Result<_, _>>()?,
+    })
+}
+
+fn node_line(row: &Row) -> Result<NodeLine, Error> {
+    Ok(NodeLine {
+        host: ip(row.try_get("host")?),
+        port: row.try_get("port")?,
+        name: row.try_get("name")?,
+        status: row.try_get("status")?,
+        species: row.try_get("species")?,
+        protocol_version: row.try_get("protocol_version")?,
+        user_agent: row.try_get("user_agent")?,
+        start_height: row.try_get("start_height")?,
+        first_seen: row.try_get("first_seen")?,
+        last_seen: row.try_get("last_seen")?,
+    })
+}
+
+fn node_facts(row: &Row) -> Result<NodeFacts, Error> {
+    Ok(NodeFacts {
+        line: node_line(row)?,
+        services: row.try_get("services")?,
+        relay: row.try_get("relay")?,
+        connect_ms: row.try_get("connect_ms")?,
+        version_ms: row.try_get("version_ms")?,
+        country: row.try_get("country")?,
+        asn: row.try_get("asn")?,
+        as_name: row.try_get("as_name")?,
+        peers_asked_at: row.try_get("peers_asked_at")?,
+        peers_sent: row.try_get("peers_sent")?,
+    })
+}
+
+fn probe_line(row: &Row) -> Result<ProbeLine, Error> {
+    Ok(ProbeLine {
+        pass: row.try_get("pass")?,
+        probed_at: row.try_get("probed_at")?,
+        outcome: row.try_get("outcome")?,
+        protocol_version: row.try_get("protocol_version")?,
+        user_agent: row.try_get("user_agent")?,
+        services: row.try_get("services")?,
+        start_height: row.try_get("start_height")?,
+        connect_ms: row.try_get("connect_ms")?,
+        version_ms: row.try_get("version_ms")?,
+        peers_sent: row.try_get("peers_sent")?,
+    })
+}
+
+/// The constraints of the tables admit only IPv4.
+fn ip(host: IpAddr) -> Ipv4Addr {
+    match host {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}

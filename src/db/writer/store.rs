@@ -1,0 +1,362 @@
+//! `Store`: writes batches to PostgreSQL and reads back what they left.
+//!
+//! Invariants:
+//! 1. A batch is written whole or not at all.
+//! 2. `write` returns `Ok` only after COMMIT was answered.
+//! 3. A batch that is written twice changes nothing that a reader sees the second time.
+//! 4. Nothing is written to a database other than the loaded one, nor to one that was emptied
+//!    since.
+
+use std::time::Duration;
+
+use bitdash_core::vocabulary::rows::{Batch, Known, LastPass, PassRow, SourceRow};
+use bitdash_core::vocabulary::time::UnixTime;
+use postgres::{CancelToken, Client, Error, GenericClient, Transaction};
+
+use super::compact::{self, CompactionParams, CompactionReport};
+use super::{journal, load, nodes};
+use crate::db::connect::{connect, pause};
+use crate::db::error::StoreError;
+use crate::db::schema::{self, Migrated};
+use crate::db::timestamp::Timestamp;
+
+/// A connection to the database that accepts batches.
+pub struct Store {
+    client: Client,
+    backend: BackendId,
+    fingerprint: Option<DatabaseFingerprint>,
+    /// The value of `results_per_node` in the database, once this session knows it.
+    results_per_node: Option<u32>,
+}
+
+/// A backend of the server. The start time is part of it because process numbers are reused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackendId {
+    /// Its process number.
+    pub pid: i32,
+    /// When it started, in the server's words.
+    pub started_at: String,
+}
+
+/// Tells the database that was loaded from another one, and from the same one after it was emptied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DatabaseFingerprint {
+    identity: String,
+    /// Its newest pass; 0 for none.
+    pass: i64,
+    has_nodes: bool,
+}
+
+/// Advisory lock of a database's only crawler, held as long as its connection. "bitdash" and 2.
+const CRAWLER_LOCK: i64 = 0x6269_7464_6173_6802;
+
+/// Maximum number of attempts, 200 ms apart. The server notices within 2 s that a client was
+/// killed.
+const MAX_LOCK_ATTEMPTS: u32 = 20;
+
+impl Store {
+    /// Connects to the database that `url` names.
+    ///
+    /// # Errors
+    /// Transient while the database is away or starts up; permanent if an operator has to act.
+    pub fn connect(url: &str) -> Result<Self, StoreError> {
+        let mut client = connect(url)?;
+        let asked = "SELECT pid, backend_start::text, current_setting('transaction_read_only')
+            FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+        let answer = client.query_one(asked, &[]).and_then(|row| {
+            let backend = BackendId { pid: row.try_get(0)?, started_at: row.try_get(1)? };
+            Ok((backend, row.try_get::<_, String>(2)?))
+        });
+        let (backend, read_only) =
+            answer.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
+        if read_only == "on" {
+            return Err(StoreError::transient("the database is read-only"));
+        }
+        Ok(Self { client, backend, fingerprint: None, results_per_node: None })
+    }
+
+    /// Creates or upgrades the schema.
+    ///
+    /// # Errors
+    /// Permanent if it is newer than this program or rights are missing; otherwise those of the
+    /// connection.
+    pub fn migrate(&mut self) -> Result<Migrated, StoreError> {
+        let migrated = schema::migrate(&mut self.client)?;
+        let restored = self.client.batch_execute(RESTORE_STATE);
+        self.checked(restored)?;
+        Ok(migrated)
+    }
+
+    /// Makes this session the only crawler of the database until its connection ends. Retries for a
+    /// few seconds: the server may still execute the last statement of a crawler that was stopped.
+    ///
+    /// # Errors
+    /// Permanent if another crawler runs.
+    pub fn lock_crawler(&mut self) -> Result<(), StoreError> {
+        for _ in 0..MAX_LOCK_ATTEMPTS {
+            if self.try_lock()? {
+                return Ok(());
+            }
+            pause();
+        }
+        Err(StoreError::permanent(
+            "another bitdash crawls into this database already: stop it, or use another database",
+        ))
+    }
+
+    /// Does the same after a reconnect. The server may not have noticed yet that our `former`
+    /// connections broke: the backend among them that holds the lock is terminated.
+    ///
+    /// # Errors
+    /// Permanent if another crawler runs, transient while the former backend lingers.
+    pub fn relock_crawler(&mut self, former: &[BackendId]) -> Result<(), StoreError> {
+        for _ in 0..MAX_LOCK_ATTEMPTS {
+            if self.try_lock()? {
+                return Ok(());
+            }
+            let Some(holder) = self.holder()?.filter(|holder| former.contains(holder)) else {
+                // It may have ended between the two queries.
+                return self.lock_crawler();
+            };
+            let ended = self.client.execute("SELECT pg_terminate_backend($1)", &[&holder.pid]);
+            self.checked(ended)?;
+            pause();
+        }
+        Err(StoreError::transient("our former session still holds the crawler's lock"))
+    }
+
+    /// The backend of this connection.
+    pub fn backend_id(&self) -> &BackendId {
+        &self.backend
+    }
+
+    /// The fingerprint of this database, once it was loaded or found to be the expected one.
+    pub fn fingerprint(&self) -> Option<&DatabaseFingerprint> {
+        self.fingerprint.as_ref()
+    }
+
+    /// Whether this database has the fingerprint. If so, later batches are written to it.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn expect(&mut self, fingerprint: &DatabaseFingerprint) -> Result<bool, StoreError> {
+        let holds = has_fingerprint(&mut self.client, fingerprint);
+        let holds = self.checked(holds)?;
+        self.fingerprint = holds.then(|| fingerprint.clone());
+        Ok(holds)
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Passes every address to `each`, in no order, and returns the newest pass: one snapshot.
+    ///
+    /// # Errors
+    /// Those of the connection, possibly after calls of `each`.
+    pub fn load(&mut self, each: &mut dyn FnMut(Known)) -> Result<LastPass, StoreError> {
+        let result = load::addresses(&mut self.client, each);
+        let last = self.checked(result)?;
+        let fingerprint = fingerprint(&mut self.client, last.pass);
+        self.fingerprint = Some(self.checked(fingerprint)?);
+        Ok(last)
+    }
+
+    /// Passes every source to `each`, in no order.
+    ///
+    /// # Errors
+    /// Those of the connection, possibly after calls of `each`.
+    pub fn load_sources(&mut self, each: &mut dyn FnMut(u16, SourceRow)) -> Result<(), StoreError> {
+        let result = load::sources(&mut self.client, each);
+        self.checked(result)
+    }
+
+    /// Writes a batch in one transaction; `probes` shows `results_per_node` rows of each node.
+    ///
+    /// # Errors
+    /// Nothing was written, or everything if only the reply to COMMIT was lost: write the batch
+    /// again. [`StoreError::Emptied`] if this is no longer the database that was loaded.
+    pub fn write(&mut self, batch: &Batch, results_per_node: u32) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let has_changed = self.results_per_node != Some(results_per_node);
+        let kept = has_changed.then_some(results_per_node);
+        let result = write(&mut self.client, batch, kept, self.fingerprint.as_ref());
+        if !self.checked(result)? {
+            return Err(StoreError::Emptied);
+        }
+        if let Some(fingerprint) = &mut self.fingerprint {
+            let newest = batch.passes.keys().max().copied().unwrap_or(0);
+            fingerprint.pass = fingerprint.pass.max(i64::try_from(newest).unwrap_or(i64::MAX));
+            fingerprint.has_nodes |= !batch.nodes.is_empty();
+        }
+        self.results_per_node = Some(results_per_node);
+        Ok(())
+    }
+
+    /// Compacts one relation if that is due. Call it at start and at the end of passes until it
+    /// returns `None`. It takes a few seconds per million addresses on a PC.
+    ///
+    /// # Errors
+    /// Transient if a reader holds a lock or the connection broke. Then nothing has changed; retry
+    /// at the end of the next pass.
+    pub fn compact_if_due(
+        &mut self,
+        now: UnixTime,
+        params: &CompactionParams,
+    ) -> Result<Option<CompactionReport>, StoreError> {
+        let result = compact::if_due(&mut self.client, now, params);
+        self.checked(result)
+    }
+
+    /// Cancels the running statement of this connection from another thread.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.client.cancel_token()
+    }
+
+    /// Bounds every later statement.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn set_statement_timeout(&mut self, limit: Duration) -> Result<(), StoreError> {
+        let set = format!("SET statement_timeout = {}", limit.as_millis().clamp(1, 3_600_000));
+        let set = self.client.batch_execute(&set);
+        self.checked(set)
+    }
+
+    fn try_lock(&mut self) -> Result<bool, StoreError> {
+        let row = self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&CRAWLER_LOCK]);
+        let row = self.checked(row)?;
+        let is_ours = row.try_get(0);
+        self.checked(is_ours)
+    }
+
+    /// The backend that holds the crawler's lock.
+    fn holder(&mut self) -> Result<Option<BackendId>, StoreError> {
+        // The start time of another role's backend is hidden: it is not ours either.
+        let held = "SELECT l.pid, coalesce(a.backend_start::text, '')
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (l.classid::bigint << 32 | l.objid::bigint) = $1";
+        let row = self.client.query_opt(held, &[&CRAWLER_LOCK]);
+        let Some(row) = self.checked(row)? else { return Ok(None) };
+        let backend = row
+            .try_get(0)
+            .and_then(|pid| row.try_get(1).map(|started_at| BackendId { pid, started_at }));
+        self.checked(backend).map(Some)
+    }
+
+    fn checked<T>(&self, result: Result<T, Error>) -> Result<T, StoreError> {
+        result.map_err(|error| StoreError::of_statement(&error, self.client.is_closed()))
+    }
+}
+
+/// Settings for queries over a whole journal. The planner does not know its size: hash joins suit
+/// any size, and with the default of 4 MB their tables would go to disk.
+pub(super) const PLANNING: &str = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_nestloop = off;
+    SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+
+/// Tables of a batch, in the order in which it writes them.
+const LOCKS: &str =
+    "LOCK TABLE address_journal, source_journal, probe_journal, nodes IN ROW EXCLUSIVE MODE";
+
+/// No row if `store_state` was emptied.
+const FINGERPRINT: &str = "SELECT identity::text, EXISTS (SELECT FROM passes p WHERE p.pass = $1),
+    EXISTS (SELECT FROM nodes) FROM store_state";
+
+/// An operator who emptied every table emptied this one too. The base that has rows is in use.
+const RESTORE_STATE: &str = "INSERT INTO store_state (addresses_base, probes_base)
+    SELECT CASE WHEN EXISTS (SELECT FROM address_blocks_b) THEN 'b' ELSE 'a' END,
+        CASE WHEN EXISTS (SELECT FROM probe_rows_b) THEN 'b' ELSE 'a' END
+    WHERE NOT EXISTS (SELECT FROM store_state)";
+
+fn fingerprint(client: &mut Client, pass: u64) -> Result<DatabaseFingerprint, Error> {
+    let pass = i64::try_from(pass).unwrap_or(i64::MAX);
+    let row = client.query_one(FINGERPRINT, &[&pass])?;
+    Ok(DatabaseFingerprint { identity: row.try_get(0)?, pass, has_nodes: row.try_get(2)? })
+}
+
+fn has_fingerprint(
+    client: &mut impl GenericClient,
+    fingerprint: &DatabaseFingerprint,
+) -> Result<bool, Error> {
+    let Some(row) = client.query_opt(FINGERPRINT, &[&fingerprint.pass])? else { return Ok(false) };
+    let (has_pass, has_nodes): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
+    Ok(row.try_get::<_, &str>(0)? == fingerprint.identity
+        && (has_pass || fingerprint.pass == 0)
+        && (has_nodes || !fingerprint.has_nodes))
+}
+
+/// Returns `false`, and writes nothing, if the database does not have the fingerprint.
+fn write(
+    client: &mut Client,
+    batch: &Batch,
+    results_per_node: Option<u32>,
+    fingerprint: Option<&DatabaseFingerprint>,
+) -> Result<bool, Error> {
+    let mut transaction = client.transaction()?;
+    let t = &mut transaction;
+    // Wait for other sessions' locks here: an error within a COPY may cost the connection.
+    t.batch_execute(LOCKS)?;
+    if let Some(fingerprint) = fingerprint
+        && !has_fingerprint(t, fingerprint)?
+    {
+        return Ok(false);
+    }
+    journal::append(t, batch)?;
+    nodes::write(t, batch)?;
+    if let Some(kept) = results_per_node {
+        let changed = "UPDATE store_state SET results_per_node = $1 WHERE results_per_node <> $1";
+        t.execute(changed, &[&super::integer(kept)])?;
+    }
+    if let Some(names) = &batch.names {
+        nodes::write_names(t, names)?;
+    }
+    for (pass, row) in &batch.passes {
+        write_pass(t, *pass, row)?;
+    }
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// Writes a pass and, once it has finished, its history. The nodes of the same batch come first.
+fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error> {
+    let bigint = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    let pass = bigint(pass);
+    t.execute(
+        "INSERT INTO passes VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (pass) DO UPDATE SET started_at = excluded.started_at, finished_at = excluded.finished_at,
+            probed = excluded.probed, responded = excluded.responded, failed = excluded.failed,
+            new_nodes = excluded.new_nodes, new_addresses = excluded.new_addresses",
+        &[
+            &pass,
+            &Timestamp(row.started_at),
+            &row.finished_at.map(Timestamp),
+            &bigint(row.probed),
+            &bigint(row.responded),
+            &bigint(row.failed),
+            &bigint(row.new_nodes),
+            &bigint(row.new_addresses),
+        ],
+    )?;
+    if row.finished_at.is_some() {
+        t.execute("DELETE FROM history WHERE pass = $1", &[&pass])?;
+        t.execute(HISTORY, &[&pass])?;
+    }
+    Ok(())
+}
+
+/// A node that is overdue by a week was excluded since: it does not count forever.
+const HISTORY: &str = "
+    INSERT INTO history (pass, at, dimension, value, nodes)
+    SELECT s.pass, s.finished_at, v.dimension, v.value, count(*)
+    FROM passes s CROSS JOIN nodes n CROSS JOIN LATERAL (VALUES
+        ('status', n.status), ('species', n.species), ('user_agent', n.user_agent),
+        ('protocol_version', n.protocol_version::text), ('country', n.country), ('asn', n.asn::text),
+        ('port', n.port::text), ('services', n.services::text)) v (dimension, value)
+    WHERE s.pass = $1 AND v.value IS NOT NULL AND (n.status = 'up' OR v.dimension = 'status')
+        AND n.next_probe > s.started_at - interval '7 days'
+    GROUP BY s.pass, s.finished_at, v.dimension, v.value ORDER BY v.dimension, v.value";

@@ -1,0 +1,349 @@
+//! `Driver`: the sockets of all probes behind one mio poll.
+//!
+//! Shell of [`Probe`]. It owns every socket of the crawler and knows nothing of crawling: targets
+//! go in, results come out. Invariants:
+//!
+//! 1. A session leaves the slab only in `reap`, so a later event of the same batch never meets a
+//!    reused key.
+//! 2. Every dial ends in exactly one [`Ended`] or in a fault that is returned at once.
+//! 3. Readiness is handled before deadlines: bytes that arrived in time count.
+//!
+//! The five steps of a connect on mio: connect, register, writable event, `take_error`,
+//! `peer_addr`. mio is edge-triggered: a session that was not read until `WouldBlock` is read again
+//! in the next turn.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use crate::sys::clock::Clock;
+use bitdash_core::probe::trace::Trace;
+use bitdash_core::probe::{Probe, ProbeParams};
+use bitdash_core::schedule::timers::Timers;
+use bitdash_core::vocabulary::outcome::{Fault, of_connect_error};
+use bitdash_core::vocabulary::target::{ProbeResult, Target};
+use bitdash_core::vocabulary::time::Now;
+
+/// Token of the waker; the tokens of sessions are slab keys.
+pub const WAKER: Token = Token(usize::MAX - 1);
+/// Token of the signal pipe.
+pub const SIGNALS: Token = Token(usize::MAX - 2);
+
+/// Size of the read buffer. A session that sent this much waits for the next turn, so that it does
+/// not starve the others.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Maximum number of payload bytes buffered by all sessions together.
+pub const MAX_BUFFERED_BYTES: usize = 32 * 1024 * 1024;
+
+struct Session {
+    stream: TcpStream,
+    probe: Probe,
+    /// Bytes that the socket has not accepted yet.
+    unsent: Vec<u8>,
+    is_connected: bool,
+    is_ended: bool,
+}
+
+/// A probe that ended.
+pub struct Ended {
+    /// What was probed.
+    pub target: Target,
+    /// `None` if a stop aborted the probe.
+    pub result: Option<ProbeResult>,
+    /// The recorded conversation, if the probe was traced.
+    pub trace: Option<Box<Trace>>,
+}
+
+/// What one turn observed besides events of sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// A signal arrived.
+    pub is_signalled: bool,
+}
+
+/// The sockets and the poll.
+pub struct Driver {
+    poll: Poll,
+    events: Events,
+    sessions: Slab<Session>,
+    timers: Timers,
+    buffer: Box<[u8]>,
+    /// Sessions that may have more to read.
+    unread: Vec<usize>,
+    ended: Vec<usize>,
+    buffered_bytes: usize,
+}
+
+impl Driver {
+    /// Opens the poll.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(1_024),
+            sessions: Slab::new(),
+            timers: Timers::new(),
+            buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            unread: Vec::new(),
+            ended: Vec::new(),
+            buffered_bytes: 0,
+        })
+    }
+
+    /// Creates the waker with which other threads end a turn. Call it once: a poll has one waker.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// The poll's registry, for the signal pipe.
+    pub fn registry(&self) -> &mio::Registry {
+        self.poll.registry()
+    }
+
+    /// Number of open sessions.
+    pub fn open(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Payload bytes buffered by all sessions, at most [`MAX_BUFFERED_BYTES`] between turns.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    /// Starts a probe of `target`.
+    ///
+    /// # Errors
+    /// A local fault: the target was not dialled.
+    pub fn dial(
+        &mut self,
+        target: Target,
+        params: &Arc<ProbeParams>,
+        nonce: u64,
+        now: Now,
+    ) -> Result<Option<Ended>, Fault> {
+        self.begin(Probe::new(target, Arc::clone(params), nonce, now), now)
+    }
+
+    /// Starts `probe`, which was created at `now`.
+    ///
+    /// # Errors
+    /// A local fault: the target was not dialled.
+    pub fn begin(&mut self, mut probe: Probe, now: Now) -> Result<Option<Ended>, Fault> {
+        let target = probe.target();
+        let mut stream = match TcpStream::connect(target.address().to_socket_addr()) {
+            Ok(stream) => stream,
+            Err(error) => {
+                of_connect_error(&error)?;
+                probe.handle_error(&error, now);
+                let (result, trace) = (probe.finished(), probe.take_trace());
+                return Ok(Some(Ended { target, result, trace }));
+            }
+        };
+        let entry = self.sessions.vacant_entry();
+        let key = entry.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, Token(key), interest).is_err() {
+            return Err(Fault::Descriptors);
+        }
+        self.timers.set(key, probe.poll_timeout());
+        let unsent = Vec::new();
+        entry.insert(Session { stream, probe, unsent, is_connected: false, is_ended: false });
+        Ok(None)
+    }
+
+    /// Waits for events for at most `timeout`, handles them, and appends the probes that ended to
+    /// `ended`.
+    ///
+    /// # Errors
+    /// Polling itself fails. An interruption by a signal is not an error.
+    pub fn turn(
+        &mut self,
+        timeout: Option<Duration>,
+        clock: &Clock,
+        ended: &mut Vec<Ended>,
+    ) -> io::Result<Turn> {
+        let mut wait = timeout;
+        if let Some(deadline) = self.timers.earliest() {
+            // Rounded up to the poll's resolution: waking too early would only spin.
+            let left = deadline.saturating_sub(clock.now().mono) + Duration::from_micros(999);
+            wait = Some(wait.map_or(left, |wait| wait.min(left)));
+        }
+        if !self.unread.is_empty() {
+            wait = Some(Duration::ZERO);
+        }
+        let mut turn = Turn::default();
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => {}
+            // A signal handler ran. Its pipe shows which one in the next turn.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        let now = clock.now();
+        for key in std::mem::take(&mut self.unread) {
+            self.read(key, true, now);
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match event.token() {
+                SIGNALS => turn.is_signalled = true,
+                WAKER => {}
+                Token(key) => self.handle_ready(key, event, now),
+            }
+        }
+        self.events = events;
+        while let Some(key) = self.timers.pop_due(now.mono) {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.probe.handle_timeout(now);
+                self.update(key);
+            }
+        }
+        self.reap(ended);
+        Ok(turn)
+    }
+
+    /// Ends all sessions. Only nodes that have responded yield a result.
+    pub fn stop(&mut self, ended: &mut Vec<Ended>) {
+        let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.probe.handle_stop();
+            }
+            self.update(key);
+        }
+        self.reap(ended);
+    }
+
+    fn handle_ready(&mut self, key: usize, event: &mio::event::Event, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.is_ended {
+            return;
+        }
+        if !session.is_connected {
+            match connected(session) {
+                Ok(false) => return,
+                Ok(true) => {
+                    session.is_connected = true;
+                    session.probe.handle_connected(now);
+                }
+                // Connected and reset since: a `version` may still be waiting to be read.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    session.is_connected = true;
+                    session.probe.handle_connected(now);
+                }
+                Err(error) => session.probe.handle_error(&error, now),
+            }
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(key, event.is_read_closed() || event.is_error(), now);
+        } else {
+            self.update(key);
+        }
+    }
+
+    /// Reads until the socket is empty or [`READ_BUFFER_BYTES`] have arrived. A read that does not
+    /// fill the buffer has emptied the socket, and later bytes raise a new edge. An end of file may
+    /// follow without an edge: `until_eof` reads on.
+    fn read(&mut self, key: usize, until_eof: bool, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let before = session.probe.buffered_bytes();
+        let mut room = self.buffer.len();
+        while !session.probe.is_done() && session.is_connected {
+            match session.stream.read(&mut self.buffer) {
+                Ok(0) => session.probe.handle_closed(now),
+                Ok(length) => {
+                    let bytes = self.buffer.get(..length).unwrap_or_default();
+                    session.probe.handle_bytes(bytes, now);
+                    room = room.saturating_sub(length);
+                    if room == 0 {
+                        self.unread.push(key);
+                        break;
+                    }
+                    if length < self.buffer.len() && !until_eof {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => session.probe.handle_error(&error, now),
+            }
+        }
+        self.buffered_bytes =
+            self.buffered_bytes.saturating_sub(before) + session.probe.buffered_bytes();
+        if self.buffered_bytes > MAX_BUFFERED_BYTES {
+            // Drop the session that exceeded the limit; an honest peer never buffers much for long.
+            session.probe.handle_closed(now);
+        }
+        self.update(key);
+    }
+
+    /// Sends pending bytes after any event of a session, then updates its deadline or marks it as
+    /// ended.
+    fn update(&mut self, key: usize) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.is_ended {
+            return;
+        }
+        if let Some(bytes) = session.probe.poll_transmit() {
+            session.unsent.extend_from_slice(&bytes);
+        }
+        send(session);
+        if session.probe.is_done() {
+            session.is_ended = true;
+            self.timers.set(key, None);
+            self.ended.push(key);
+        } else {
+            self.timers.set(key, session.probe.poll_timeout());
+        }
+    }
+
+    fn reap(&mut self, ended: &mut Vec<Ended>) {
+        for key in self.ended.drain(..) {
+            if let Some(mut session) = self.sessions.try_remove(key) {
+                let freed = session.probe.buffered_bytes();
+                self.buffered_bytes = self.buffered_bytes.saturating_sub(freed);
+                let (target, result) = (session.probe.target(), session.probe.finished());
+                let trace = session.probe.take_trace();
+                // Closing the descriptor also removes it from the poll.
+                ended.push(Ended { target, result, trace });
+            }
+        }
+    }
+}
+
+/// Whether a session that was connecting is connected by now.
+fn connected(session: &Session) -> io::Result<bool> {
+    if let Some(error) = session.stream.take_error()? {
+        return Err(error);
+    }
+    match session.stream.peer_addr() {
+        Ok(_) => Ok(true),
+        // Spurious event: still connecting.
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends as much as the socket accepts. A failure surfaces when the session is read.
+fn send(session: &mut Session) {
+    while session.is_connected && !session.unsent.is_empty() {
+        match session.stream.write(&session.unsent) {
+            Ok(length) => drop(session.unsent.drain(..length.min(session.unsent.len()))),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(_) => return session.unsent.clear(),
+        }
+    }
+}
+
+/// The error number of a connect in progress on Linux.
+const EINPROGRESS: i32 = 115;

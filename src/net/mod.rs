@@ -1,0 +1,5 @@
+//! Sockets, DNS and the nodes file.
+
+pub mod driver;
+pub mod nodes_file;
+pub mod resolve;

@@ -1,0 +1,8 @@
+//! The operating system: clock, signals, process limits, log and terminal.
+
+pub mod clock;
+pub mod logging;
+pub mod process;
+pub mod signal;
+pub mod terminal;
+pub(crate) mod text_file;
