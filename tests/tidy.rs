@@ -140,7 +140,7 @@ fn has_word(text: &str, word: &str) -> bool {
         let before = text[..at].chars().next_back();
         let after = text[at + word.len()..].chars().next();
         let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-        !(is_part(before) && !word.starts_with('_')) && !(is_part(after) && !word.ends_with('_'))
+        (word.starts_with('_') || !is_part(before)) && (word.ends_with('_') || !is_part(after))
     })
 }
 

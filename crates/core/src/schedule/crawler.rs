@@ -1,21 +1,23 @@
 //! `Crawler`: which address is dialled next, and when a pass begins and ends.
 //!
-//! Sans-I/O. The shell (the event loop, or the simulation) passes in what happened (`handle_*`), calls `tick`, then
-//! drains `poll_dial`, `poll_writer`, `poll_name_request`, `poll_event` and sleeps until `poll_timeout`.
+//! Sans-I/O. The shell (the event loop, or the simulation) passes in what happened (`handle_*`),
+//! calls `tick`, then drains `poll_dial`, `poll_writer`, `poll_name_request`, `poll_event` and
+//! sleeps until `poll_timeout`.
 //!
 //! ```text
-//! Opening ──ready──▶ AwaitingClock ──clock set──▶ Waiting ──time──▶ ResolvingNames ──names──▶ Starting
-//!                                                    ▲                                          │ started
-//!                                                    └──ended── Ending ◀──nothing left── Running
+//! Opening ──ready──▶ AwaitingClock ──set──▶ Waiting ──time──▶ ResolvingNames ──names──▶ Starting
+//!                                              ▲                                         │started
+//!                                              └─ended── Ending ◀──nothing left── Running◀┘
 //! any ──stop──▶ Stopping ──stopped──▶ Stopped
 //! ```
 //!
-//! Invariants: 1. no dial while as many sockets are open as are allowed now; 2. no dial without room for its result at
-//! the writer; 3. granted = ended + open + given back; 4. a pass ends only when the queue is empty, no session is open,
-//! everything due was handed out and every result is acknowledged, since its peers may be new; 5. every result goes
-//! to the writer once, or its target back into the queue; 6. after the database was replaced, the next pass begins when
-//! nothing of the former one is in flight; 7. no pass begins at a wall clock before the program's build, and a database
-//! from the future delays a start by `CLOCK_TIMEOUT` at most.
+//! Invariants: 1. no dial while as many sockets are open as are allowed now; 2. no dial without
+//! room for its result at the writer; 3. granted = ended + open + given back; 4. a pass ends only
+//! when the queue is empty, no session is open, everything due was handed out and every result is
+//! acknowledged, since its peers may be new; 5. every result goes to the writer once, or its target
+//! back into the queue; 6. after the database was replaced, the next pass begins when nothing of
+//! the former one is in flight; 7. no pass begins at a wall clock before the program's build, and a
+//! database from the future delays a start by `CLOCK_TIMEOUT` at most.
 
 mod state;
 
@@ -72,8 +74,9 @@ const SEED_RETRY_DELAY: Duration = Duration::from_secs(60);
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Interval between two looks at a wrong wall clock.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum duration of an operator's stop, whatever the database does. The status line (0.2 s), the log (1 s) and the
-/// last message on stderr (0.5 s) come after it: together less than the ten seconds that are promised.
+/// Maximum duration of an operator's stop, whatever the database does. The status line (0.2 s), the
+/// log (1 s) and the last message on stderr (0.5 s) come after it: together less than the ten
+/// seconds that are promised.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The machine.
@@ -198,8 +201,8 @@ impl Crawler {
         self.check_invariants();
     }
 
-    /// Handles the resolved nodes file: named nodes, and addresses to begin with. `is_partial` if some names did not
-    /// resolve.
+    /// Handles the resolved nodes file: named nodes, and addresses to begin with. `is_partial` if
+    /// some names did not resolve.
     pub fn handle_names(
         &mut self,
         named: Vec<(Address, String)>,
@@ -222,7 +225,8 @@ impl Crawler {
         self.to_writer.push_back(ToWriter::StartPass { at: now.wall, named, seeds });
     }
 
-    /// Handles the end of a session; `None` if a stop cut it, which reveals nothing about its target.
+    /// Handles the end of a session; `None` if a stop cut it, which reveals nothing about its
+    /// target.
     pub fn handle_ended(&mut self, result: Option<ProbeResult>, now: Now) {
         self.open = self.open.checked_sub(1).expect("a session that ends was dialled");
         if let Some(result) = result {
@@ -252,8 +256,8 @@ impl Crawler {
                 }
                 self.take_from_uplink();
             }
-            // A rule or route of this host concerns this address alone, such as the broadcast address of our own
-            // network: it stays due for a later pass.
+            // A rule or route of this host concerns this address alone, such as the broadcast
+            // address of our own network: it stays due for a later pass.
             Fault::Forbidden if target.is_reference() => {
                 self.uplink.handle_unasked(target.address(), now.mono);
                 self.take_from_uplink();
@@ -273,8 +277,8 @@ impl Crawler {
         self.to_writer.push_back(ToWriter::Reconfigure(Arc::new(writer)));
     }
 
-    /// Stops: nothing is dialled any more. The shell ends its sessions, then ticks until `is_over`. An operator's stop
-    /// has a deadline, also where the passes are done already.
+    /// Stops: nothing is dialled any more. The shell ends its sessions, then ticks until `is_over`.
+    /// An operator's stop has a deadline, also where the passes are done already.
     pub fn handle_stop(&mut self, reason: StopReason, now: Now) {
         if self.is_over() {
             return;
@@ -325,8 +329,8 @@ impl Crawler {
         self.check_invariants();
     }
 
-    /// Returns the next target to dial, if one may be dialled now. The shell must answer once, with `handle_ended` or
-    /// `handle_undialled`.
+    /// Returns the next target to dial, if one may be dialled now. The shell must answer once, with
+    /// `handle_ended` or `handle_undialled`.
     pub fn poll_dial(&mut self, now: Now) -> Option<Target> {
         while self.dial_block(now.mono).is_none() {
             let target = self.next_target()?;
@@ -383,7 +387,8 @@ impl Crawler {
             Phase::Running(_) if !self.queue.is_empty() || self.uplink.has_reference_to_probe() => {
                 let resumes = match self.dial_block(now.mono) {
                     Some(Limit::Rate) => Some(self.limiter.next(now.mono)),
-                    // Where too many results are held, open sessions wake the shell; without any, `tick` goes on.
+                    // Where too many results are held, open sessions wake the shell; without any,
+                    // `tick` goes on.
                     Some(Limit::Uplink) if now.mono < self.paused_until => Some(self.paused_until),
                     Some(Limit::Uplink) => (self.open == 0).then_some(now.mono),
                     _ => None,
@@ -495,7 +500,8 @@ impl Crawler {
 
     /// Schedules the first pass. From here on the wall clock is right.
     fn begin(&mut self, opened: Opened, now: Now) {
-        // A start in the future was stored by a clock that had jumped: it costs one interval at most.
+        // A start in the future was stored by a clock that had jumped: it costs one interval at
+        // most.
         let age = opened.last_started.map(|at| now.wall.since(at));
         let wait = match age {
             Some(age) if !opened.unfinished => self.params.pass_interval.saturating_sub(age),
@@ -506,7 +512,8 @@ impl Crawler {
         self.wait(wait, now);
     }
 
-    /// Restarts the crawl after the database was emptied or replaced underneath it. Open sessions end as they would.
+    /// Restarts the crawl after the database was emptied or replaced underneath it. Open sessions
+    /// end as they would.
     fn restart(&mut self, opened: Opened, now: Now) {
         if self.is_stopping() || self.is_over() {
             return;
@@ -581,8 +588,8 @@ impl Crawler {
         is_idle && !pass.is_due_requested
     }
 
-    /// Requests more targets where the queue runs low: first those due, then, for their share of the pass's time, those
-    /// over their source's quota.
+    /// Requests more targets where the queue runs low: first those due, then, for their share of
+    /// the pass's time, those over their source's quota.
     fn request_more(&mut self, now: Duration) {
         let pass_started = self.pass_started;
         let Phase::Running(pass) = &mut self.phase else { return };
@@ -661,8 +668,8 @@ impl Crawler {
         self.to_writer.push_back(ToWriter::Finished(Box::new(result)));
     }
 
-    /// Picks the next target: during a suspicion the reference nodes first; while the uplink is down a reference node
-    /// now and then; else the queue's.
+    /// Picks the next target: during a suspicion the reference nodes first; while the uplink is
+    /// down a reference node now and then; else the queue's.
     fn next_target(&mut self) -> Option<Target> {
         let reference = if !self.uplink.is_down() {
             self.uplink.poll_reference()
@@ -675,7 +682,8 @@ impl Crawler {
     }
 
     fn limit_sockets(&mut self, fault: Fault, now: Duration) {
-        // Some descriptors are left for the database, the log and look-ups, which would never get a freed one.
+        // Some descriptors are left for the database, the log and look-ups, which would never get a
+        // freed one.
         let left = if fault == Fault::Descriptors { (self.open / 10).max(2) } else { 0 };
         let sockets = self.open.saturating_sub(left).max(1);
         if self.socket_cap == usize::MAX {

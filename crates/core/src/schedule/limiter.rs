@@ -1,8 +1,9 @@
 //! `Limiter`: when the next connection may start.
 //!
-//! Sans-I/O, driven by the `Crawler`. It looks at the recent window only: unused time, or a suspended machine, earns no
-//! burst. Invariants: 1. no window of one second has more than `per_second` starts; 2. no window of 50 ms has more than a
-//! twentieth of that, rounded up: bursts are what overloads a router.
+//! Sans-I/O, driven by the `Crawler`. It looks at the recent window only: unused time, or a
+//! suspended machine, earns no burst. Invariants: 1. no window of one second has more than
+//! `per_second` starts; 2. no window of 50 ms has more than a twentieth of that, rounded up: bursts
+//! are what overloads a router.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,9 +1,10 @@
 //! `Queue`: targets of this pass that wait for a socket.
 //!
-//! Sans-I/O, driven by the `Crawler`. Named nodes go first; then nodes, alternating with candidates; new candidates that
-//! several sources named; other new ones; candidates that failed before; last, addresses over their source's quota.
-//! Within such a tier the order is random, and a few random picks avoid a /16 that was dialled lately.
-//! Invariant: 1. each target that goes in comes out exactly once, unless it is dropped.
+//! Sans-I/O, driven by the `Crawler`. Named nodes go first; then nodes, alternating with
+//! candidates; new candidates that several sources named; other new ones; candidates that failed
+//! before; last, addresses over their source's quota. Within such a tier the order is random, and a
+//! few random picks avoid a /16 that was dialled lately. Invariant: 1. each target that goes in
+//! comes out exactly once, unless it is dropped.
 
 use crate::vocabulary::target::Target;
 
@@ -54,8 +55,9 @@ impl Queue {
         Some(target)
     }
 
-    /// Returns the next tier. Probes of nodes are short: nodes alone would use up the start rate and leave most sockets
-    /// idle, dead candidates alone the other way round. So while nodes wait, every other dial goes to a candidate.
+    /// Returns the next tier. Probes of nodes are short: nodes alone would use up the start rate
+    /// and leave most sockets idle, dead candidates alone the other way round. So while nodes wait,
+    /// every other dial goes to a candidate.
     fn next_tier(&mut self) -> Option<usize> {
         let waiting = |tiers: std::ops::Range<usize>| {
             tiers.into_iter().find(|tier| self.tiers.get(*tier).is_some_and(|t| !t.is_empty()))

@@ -1,8 +1,9 @@
 //! Deadlines of many sessions: a heap with lazy deletion.
 //!
-//! Sans-I/O, driven by the event loop and the simulation. A deadline that moved or was cleared stays in the heap until
-//! it comes up and is discarded then, so setting one costs O(log n) and clearing one nothing.
-//! Invariants: 1. `pop_due` returns each armed key at most once per arming; 2. it returns no key before its deadline;
+//! Sans-I/O, driven by the event loop and the simulation. A deadline that moved or was cleared
+//! stays in the heap until it comes up and is discarded then, so setting one costs O(log n) and
+//! clearing one nothing. Invariants: 1. `pop_due` returns each armed key at most once per arming;
+//! 2. it returns no key before its deadline;
 //! 3. the heap holds at most the armed keys and as many stale entries, plus a constant.
 
 use std::cmp::Reverse;

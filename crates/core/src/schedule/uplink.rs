@@ -1,6 +1,7 @@
 //! `UplinkMonitor`: tells a silent network from a dead uplink.
 //!
-//! Sans-I/O, driven by the `Crawler`, which passes in every result and takes out those that can be trusted.
+//! Sans-I/O, driven by the `Crawler`, which passes in every result and takes out those that can be
+//! trusted.
 //!
 //! ```text
 //! Up ──a long run of silence──▶ Suspected ──every reference node silent──▶ Down
@@ -8,14 +9,16 @@
 //! └────────────────────────────────┴─────────────────────────────────┘
 //! ```
 //!
-//! A wave of spam looks like a dead uplink, so a run of failures without any answer only raises suspicion. Then up to
-//! eight nodes that responded within the last hour, the reference nodes, get a handshake-only probe; the uplink is down
-//! only if all of them are silent too. A result of silence is held until something arrives that is newer than its end.
-//! This catches long outages. An outage of seconds shows in the times: while a node that was up did not answer, nothing
-//! else arrived either. Such a node is probed again.
-//! Invariants: 1. a result of silence is released only after something newer arrived, or where no reference node is
-//! known; 2. every result comes out once, as it is or as a target put back; 3. the number of results held is bounded by
-//! [`MAX_HELD_RESULTS`] and the sockets; 4. a target is put back out of doubt at most three times a pass.
+//! A wave of spam looks like a dead uplink, so a run of failures without any answer only raises
+//! suspicion. Then up to eight nodes that responded within the last hour, the reference nodes, get
+//! a handshake-only probe; the uplink is down only if all of them are silent too. A result of
+//! silence is held until something arrives that is newer than its end. This catches long outages.
+//! An outage of seconds shows in the times: while a node that was up did not answer, nothing else
+//! arrived either. Such a node is probed again. Invariants: 1. a result of silence is released only
+//! after something newer arrived, or where no reference node is known; 2. every result comes out
+//! once, as it is or as a target put back; 3. the number of results held is bounded by
+//! [`MAX_HELD_RESULTS`] and the sockets; 4. a target is put back out of doubt at most three times a
+//! pass.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -23,7 +26,8 @@ use std::time::Duration;
 use crate::vocabulary::address::Address;
 use crate::vocabulary::target::{ProbeResult, Target};
 
-/// Length of a run of silent results, of [`MIN_GAP`] at least, that raises suspicion; every false alarm doubles it.
+/// Length of a run of silent results, of [`MIN_GAP`] at least, that raises suspicion; every false
+/// alarm doubles it.
 const MIN_ALARM_THRESHOLD: usize = 128;
 const MAX_ALARM_THRESHOLD: usize = 2_048;
 /// Maximum number of results held; no probe starts beyond it.
@@ -34,10 +38,12 @@ const MAX_REFERENCES: usize = 8;
 const MIN_REFERENCES: usize = 2;
 /// Maximum age of a reference node's last response, where enough nodes are that fresh.
 const MAX_REFERENCE_AGE: Duration = Duration::from_secs(3_600);
-/// Minimum time between two probes of a reference node, where [`MIN_RESTED`] others are known: nodes ban for less.
+/// Minimum time between two probes of a reference node, where [`MIN_RESTED`] others are known:
+/// nodes ban for less.
 const MIN_REFERENCE_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_RESTED: usize = MAX_REFERENCES / 2;
-/// Maximum number of recent responses remembered: the first [`MIN_RECENT`] at once, then one per [`RECENT_INTERVAL`].
+/// Maximum number of recent responses remembered: the first [`MIN_RECENT`] at once, then one per
+/// [`RECENT_INTERVAL`].
 const MAX_RECENT: usize = 128;
 const MIN_RECENT: usize = 64;
 const RECENT_INTERVAL: Duration = Duration::from_secs(20);
@@ -128,7 +134,8 @@ impl Default for UplinkMonitor {
 }
 
 impl UplinkMonitor {
-    /// Offers a target of this pass: it may serve as a reference node if it was up at its last probe.
+    /// Offers a target of this pass: it may serve as a reference node if it was up at its last
+    /// probe.
     pub fn offer(&mut self, target: Target, rng: &mut fastrand::Rng) {
         if self.recent.len() >= MAX_REFERENCES || !target.is_up() {
             return;
@@ -159,7 +166,8 @@ impl UplinkMonitor {
             State::Down { .. } => self.put_back.push_back(result.target),
             State::Up | State::Suspected { .. } => {
                 self.held.push_back((now, result));
-                // Probes of dead addresses that started together end together: that alone is no run.
+                // Probes of dead addresses that started together end together: that alone is no
+                // run.
                 let is_run = self.held.len() >= self.alarm && self.arrivals.is_silent(now);
                 if self.state == State::Up && is_run {
                     self.suspect(now, rng);
@@ -182,13 +190,14 @@ impl UplinkMonitor {
         }
     }
 
-    /// Handles a granted target to which the kernel has a route. Returns how many before it had none: only rules or
-    /// routes of this host forbid those.
+    /// Handles a granted target to which the kernel has a route. Returns how many before it had
+    /// none: only rules or routes of this host forbid those.
     pub fn handle_routable(&mut self) -> u64 {
         self.unroutable.drain(..).count() as u64
     }
 
-    /// Handles a reference node that was not dialled for lack of descriptors or ports: it is still to be probed.
+    /// Handles a reference node that was not dialled for lack of descriptors or ports: it is still
+    /// to be probed.
     pub fn handle_reference_undialed(&mut self, address: Address) {
         if self.waiting.remove(&address) && matches!(self.state, State::Suspected { .. }) {
             self.references.push(address);
@@ -246,8 +255,8 @@ impl UplinkMonitor {
         Some(address)
     }
 
-    /// Returns the next reference node to try while the uplink is down; every other time none, since all of them may
-    /// have gone meanwhile.
+    /// Returns the next reference node to try while the uplink is down; every other time none,
+    /// since all of them may have gone meanwhile.
     pub fn poll_trickle(&mut self) -> Option<Address> {
         self.next = self.next.wrapping_add(1);
         let turn = self.next / 2;
@@ -334,7 +343,8 @@ impl UplinkMonitor {
     fn suspect(&mut self, now: Duration, rng: &mut fastrand::Rng) {
         self.choose_references(now, rng);
         if self.references.len() < MIN_REFERENCES {
-            // No verdict is possible. A node marked down too soon is better than a crawl that stands still.
+            // No verdict is possible. A node marked down too soon is better than a crawl that
+            // stands still.
             return self.accept_held(Duration::MAX);
         }
         self.next = 0;
@@ -342,8 +352,9 @@ impl UplinkMonitor {
         self.state = State::Suspected { since: now };
     }
 
-    /// Chooses nodes of the last hour, those that have not just failed first. If they are too few, older ones and nodes
-    /// that are up by the database follow: an unneeded probe is better than an outage that is not noticed.
+    /// Chooses nodes of the last hour, those that have not just failed first. If they are too few,
+    /// older ones and nodes that are up by the database follow: an unneeded probe is better than an
+    /// outage that is not noticed.
     fn choose_references(&mut self, now: Duration, rng: &mut fastrand::Rng) {
         let failed: BTreeSet<Address> =
             self.held.iter().map(|(_, result)| result.target.address()).collect();
@@ -362,7 +373,8 @@ impl UplinkMonitor {
         older.sort_by_key(|address| failed.contains(address));
         let mut seen = BTreeSet::new();
         chosen.retain(|address| seen.insert(*address));
-        // Among those of the hour only: a node that may be long gone does not replace one that just answered.
+        // Among those of the hour only: a node that may be long gone does not replace one that just
+        // answered.
         let is_rested = |address: &Address| !self.chosen.iter().any(|(_, other)| other == address);
         if chosen.iter().filter(|address| is_rested(address)).count() >= MIN_RESTED {
             chosen.retain(is_rested);

@@ -206,7 +206,8 @@ impl Rig {
         self.events.iter().filter(|event| matches!(event, Event::PassFinished { .. })).count()
     }
 
-    /// A network of `nodes` nodes in a ring, each of which names the next three and some silent addresses.
+    /// A network of `nodes` nodes in a ring, each of which names the next three and some silent
+    /// addresses.
     fn with_ring(mut self, nodes: u32, silent: u32) -> Self {
         for number in 0..nodes {
             let live = (1..=3).map(|step| address((number + step) % nodes));

@@ -353,7 +353,8 @@ fn a_node_probed_a_moment_ago_rests_while_others_are_known() {
         MAX_REFERENCES,
         "no others are known"
     );
-    // Eight of the hour, and ten that may be long gone: those that answered a moment ago are probed again.
+    // Eight of the hour, and ten that may be long gone: those that answered a moment ago are probed
+    // again.
     let mut rig = Rig::with_witnesses();
     rig.now += secs(3_700);
     let fresh: Vec<Address> = (30..38).map(address).collect();

@@ -4,7 +4,8 @@ use super::*;
 use crate::record::messages::Opened;
 
 impl Rig {
-    /// Does what the writer does once it has noticed: pending answers go out, then everything is loaded again.
+    /// Does what the writer does once it has noticed: pending answers go out, then everything is
+    /// loaded again.
     fn empty_the_database(&mut self, holds: LastPass) {
         while let Some(message) = self.recorder.poll_output() {
             self.crawler.handle_writer(message, self.now);
