@@ -21,8 +21,8 @@ fn main() {
 
 /// Writes a `Migration` for each `NNN_NAME.sql`, in order.
 fn list_migrations() -> std::io::Result<()> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
-    let mut files: Vec<_> = std::fs::read_dir(directory)?
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let mut files: Vec<_> = std::fs::read_dir(Path::new(&root).join("sql"))?
         .map(|entry| Ok(entry?.path()))
         .filter(|path| path.as_ref().map_or(true, |path| path.extension() == Some("sql".as_ref())))
         .collect::<std::io::Result<_>>()?;
