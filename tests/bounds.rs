@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bitdash::commands::crawl::params::Params;
 use bitdash::config::Config;
 use bitdash::net::driver::{Driver, MAX_BUFFERED_BYTES};
-use bitdash::sys::clock::Clock;
+use bitdash::sys::clock::{Clock, LoopClock};
 use bitdash::sys::process;
 use bitdash_core::probe::trace::TraceEvent;
 use bitdash_core::probe::{
@@ -334,7 +334,7 @@ fn the_memory_of_all_sessions_together_is_bounded() {
     let port = listener.local_addr().unwrap().port();
     let peers = accept(listener, count);
     let address = Target::candidate(Address::new(Ipv4Addr::LOCALHOST, port));
-    let (clock, params) = (Clock::new(), params());
+    let (clock, params) = (LoopClock::new(Clock::new()), params());
     let mut driver = Driver::new().unwrap();
     let (mut dialled, mut results) = (0, Vec::new());
     let begin = Instant::now();
@@ -343,7 +343,7 @@ fn the_memory_of_all_sessions_together_is_bounded() {
         && begin.elapsed().as_secs() < 40
     {
         for _ in 0..20.min(count - dialled) {
-            assert!(driver.dial(address, &params, 42, clock.now()).unwrap().is_none());
+            assert!(driver.dial(address, &params, 42, &clock).unwrap().is_none());
             dialled += 1;
         }
         driver.turn(Some(Duration::from_millis(20)), &clock, &mut results).unwrap();
@@ -364,7 +364,7 @@ fn the_memory_of_all_sessions_together_is_bounded() {
         let result = ended.result.as_ref().expect("a result");
         assert_eq!(result.outcome, Outcome::Responded);
     }
-    driver.stop(&mut results);
+    driver.stop(&clock, &mut results);
     assert_eq!((driver.open(), driver.buffered_bytes()), (0, 0));
     drop(peers.join().unwrap());
 }

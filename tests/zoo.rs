@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use bitdash::commands::crawl::params::Params;
 use bitdash::config::Config;
 use bitdash::net::driver::Driver;
-use bitdash::sys::clock::Clock;
+use bitdash::sys::clock::{Clock, LoopClock};
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::outcome::Outcome;
@@ -153,9 +153,9 @@ fn a_version_counts_even_if_a_reset_arrives_before_it_is_read() {
     let target = Target::candidate(Address::new(Ipv4Addr::LOCALHOST, port));
     let filter = Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]);
     let params = Params::new(&Config::default(), filter, 100).probe;
-    let (clock, mut driver) = (Clock::new(), Driver::new().unwrap());
+    let (clock, mut driver) = (LoopClock::new(Clock::new()), Driver::new().unwrap());
     for _ in 0..2 {
-        assert!(driver.dial(target, &params, 42, clock.now()).unwrap().is_none());
+        assert!(driver.dial(target, &params, 42, &clock).unwrap().is_none());
     }
     far_end.join().unwrap();
     // Both connections are reset before the driver sees them as established.

@@ -14,10 +14,10 @@ use std::time::Duration;
 use crate::commands::Failure;
 use crate::commands::crawl::params::probe_params;
 use crate::config::Config;
-use crate::net::driver::{Driver, Ended};
+use crate::net::driver::{Driver, Ended, MAX_DIALS_PER_TURN};
 use crate::net::nodes_file::{Host, Line};
 use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, resolve};
-use crate::sys::clock::Clock;
+use crate::sys::clock::{Clock, LoopClock};
 use crate::sys::process;
 use crate::sys::terminal::StatusLine;
 use bitdash_core::probe::trace::Trace;
@@ -125,6 +125,7 @@ impl Visitor {
     /// # Errors
     /// Polling fails.
     pub fn visit(&mut self, lines: Vec<Line>, what: &str) -> Result<Vec<Row>, Failure> {
+        let clock = LoopClock::new(self.clock);
         let mut status = StatusLine::open();
         let mut show = |text: &str| {
             if let Some(status) = &mut status {
@@ -139,7 +140,7 @@ impl Visitor {
         let (all, mut done) = (queue.len(), 0);
         let mut ended = Vec::new();
         while !queue.is_empty() || self.driver.open() > 0 {
-            let wait = self.dial(&mut queue, &mut ended, &mut |address, fault| {
+            let wait = self.dial(&clock, &mut queue, &mut ended, &mut |address, fault| {
                 if let Some(row) = places.get(&address).and_then(|index| rows.get_mut(*index)) {
                     row.found = Err(fault_text(fault).to_owned());
                 }
@@ -148,7 +149,7 @@ impl Visitor {
             // Handle immediate failures without waiting.
             let wait = if ended.is_empty() { wait } else { Some(Duration::ZERO) };
             self.driver
-                .turn(wait, &self.clock, &mut ended)
+                .turn(wait, &clock, &mut ended)
                 .map_err(|error| Failure::Failed(format!("polling failed: {error}")))?;
             for ended in ended.drain(..) {
                 done += 1;
@@ -213,12 +214,16 @@ impl Visitor {
     /// turn; `None` for no limit.
     fn dial(
         &mut self,
+        clock: &LoopClock,
         queue: &mut VecDeque<Address>,
         ended: &mut Vec<Ended>,
         failed: &mut dyn FnMut(Address, Fault),
     ) -> Option<Duration> {
-        while self.driver.open() < self.max_sockets {
-            let now = self.clock.now();
+        for _ in 0..MAX_DIALS_PER_TURN {
+            if self.driver.open() >= self.max_sockets {
+                return None;
+            }
+            let now = clock.now();
             let next = self.limiter.next(now.mono);
             if next > now.mono {
                 return Some(next - now.mono);
@@ -228,7 +233,7 @@ impl Visitor {
             let target = Target::node(address, self.wants_peers);
             // A nonce of 0 would make gocoin ban us.
             let probe = Probe::new(target, Arc::clone(&self.params), self.rng.u64(1..), now);
-            match self.driver.begin(probe.traced(), now) {
+            match self.driver.begin(probe.traced(), clock) {
                 Ok(None) => {}
                 Ok(Some(one)) => ended.push(one),
                 Err(Fault::Descriptors | Fault::Ports) if self.driver.open() > 0 => {
@@ -239,7 +244,7 @@ impl Visitor {
                 Err(fault) => failed(address, fault),
             }
         }
-        None
+        Some(Duration::ZERO)
     }
 }
 

@@ -6,7 +6,10 @@
 //! 1. A session leaves the slab only in `reap`, so a later event of the same batch never meets a
 //!    reused key.
 //! 2. Every dial ends in exactly one [`Ended`] or in a fault that is returned at once.
-//! 3. Readiness is handled before deadlines: bytes that arrived in time count.
+//! 3. Readiness is handled before deadlines, whatever interrupted the poll: bytes that arrived in
+//!    time count.
+//! 4. Time during which the process did not run counts against no peer: [`LoopClock`] stands still,
+//!    and a probe that failed after such a stall is repeated once.
 //!
 //! The five steps of a connect on mio: connect, register, writable event, `take_error`,
 //! `peer_addr`. mio is edge-triggered: a session that was not read until `WouldBlock` is read again
@@ -20,7 +23,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use crate::sys::clock::Clock;
+use crate::sys::clock::LoopClock;
 use bitdash_core::probe::trace::Trace;
 use bitdash_core::probe::{Probe, ProbeParams};
 use bitdash_core::schedule::timers::Timers;
@@ -36,6 +39,13 @@ pub const SIGNALS: Token = Token(usize::MAX - 2);
 /// Size of the read buffer. A session that sent this much waits for the next turn, so that it does
 /// not starve the others.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Maximum number of dials between two turns: a connection that is established meanwhile is noticed,
+/// and its time taken, only in the next turn.
+pub const MAX_DIALS_PER_TURN: usize = 32;
+/// Number of events taken from the poll at once.
+const EVENTS: usize = 1_024;
+/// Maximum duration of a poll while sessions are open, so that no stall hides in a longer one.
+const MAX_POLL: Duration = Duration::from_secs(1);
 /// Maximum number of payload bytes buffered by all sessions together.
 pub const MAX_BUFFERED_BYTES: usize = 32 * 1024 * 1024;
 
@@ -46,6 +56,8 @@ struct Session {
     unsent: Vec<u8>,
     is_connected: bool,
     is_ended: bool,
+    /// Total of the stalls before this session; `None` if it repeats a stalled one.
+    stalled_before: Option<Duration>,
 }
 
 /// A probe that ended.
@@ -86,7 +98,7 @@ impl Driver {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
-            events: Events::with_capacity(1_024),
+            events: Events::with_capacity(EVENTS),
             sessions: Slab::new(),
             timers: Timers::new(),
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -128,16 +140,25 @@ impl Driver {
         target: Target,
         params: &Arc<ProbeParams>,
         nonce: u64,
-        now: Now,
+        clock: &LoopClock,
     ) -> Result<Option<Ended>, Fault> {
-        self.begin(Probe::new(target, Arc::clone(params), nonce, now), now)
+        self.begin(Probe::new(target, Arc::clone(params), nonce, clock.now()), clock)
     }
 
-    /// Starts `probe`, which was created at `now`.
+    /// Starts `probe`, which was created just now.
     ///
     /// # Errors
     /// A local fault: the target was not dialled.
-    pub fn begin(&mut self, mut probe: Probe, now: Now) -> Result<Option<Ended>, Fault> {
+    pub fn begin(&mut self, probe: Probe, clock: &LoopClock) -> Result<Option<Ended>, Fault> {
+        self.connect(probe, Some(clock.stalled()), clock.now())
+    }
+
+    fn connect(
+        &mut self,
+        mut probe: Probe,
+        stalled_before: Option<Duration>,
+        now: Now,
+    ) -> Result<Option<Ended>, Fault> {
         let target = probe.target();
         let mut stream = match TcpStream::connect(target.address().to_socket_addr()) {
             Ok(stream) => stream,
@@ -155,8 +176,8 @@ impl Driver {
             return Err(Fault::Descriptors);
         }
         self.timers.set(key, probe.poll_timeout());
-        let unsent = Vec::new();
-        entry.insert(Session { stream, probe, unsent, is_connected: false, is_ended: false });
+        let (unsent, is_connected, is_ended) = (Vec::new(), false, false);
+        entry.insert(Session { stream, probe, unsent, is_connected, is_ended, stalled_before });
         Ok(None)
     }
 
@@ -168,7 +189,7 @@ impl Driver {
     pub fn turn(
         &mut self,
         timeout: Option<Duration>,
-        clock: &Clock,
+        clock: &LoopClock,
         ended: &mut Vec<Ended>,
     ) -> io::Result<Turn> {
         let mut wait = timeout;
@@ -180,14 +201,45 @@ impl Driver {
         if !self.unread.is_empty() {
             wait = Some(Duration::ZERO);
         }
+        if !self.sessions.is_empty() {
+            wait = Some(wait.map_or(MAX_POLL, |wait| wait.min(MAX_POLL)));
+        }
+        clock.announce(wait.unwrap_or(Duration::MAX));
         let mut turn = Turn::default();
-        match self.poll.poll(&mut self.events, wait) {
-            Ok(()) => {}
-            // A signal handler ran. Its pipe shows which one in the next turn.
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(error),
+        // More events than fit may be ready: deadlines come after all of them.
+        for _ in 0..=self.sessions.len() / EVENTS {
+            self.poll(wait)?;
+            let is_full = self.events.iter().nth(EVENTS - 1).is_some();
+            self.handle_events(&mut turn, clock.now());
+            if !is_full {
+                break;
+            }
+            wait = Some(Duration::ZERO);
         }
         let now = clock.now();
+        while let Some(key) = self.timers.pop_due(now.mono) {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.probe.handle_timeout(now);
+                self.update(key);
+            }
+        }
+        self.reap(clock, ended);
+        Ok(turn)
+    }
+
+    /// Polls for at most `wait`. A poll that a signal interrupts reports no event, although sockets
+    /// may be ready: they are asked again, without waiting.
+    fn poll(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        // keepalived#1883, mozim PR 10: after SIGSTOP and SIGCONT every answer lies in the sockets.
+        match self.poll.poll(&mut self.events, wait) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.poll.poll(&mut self.events, Some(Duration::ZERO))
+            }
+            result => result,
+        }
+    }
+
+    fn handle_events(&mut self, turn: &mut Turn, now: Now) {
         for key in std::mem::take(&mut self.unread) {
             self.read(key, true, now);
         }
@@ -200,18 +252,10 @@ impl Driver {
             }
         }
         self.events = events;
-        while let Some(key) = self.timers.pop_due(now.mono) {
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.probe.handle_timeout(now);
-                self.update(key);
-            }
-        }
-        self.reap(ended);
-        Ok(turn)
     }
 
     /// Ends all sessions. Only nodes that have responded yield a result.
-    pub fn stop(&mut self, ended: &mut Vec<Ended>) {
+    pub fn stop(&mut self, clock: &LoopClock, ended: &mut Vec<Ended>) {
         let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
             if let Some(session) = self.sessions.get_mut(key) {
@@ -219,7 +263,7 @@ impl Driver {
             }
             self.update(key);
         }
-        self.reap(ended);
+        self.reap(clock, ended);
     }
 
     fn handle_ready(&mut self, key: usize, event: &mio::event::Event, now: Now) {
@@ -305,16 +349,29 @@ impl Driver {
         }
     }
 
-    fn reap(&mut self, ended: &mut Vec<Ended>) {
-        for key in self.ended.drain(..) {
-            if let Some(mut session) = self.sessions.try_remove(key) {
-                let freed = session.probe.buffered_bytes();
-                self.buffered_bytes = self.buffered_bytes.saturating_sub(freed);
-                let (target, result) = (session.probe.target(), session.probe.finished());
-                let trace = session.probe.take_trace();
-                // Closing the descriptor also removes it from the poll.
-                ended.push(Ended { target, result, trace });
+    fn reap(&mut self, clock: &LoopClock, ended: &mut Vec<Ended>) {
+        for key in std::mem::take(&mut self.ended) {
+            // Dropping the session closes its descriptor, which also removes it from the poll.
+            let Some(mut session) = self.sessions.try_remove(key) else { continue };
+            let freed = session.probe.buffered_bytes();
+            self.buffered_bytes = self.buffered_bytes.saturating_sub(freed);
+            let target = session.probe.target();
+            let (result, trace) = (session.probe.finished(), session.probe.take_trace());
+            let has_stalled = session.stalled_before.is_some_and(|before| before < clock.stalled());
+            let is_doubtful = |result: &ProbeResult| result.outcome.may_be_our_stall();
+            if has_stalled && result.as_ref().is_some_and(is_doubtful) {
+                let now = clock.now();
+                let again = session.probe.repeated(trace.is_some(), now);
+                match self.connect(again, None, now) {
+                    Ok(None) => continue,
+                    Ok(Some(immediate)) => {
+                        ended.push(immediate);
+                        continue;
+                    }
+                    Err(_) => {}
+                }
             }
+            ended.push(Ended { target, result, trace });
         }
     }
 }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::net::nodes_file::{Host, Line};
-use crate::sys::clock::Clock;
+use crate::sys::clock::{Clock, LoopClock};
 use bitdash_core::vocabulary::address::Address;
 
 /// A line of the nodes file with its addresses.
@@ -128,11 +128,19 @@ fn collect(
     expected: usize,
     timeout: Duration,
 ) {
-    let clock = Clock::new();
-    for _ in 0..expected {
+    // Time during which the process did not run counts against no name server either.
+    let clock = LoopClock::new(Clock::new());
+    let mut missing = expected;
+    while missing > 0 {
         let left = timeout.saturating_sub(clock.now().mono);
-        match answers.recv_timeout(left) {
-            Ok((index, addresses)) => resolved[index].addresses = addresses,
+        let wait = left.min(MAX_WAIT);
+        clock.announce(wait);
+        match answers.recv_timeout(wait) {
+            Ok((index, addresses)) => {
+                resolved[index].addresses = addresses;
+                missing -= 1;
+            }
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -159,6 +167,8 @@ fn addresses_of(name: &str, answer: io::Result<Vec<SocketAddr>>) -> Result<Vec<A
     Ok(addresses)
 }
 
+/// Maximum duration of one wait, so that no stall of the process hides in it.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_THREADS: usize = 4;
 
 /// Maximum number of addresses per name; a DNS seed returns about 40.

@@ -20,9 +20,9 @@ use self::report::Reporter;
 use crate::commands::Failure;
 use crate::config::{Config, ConfigSource};
 use crate::db::writer::thread::{MAX_SOCKETS, Writer};
-use crate::net::driver::{Driver, Ended, SIGNALS};
+use crate::net::driver::{Driver, Ended, MAX_DIALS_PER_TURN, SIGNALS};
 use crate::net::nodes_file::NodesFile;
-use crate::sys::clock::{Clock, built_at};
+use crate::sys::clock::{Clock, LoopClock, built_at};
 use crate::sys::logging::{self, LogHandle};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
@@ -65,7 +65,8 @@ struct Crawl<'a> {
     config: Config,
     params: Params,
     log: LogHandle,
-    clock: Clock,
+    clock: LoopClock,
+    stalled: Duration,
     driver: Driver,
     signals: Signals,
     crawler: Crawler,
@@ -75,6 +76,7 @@ struct Crawl<'a> {
     live: Live,
     rng: fastrand::Rng,
     stats_at: Duration,
+    has_more_to_dial: bool,
     ended: Vec<Ended>,
 }
 
@@ -120,7 +122,8 @@ impl<'a> Crawl<'a> {
             config,
             params,
             log,
-            clock,
+            clock: LoopClock::new(clock),
+            stalled: Duration::ZERO,
             driver,
             signals,
             crawler,
@@ -130,6 +133,7 @@ impl<'a> Crawl<'a> {
             live: Live::open(),
             rng,
             stats_at,
+            has_more_to_dial: false,
             ended: Vec::new(),
         })
     }
@@ -141,6 +145,7 @@ impl<'a> Crawl<'a> {
             .driver
             .turn(Some(timeout), &self.clock, &mut self.ended)
             .map_err(|error| failed("polling", &error))?;
+        self.note_stall();
         let now = self.clock.now();
         self.reap(now);
         self.receive_from_writer(now)?;
@@ -153,6 +158,15 @@ impl<'a> Crawl<'a> {
         self.crawler.tick(now);
         self.dial(now);
         self.drain_outputs(now)
+    }
+
+    /// Logs that the process was stopped or the board suspended.
+    fn note_stall(&mut self) {
+        let stalled = self.clock.stalled();
+        let last = stalled.saturating_sub(std::mem::replace(&mut self.stalled, stalled));
+        if !last.is_zero() {
+            log::warn!("stall seconds={:.1}", last.as_secs_f64());
+        }
     }
 
     /// Passes the results of ended sessions to the crawler.
@@ -189,15 +203,20 @@ impl<'a> Crawl<'a> {
 
     /// Dials what the crawler grants.
     fn dial(&mut self, now: Now) {
-        while let Some(target) = self.crawler.poll_dial(now) {
+        for _ in 0..MAX_DIALS_PER_TURN {
+            let Some(target) = self.crawler.poll_dial(now) else {
+                self.has_more_to_dial = false;
+                return;
+            };
             self.dial_one(target, now);
         }
+        self.has_more_to_dial = true;
     }
 
     fn dial_one(&mut self, target: Target, now: Now) {
         // Never 0: gocoin bans for it.
         let nonce = self.rng.u64(1..);
-        match self.driver.dial(target, &self.params.probe, nonce, now) {
+        match self.driver.dial(target, &self.params.probe, nonce, &self.clock) {
             Ok(None) => {}
             Ok(Some(ended)) => {
                 self.reporter.count_ended();
@@ -223,7 +242,7 @@ impl<'a> Crawl<'a> {
             wants_stats |= report::event(&event);
         }
         if self.crawler.is_stopping() {
-            self.driver.stop(&mut self.ended);
+            self.driver.stop(&self.clock, &mut self.ended);
         }
         let max_sockets = self.params.crawler.max_sockets;
         self.live.draw(&self.crawler, max_sockets, now);
@@ -241,7 +260,7 @@ impl<'a> Crawl<'a> {
 
     /// Maximum duration of the next poll.
     fn timeout(&mut self, now: Now) -> Duration {
-        if !self.ended.is_empty() {
+        if !self.ended.is_empty() || self.has_more_to_dial {
             return Duration::ZERO;
         }
         let crawler = self.crawler.poll_timeout(now);

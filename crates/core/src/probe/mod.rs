@@ -149,6 +149,12 @@ impl Probe {
         Self { trace: Some(Box::default()), ..self }
     }
 
+    /// The same probe from its start, for a new connection.
+    pub fn repeated(&self, is_traced: bool, now: Now) -> Self {
+        let again = Self::new(self.target, Arc::clone(&self.params), self.nonce, now);
+        if is_traced { again.traced() } else { again }
+    }
+
     /// Handles that the connection was established.
     pub fn handle_connected(&mut self, now: Now) {
         if !matches!(self.state, State::Connecting { .. }) {

@@ -5,5 +5,6 @@ pub mod clock_jump;
 pub mod filter;
 pub mod outcome;
 pub mod rows;
+pub mod running_time;
 pub mod target;
 pub mod time;

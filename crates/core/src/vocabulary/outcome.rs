@@ -108,6 +108,12 @@ impl Outcome {
         matches!(self, Self::ConnectTimeout | Self::Unreachable | Self::HandshakeTimeout)
     }
 
+    /// Whether the outcome may only show that our process did not run: the peer may have disconnected
+    /// for lack of an answer, or was not heard.
+    pub fn may_be_our_stall(self) -> bool {
+        self.is_silence() || self == Self::Closed
+    }
+
     /// The outcome with this code.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()

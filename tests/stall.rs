@@ -1,0 +1,129 @@
+//! The real programs while they are stopped by SIGSTOP and continued: the time in between counts
+//! against no peer.
+
+#![allow(clippy::disallowed_methods)] // tests listen, wait and signal
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use bitdash_simnet::zoo::Claimed;
+use support::Cluster;
+use support::crawl::{Crawl, value};
+use support::tools::{Directory, Ran};
+
+const SERVERS: usize = 40;
+/// From the first connection to the stop.
+const BEFORE: Duration = Duration::from_millis(600);
+/// Longer than every timeout of the configuration.
+const STOPPED: Duration = Duration::from_secs(12);
+
+/// Starts servers that call `serve` with every connection and its number, and send a message with
+/// the first.
+fn servers(serve: fn(TcpStream, usize)) -> (Vec<SocketAddr>, Receiver<()>) {
+    let (sender, connected) = mpsc::channel();
+    let start = |_| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let sender: Sender<()> = sender.clone();
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let _ = sender.send(());
+                let stream = stream.unwrap();
+                thread::spawn(move || serve(stream, number));
+            }
+        });
+        address
+    };
+    ((0..SERVERS).map(start).collect(), connected)
+}
+
+/// Answers after a second and keeps the connection.
+fn answer(mut stream: TcpStream, _: usize) {
+    sleep(Duration::from_secs(1));
+    let _ = stream.write_all(&Claimed::agent(b"/slow/").message());
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+/// Gives up on its first client after three seconds, as on one that does not answer.
+fn give_up_first(stream: TcpStream, number: usize) {
+    if number == 0 {
+        return sleep(Duration::from_secs(3));
+    }
+    answer(stream, number);
+}
+
+fn signal(pid: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+fn stop_and_continue(pid: u32, connected: &Receiver<()>) {
+    connected.recv_timeout(Duration::from_secs(60)).expect("it dials");
+    sleep(BEFORE);
+    signal(pid, "-STOP");
+    sleep(STOPPED);
+    signal(pid, "-CONT");
+}
+
+/// Runs `probe` or `poll` and stops it meanwhile.
+fn visit(serve: fn(TcpStream, usize), command: &str) -> Ran {
+    let (servers, connected) = servers(serve);
+    let directory = Directory::with_timeouts("5s", "10s", "10s", "2s");
+    let places: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+    let mut arguments = vec![command, "--json"];
+    if command == "probe" {
+        arguments.extend(places.iter().map(String::as_str));
+    } else {
+        directory.write("nodes.txt", &places.join("\n").replace(':', " "));
+    }
+    let mut command = directory.command(&arguments);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    stop_and_continue(child.id(), &connected);
+    Ran::of(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_stopped_poll_finds_the_answers_that_arrived_meanwhile() {
+    let ran = visit(answer, "poll");
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    for found in ran.json() {
+        assert!(found["version_ms"].as_u64().unwrap() < 3_000, "{found}");
+    }
+}
+
+#[test]
+fn a_stopped_probe_finds_the_answers_that_arrived_meanwhile() {
+    let ran = visit(answer, "probe");
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_peer_that_gave_up_on_a_stopped_probe_is_probed_again() {
+    let ran = visit(give_up_first, "probe");
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_stopped_crawl_marks_no_node_down() {
+    for serve in [answer, give_up_first] {
+        let (servers, connected) = servers(serve);
+        let database = Cluster::shared().database();
+        let directory = tempfile::tempdir().unwrap();
+        let list: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+        let seeds = directory.path().join("nodes.txt");
+        std::fs::write(&seeds, list.join(" a name\n").replace(':', " ")).unwrap();
+        let mut crawl = Crawl::configure(&database, &seeds, &[]);
+        crawl.start(&["--passes", "1"]);
+        stop_and_continue(crawl.child.as_ref().unwrap().id(), &connected);
+        let line = crawl.wait_for_log(|line| line.contains(" stall seconds="));
+        assert!((11.0..20.0).contains(&value(&line, "seconds").parse().unwrap()), "{line}");
+        assert!(crawl.wait().success());
+        let up = "SELECT count(*) FILTER (WHERE status = 'up'), count(*) FROM nodes";
+        assert_eq!(database.rows(up), ["40|40"]);
+    }
+}
