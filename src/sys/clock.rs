@@ -33,10 +33,7 @@ impl Clock {
                 i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
             }
         };
-        Now {
-            mono: since_boot().saturating_sub(self.started),
-            wall: UnixTime::from_micros(micros),
-        }
+        Now { mono: since_boot().saturating_sub(self.started), wall: UnixTime::from_micros(micros) }
     }
 }
 
