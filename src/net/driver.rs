@@ -39,8 +39,8 @@ pub const SIGNALS: Token = Token(usize::MAX - 2);
 /// Size of the read buffer. A session that sent this much waits for the next turn, so that it does
 /// not starve the others.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// Maximum number of dials between two turns: a connection that is established meanwhile is noticed,
-/// and its time taken, only in the next turn.
+/// Maximum number of dials between two turns: a connection that is established meanwhile is
+/// noticed, and its time taken, only in the next turn.
 pub const MAX_DIALS_PER_TURN: usize = 32;
 /// Number of events taken from the poll at once.
 const EVENTS: usize = 1_024;

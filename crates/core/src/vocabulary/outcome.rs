@@ -108,8 +108,8 @@ impl Outcome {
         matches!(self, Self::ConnectTimeout | Self::Unreachable | Self::HandshakeTimeout)
     }
 
-    /// Whether the outcome may only show that our process did not run: the peer may have disconnected
-    /// for lack of an answer, or was not heard.
+    /// Whether the outcome may only show that our process did not run: the peer may have
+    /// disconnected for lack of an answer, or was not heard.
     pub fn may_be_our_stall(self) -> bool {
         self.is_silence() || self == Self::Closed
     }
