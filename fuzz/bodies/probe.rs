@@ -6,7 +6,8 @@
 //!
 //! Checked after every operation:
 //! 1. The probe sent `version`, `verack`, `getaddr`, in this order.
-//! 2. Traffic moves no deadline, except that an `addr` brings it forward, never past its bound.
+//! 2. Traffic moves no deadline, except that an `addr` brings it forward and bytes of an unfinished
+//!    message put it off, never past its bound.
 //! 3. At its deadline a probe ends.
 //! 4. There is exactly one result, and none after a stop before `version`.
 //! 5. After the end nothing is sent and no deadline is set.
@@ -33,6 +34,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const ADDR_TIMEOUTS: [Duration; 3] =
     [Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(75)];
 const ADDR_QUIET: Duration = Duration::from_secs(2);
+/// The silence that ends a reply of which more is to come.
+const MORE_QUIET: Duration = Duration::from_secs(10);
 /// An unwanted payload.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
@@ -79,6 +82,8 @@ struct Expected {
     has_responded: bool,
     peers: usize,
     reply: usize,
+    /// When silence ends the reply; two times where the software decides.
+    quiets: Vec<Duration>,
     messages: u32,
     bytes: u64,
 }
@@ -229,14 +234,16 @@ impl Run {
             return assert_eq!(after, before, "2. traffic moved a deadline");
         }
         assert!(self.target.wants_peers(), "it waits for an unrequested reply");
-        let quiet = self.now.mono + ADDR_QUIET;
-        let is_first = self.bounds.is_empty();
-        if is_first {
+        if self.bounds.is_empty() {
             self.bounds = ADDR_TIMEOUTS.map(|patience| self.now.mono + patience).to_vec();
         }
-        if is_first || after != before {
-            self.bounds.retain(|bound| after == quiet.min(*bound) || (is_first && after == *bound));
-        }
+        let is_in_message = self.reader.is_in_message();
+        let more = if is_in_message { self.now.mono + MORE_QUIET } else { Duration::ZERO };
+        let quiets = &self.expected.quiets;
+        self.bounds.retain(|bound| match &quiets[..] {
+            [] => after == *bound,
+            quiets => quiets.iter().any(|quiet| after == more.max(*quiet).min(*bound)),
+        });
         assert!(
             !self.bounds.is_empty(),
             "2. traffic moved a deadline from {before:?} to {after:?}"
@@ -348,6 +355,10 @@ impl Run {
                 self.expected.peers = (self.expected.peers + entries).min(MAX_PROBE_PEERS);
                 if entries + addr.skipped >= 2 {
                     self.expected.reply += entries + addr.skipped;
+                    self.expected.quiets = vec![self.now.mono + ADDR_QUIET];
+                    if entries + addr.skipped == 1_000 {
+                        self.expected.quiets.push(self.now.mono + MORE_QUIET);
+                    }
                 }
                 if self.expected.reply >= MAX_PROBE_PEERS {
                     self.end(Outcome::Responded);

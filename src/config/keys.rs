@@ -160,7 +160,8 @@ keys! {
         addr_timeout: Duration = "75s", Live, Span(MIN, minutes(30));
 
         /// A reply is complete when no further `addr` follows one of two or more entries for this
-        /// long.
+        /// long. Five times this, but not above 10 s, where more must follow: in the middle of a
+        /// message, and after an `addr` of 1,000 entries from software that sends several.
         addr_quiet: Duration = "2s", Live, Span(MIN, minutes(10));
 
         /// Minimum time between two `getaddr` to the same node; in between, probes end after the

@@ -117,6 +117,11 @@ impl Decoder {
         self.buffer.buffered_bytes()
     }
 
+    /// Whether some bytes of the next message have arrived, but not all.
+    pub fn is_in_message(&self) -> bool {
+        self.header_filled > 0 || self.frame.is_some()
+    }
+
     /// Fills the header, and validates each part of it as soon as it is complete.
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<Header>, DecodeError> {
         while self.header_filled < self.magic.0.len() {

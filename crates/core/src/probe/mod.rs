@@ -15,7 +15,8 @@
 //! 1. It sends `version`, then `verack` and, if due, one `getaddr`, and nothing else: TRB bans for
 //!    more.
 //! 2. Once `version` has arrived the outcome is `responded`, whatever follows.
-//! 3. Traffic moves no deadline, except that an `addr` of two or more entries brings it forward.
+//! 3. Traffic moves no deadline, except that an `addr` of two or more entries brings it forward,
+//!    and bytes of an unfinished message put it off; neither beyond the bound of the reply.
 //! 4. It returns exactly one result; afterwards all input is ignored and nothing is sent.
 //! 5. The bytes, messages and entries accepted from a peer are bounded.
 
@@ -63,6 +64,12 @@ pub struct ProbeParams {
 const PROMPT_ADDR_TIMEOUT: Duration = Duration::from_secs(15);
 /// Timeout for software that serves one random peer each 100 ms: 95 % of 125 peers wait < 37 s.
 const TRICKLE_ADDR_TIMEOUT: Duration = Duration::from_secs(60);
+/// Number of entries of a full `addr`: more may follow in another one.
+const FULL_ADDR_ENTRIES: usize = 1_000;
+/// Silence that ends a reply of which more is to come, in units of `addr_quiet`, and its maximum: a
+/// segment that was lost twice arrives seconds late.
+const MORE_QUIET_FACTOR: u32 = 5;
+const MAX_MORE_QUIET: Duration = Duration::from_secs(10);
 /// Maximum number of bytes read from a peer: twice the largest message.
 pub const MAX_PROBE_BYTES: u64 = 8_000_000;
 /// Maximum number of messages read from a peer.
@@ -78,10 +85,13 @@ enum State {
     AwaitingVersion {
         deadline: Duration,
     },
-    /// `bound` is the latest end of the wait, `deadline` its current end.
+    /// `bound` is the latest end of the wait, `deadline` its current end; an unfinished message
+    /// puts it off until `unfinished`.
     AwaitingAddr {
         bound: Duration,
         deadline: Duration,
+        unfinished: Duration,
+        has_one_addr: bool,
     },
     Done,
 }
@@ -198,6 +208,12 @@ impl Probe {
         if self.received_bytes >= MAX_PROBE_BYTES {
             self.end(Outcome::Malformed, now.wall);
         }
+        let more_quiet = self.more_quiet();
+        if let State::AwaitingAddr { bound, unfinished, .. } = &mut self.state {
+            let is_in_message = self.decoder.is_in_message();
+            *unfinished =
+                if is_in_message { (now.mono + more_quiet).min(*bound) } else { Duration::ZERO };
+        }
     }
 
     /// Handles that the peer closed or reset the connection, or that it broke.
@@ -238,7 +254,11 @@ impl Probe {
             State::AwaitingVersion { deadline } if now.mono >= deadline => {
                 self.end(Outcome::HandshakeTimeout, now.wall);
             }
-            State::AwaitingAddr { deadline, .. } if now.mono >= deadline => self.end_reply(),
+            State::AwaitingAddr { deadline, unfinished, .. }
+                if now.mono >= deadline.max(unfinished) =>
+            {
+                self.end_reply();
+            }
             _ => {}
         }
     }
@@ -261,9 +281,8 @@ impl Probe {
     /// The next deadline, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<Duration> {
         match self.state {
-            State::Connecting { deadline }
-            | State::AwaitingVersion { deadline }
-            | State::AwaitingAddr { deadline, .. } => Some(deadline),
+            State::Connecting { deadline } | State::AwaitingVersion { deadline } => Some(deadline),
+            State::AwaitingAddr { deadline, unfinished, .. } => Some(deadline.max(unfinished)),
             State::Done => None,
         }
     }
@@ -363,7 +382,7 @@ impl Probe {
             start_height: version.start_height,
             relay: version.relay,
         };
-        let timeout = self.addr_timeout(&info);
+        let timing = getaddr_timing(info.user_agent.as_deref(), info.protocol_version);
         self.result.outcome = Outcome::Responded;
         self.result.probed_at = now.wall;
         self.result.version_ms = Some(millis(waited));
@@ -373,16 +392,26 @@ impl Probe {
         if self.target.wants_peers() {
             encode_message(self.params.magic, Command::GETADDR, &[], &mut self.outbox);
             self.note(now, || TraceEvent::Sent(Message::Getaddr));
-            let bound = now.mono + timeout;
-            self.state = State::AwaitingAddr { bound, deadline: bound };
+            let bound = now.mono + self.addr_timeout(timing);
+            // Core since 0.12 and its kin put the whole reply into one message.
+            let has_one_addr =
+                matches!(timing, GetaddrTiming::AnswersAtOnce | GetaddrTiming::Delayed);
+            let unfinished = Duration::ZERO;
+            self.state = State::AwaitingAddr { bound, deadline: bound, unfinished, has_one_addr };
         } else {
             self.state = State::Done;
             self.finished = true;
         }
     }
 
-    fn addr_timeout(&self, info: &VersionInfo) -> Duration {
-        let bound = match getaddr_timing(info.user_agent.as_deref(), info.protocol_version) {
+    /// The silence that ends a reply of which more is to come.
+    fn more_quiet(&self) -> Duration {
+        let quiet = self.params.addr_quiet;
+        (quiet * MORE_QUIET_FACTOR).min(MAX_MORE_QUIET).max(quiet)
+    }
+
+    fn addr_timeout(&self, timing: GetaddrTiming) -> Duration {
+        let bound = match timing {
             GetaddrTiming::AnswersAtOnce => PROMPT_ADDR_TIMEOUT,
             GetaddrTiming::Trickles => TRICKLE_ADDR_TIMEOUT,
             GetaddrTiming::Delayed | GetaddrTiming::Unknown => Duration::MAX,
@@ -406,8 +435,11 @@ impl Probe {
         if self.reply_entries as usize >= MAX_PROBE_PEERS {
             return self.end_reply();
         }
-        if let State::AwaitingAddr { bound, deadline } = &mut self.state {
-            *deadline = (*bound).min(now.mono + self.params.addr_quiet);
+        let (quiet, more_quiet) = (self.params.addr_quiet, self.more_quiet());
+        if let State::AwaitingAddr { bound, deadline, has_one_addr, .. } = &mut self.state {
+            let is_more_to_come =
+                addr.entries.len() + addr.skipped == FULL_ADDR_ENTRIES && !*has_one_addr;
+            *deadline = (*bound).min(now.mono + if is_more_to_come { more_quiet } else { quiet });
         }
     }
 

@@ -176,6 +176,105 @@ fn a_reply_may_span_several_messages() {
     assert_eq!(result(&mut probe).peers_sent, Some(2_500));
 }
 
+/// The bytes of `stream` in order, with their arrival times after the start in milliseconds: TCP at
+/// a round trip of 400 ms, where one segment in twenty is lost.
+fn over_a_bad_line(stream: &[u8], rng: &mut fastrand::Rng) -> Vec<(u64, Vec<u8>)> {
+    const RTT: u64 = 400;
+    let (mut window, mut sent_at, mut in_window) = (10, 0, 0);
+    let mut arrived = 0;
+    let mut arrivals = Vec::new();
+    for segment in stream.chunks(1_448) {
+        if in_window == window {
+            (window, sent_at, in_window) = (2 * window, sent_at + RTT, 0);
+        }
+        in_window += 1;
+        let (mut at, mut timeout) = (sent_at + RTT / 2, 3 * RTT);
+        while rng.u8(..20) == 0 {
+            at += timeout;
+            timeout *= 2;
+        }
+        arrived = at.max(arrived);
+        arrivals.push((arrived, segment.to_vec()));
+    }
+    arrivals
+}
+
+/// The result of a probe at which these bytes arrive, in milliseconds after `start`.
+fn received(mut probe: Probe, start: u64, arrivals: &[(u64, Vec<u8>)]) -> ProbeResult {
+    for (millis, bytes) in arrivals {
+        probe.handle_timeout(at(start + millis - 1));
+        probe.handle_bytes(bytes, at(start + millis));
+    }
+    probe.handle_timeout(at(1_000_000));
+    result(&mut probe)
+}
+
+#[test]
+fn a_long_reply_is_whole_on_a_line_that_loses_segments() {
+    let reply = [addr(1..=1_000), addr(1_001..=1_415)].concat();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for number in 0..1_000 {
+        let arrivals = over_a_bad_line(&reply, &mut rng);
+        let probe = responded("/therealbitcoin.org:0.9.99.99/");
+        let sent = received(probe, 1_000, &arrivals).peers_sent;
+        assert_eq!(sent, Some(1_415), "reply {number}");
+    }
+}
+
+#[test]
+fn after_a_full_addr_more_is_awaited_for_ten_seconds() {
+    let ends = |agent: &str, entries: u32| {
+        let mut probe = responded(agent);
+        probe.handle_bytes(&addr(1..=entries), at(200));
+        probe.poll_timeout().unwrap() - at(200).mono
+    };
+    let trb = "/therealbitcoin.org:0.9.99.99/";
+    for (agent, entries, seconds) in [
+        (trb, 999, 2),
+        (trb, 1_000, 10),
+        ("/Satoshi:0.8.6/", 1_000, 10),
+        ("/unheard of:1/", 1_000, 10),
+        // Their whole reply is one message.
+        ("/Satoshi:28.1.0/", 1_000, 2),
+        ("/Satoshi:0.21.1/", 1_000, 2),
+    ] {
+        assert_eq!(ends(agent, entries), Duration::from_secs(seconds), "{agent} {entries}");
+    }
+}
+
+#[test]
+fn bytes_of_an_unfinished_message_prolong_the_wait_within_its_bound() {
+    let second = addr(301..=600);
+    let trickle = |pause: u64, piece: usize| -> Vec<(u64, Vec<u8>)> {
+        let pieces = second.chunks(piece).map(<[u8]>::to_vec);
+        let later = pieces.enumerate().map(|(place, piece)| (place as u64 * pause + 1_000, piece));
+        std::iter::once((1, addr(1..=300))).chain(later).collect()
+    };
+    let sent = |agent: &str, arrivals: &[(u64, Vec<u8>)]| {
+        received(responded(agent), 200, arrivals).peers_sent
+    };
+    assert_eq!(sent("/Satoshi:0.21.1/", &trickle(9_900, 1_500)), Some(600));
+    // The first piece is shorter than a header.
+    let (head, rest) = second.split_at(3);
+    let arrivals = [(1, addr(1..=300)), (1_900, head.to_vec()), (10_000, rest.to_vec())];
+    assert_eq!(sent("/Satoshi:0.21.1/", &arrivals), Some(600));
+    // A byte each second: the bound ends it.
+    let mut probe = responded("/Satoshi:28.1.0/");
+    probe.handle_bytes(&addr(1..=300), at(200));
+    for (place, byte) in second.iter().enumerate().take(14) {
+        probe.handle_bytes(&[*byte], at(1_000 * (place as u64 + 1)));
+    }
+    assert_eq!(probe.poll_timeout(), Some(at(15_100).mono));
+    // A message that is complete and no `addr` leaves the end where it was.
+    let mut probe = responded("/Satoshi:0.21.1/");
+    probe.handle_bytes(&addr(1..=300), at(200));
+    let ping = frame(Command::PING, &[0; 8]);
+    probe.handle_bytes(&ping[..5], at(300));
+    assert_eq!(probe.poll_timeout(), Some(at(10_300).mono));
+    probe.handle_bytes(&ping[5..], at(400));
+    assert_eq!(probe.poll_timeout(), Some(at(2_200).mono));
+}
+
 #[test]
 fn the_addr_timeout_depends_on_the_software() {
     for (agent, seconds) in [
