@@ -80,6 +80,8 @@ struct Expected {
     /// The outcome, once the probe must have ended.
     outcome: Option<Outcome>,
     has_responded: bool,
+    /// Time ended the wait for a reply.
+    is_timed_out: bool,
     peers: usize,
     reply: usize,
     /// When silence ends the reply; two times where the software decides.
@@ -299,12 +301,17 @@ impl Run {
         self.probe.handle_timeout(self.now);
         assert_eq!(self.probe.is_done(), was_over || is_late, "3. ends at its deadline");
         if is_late && !was_over {
-            self.end(self.timeout_outcome());
+            self.end_in_time();
         }
     }
 
-    fn timeout_outcome(&self) -> Outcome {
-        if self.is_connected { Outcome::HandshakeTimeout } else { Outcome::ConnectTimeout }
+    fn end_in_time(&mut self) {
+        self.expected.is_timed_out |= self.expected.outcome.is_none();
+        self.end(if self.is_connected {
+            Outcome::HandshakeTimeout
+        } else {
+            Outcome::ConnectTimeout
+        });
     }
 
     fn stop(&mut self) {
@@ -407,7 +414,7 @@ impl Run {
         while let Some(deadline) = self.probe.poll_timeout() {
             self.now.mono = self.now.mono.max(deadline);
             self.probe.handle_timeout(self.now);
-            self.end(self.timeout_outcome());
+            self.end_in_time();
             self.check();
         }
         self.check();
@@ -423,7 +430,9 @@ impl Run {
         assert_eq!(result.outcome, outcome, "7.");
         assert_eq!(result.peers.len(), self.expected.peers, "7.");
         let asked = self.expected.has_responded && self.target.wants_peers() && !self.is_stopped;
-        let peers_sent = asked.then_some(self.expected.reply as u32);
+        let is_reply = self.expected.reply > 0 && !self.reader.is_in_message();
+        let counts = asked && (is_reply || self.expected.is_timed_out);
+        let peers_sent = counts.then_some(self.expected.reply as u32);
         assert_eq!(result.peers_sent, peers_sent, "7.");
         assert_eq!(result.connect_ms.is_some(), self.is_connected);
         if let Some(version) = &result.version {

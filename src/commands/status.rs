@@ -233,7 +233,7 @@ fn node_rows(at: Timestamp, node: &NodeFacts, table: &mut Table) {
     }
     let peers = match (node.peers_asked_at, node.peers_sent) {
         (Some(time), Some(sent)) => format!("{sent} sent, asked {}", when(at, time)),
-        _ => "never asked".to_owned(),
+        _ => "no complete reply yet".to_owned(),
     };
     table.row(["peers", &peers]);
 }

@@ -179,6 +179,9 @@ fn time_text(info: &VersionInfo, at: UnixTime) -> String {
 
 fn peers_text(result: &ProbeResult) -> String {
     match result.peers_sent {
+        None if result.target.wants_peers() => {
+            "asked, and cut off before the reply was complete".to_owned()
+        }
         None => "not asked".to_owned(),
         Some(0) if result.peers.is_empty() => "none sent".to_owned(),
         Some(0) => "none sent except its own address".to_owned(),

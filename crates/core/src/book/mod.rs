@@ -44,7 +44,7 @@ pub struct BookParams {
 
 /// `getaddr_interval` of TRB at most: it sends only addresses seen within the last 3 hours.
 const TRB_GETADDR_INTERVAL: Duration = Duration::from_secs(3 * 3_600);
-/// `getaddr_interval` of a node that sent nothing at most: it may have been interrupted.
+/// `getaddr_interval` of a node that sent nothing at most: it may know more soon.
 const EMPTY_GETADDR_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 /// Minimum time between probes of a node that responded: Bitcoin Unlimited bans for more.
 const MIN_PROBE_INTERVAL: Duration = Duration::from_secs(60);

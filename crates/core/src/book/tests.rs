@@ -174,6 +174,25 @@ fn getaddr_is_sent_daily_and_more_often_to_trb_or_after_no_reply() {
 }
 
 #[test]
+fn a_node_cut_off_while_asked_is_asked_again_at_its_next_probe() {
+    let mut book = with_nodes(1);
+    let node = *book.nodes.keys().next().unwrap();
+    let mut wants_peers_after = |peers_sent, minutes: u64| {
+        let now = START.plus(Duration::from_secs(minutes * 60));
+        let result = ResultFacts { peers_sent, ..facts(node, Outcome::Responded, now) };
+        book.record(&result, 0.5);
+        let next = now.plus(Duration::from_secs(60));
+        book.start_pass(next);
+        book.hand_out(node, next).unwrap().wants_peers()
+    };
+    assert!(wants_peers_after(None, 0));
+    assert!(!wants_peers_after(Some(0), 10), "it sent nothing within the whole wait");
+    assert!(!wants_peers_after(None, 20), "not asked at all");
+    assert!(wants_peers_after(None, 10 + 8 * 60));
+    assert!(wants_peers_after(None, 20 + 8 * 60), "cut off again");
+}
+
+#[test]
 fn addresses_beyond_a_quota_are_deferred_not_lost() {
     let mut book = with_nodes(150);
     book.start_pass(START.plus(HOUR));

@@ -266,9 +266,7 @@ impl Probe {
     /// Handles the stop of the crawl: only a node that has responded still returns a result.
     pub fn handle_stop(&mut self) {
         if let State::AwaitingAddr { .. } = self.state {
-            // We interrupt the reply: `getaddr` counts as not sent.
-            self.result.peers_sent = None;
-            self.finished = true;
+            self.end_responded();
         }
         self.state = State::Done;
     }
@@ -399,8 +397,7 @@ impl Probe {
             let unfinished = Duration::ZERO;
             self.state = State::AwaitingAddr { bound, deadline: bound, unfinished, has_one_addr };
         } else {
-            self.state = State::Done;
-            self.finished = true;
+            self.end_responded();
         }
     }
 
@@ -451,9 +448,15 @@ impl Probe {
         self.end(outcome, now.wall);
     }
 
-    /// Ends the wait for a reply.
+    /// Ends the wait for a reply: it is complete, or nothing came within the whole time.
     fn end_reply(&mut self) {
         self.result.peers_sent = Some(self.reply_entries);
+        self.end_responded();
+    }
+
+    /// Ends the probe of a node that has responded. Unless its reply was complete, `getaddr` counts
+    /// as not sent.
+    fn end_responded(&mut self) {
         self.state = State::Done;
         self.finished = true;
     }
@@ -462,7 +465,13 @@ impl Probe {
     fn end(&mut self, outcome: Outcome, wall: UnixTime) {
         match self.state {
             State::Done => {}
-            State::AwaitingAddr { .. } => self.end_reply(),
+            // It was cut off, after a whole reply or before.
+            State::AwaitingAddr { .. }
+                if self.reply_entries > 0 && !self.decoder.is_in_message() =>
+            {
+                self.end_reply();
+            }
+            State::AwaitingAddr { .. } => self.end_responded(),
             State::Connecting { .. } | State::AwaitingVersion { .. } => {
                 self.result.outcome = outcome;
                 self.result.probed_at = wall;

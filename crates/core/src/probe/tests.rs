@@ -339,7 +339,36 @@ fn a_node_that_sent_version_has_responded_whatever_follows() {
         assert_eq!(result.outcome, Outcome::Responded, "ending {number}");
         assert_eq!(result.probed_at, at(100).wall);
         assert!(result.version.is_some());
-        assert_eq!(result.peers_sent, Some(0), "it was asked");
+        let waited = number == 3;
+        assert_eq!(
+            result.peers_sent,
+            waited.then_some(0),
+            "ending {number}: asked again unless it waited"
+        );
+    }
+}
+
+#[test]
+fn a_reply_that_was_cut_off_counts_only_if_it_was_whole() {
+    let cut = |entries: &[u8], close: fn(&mut Probe)| {
+        let mut probe = responded("/therealbitcoin.org:0.9.99.99/");
+        probe.handle_bytes(entries, at(200));
+        close(&mut probe);
+        result(&mut probe)
+    };
+    let closes: [fn(&mut Probe); 3] = [
+        |probe| probe.handle_closed(at(300)),
+        |probe| probe.handle_error(&io::Error::from(io::ErrorKind::ConnectionReset), at(300)),
+        // The kernel gave up: the network broke, perhaps ours.
+        |probe| probe.handle_error(&io::Error::from(io::ErrorKind::TimedOut), at(300)),
+    ];
+    for close in closes {
+        let part = [addr(1..=1_000), addr(1_001..=1_415)[..5_000].to_vec()].concat();
+        assert_eq!(cut(&addr(1..=1_000), close).peers_sent, Some(1_000));
+        let result = cut(&part, close);
+        assert_eq!((result.peers_sent, result.peers.len()), (None, 1_000), "within the second");
+        let result = cut(&addr(1..=1), close);
+        assert_eq!((result.peers_sent, result.peers.len()), (None, 1), "its own address only");
     }
 }
 

@@ -150,9 +150,19 @@ impl UplinkMonitor {
     }
 
     /// Handles the result of a probe.
-    pub fn handle_result(&mut self, result: ProbeResult, now: Duration, rng: &mut fastrand::Rng) {
+    pub fn handle_result(
+        &mut self,
+        mut result: ProbeResult,
+        now: Duration,
+        rng: &mut fastrand::Rng,
+    ) {
         let is_reference = result.target.is_reference();
         if let Some(heard_at) = result.heard_at {
+            let (_, up) = self.last_down;
+            if result.peers_sent == Some(0) && (self.is_down() || heard_at < up) {
+                // It waited for a reply while the uplink was down: it is asked again.
+                result.peers_sent = None;
+            }
             if result.version.is_some() && !is_reference {
                 self.remember(result.target.address(), heard_at);
             }

@@ -173,8 +173,9 @@ pub struct ProbeResult {
     pub version_ms: Option<u32>,
     /// What the node claims; present exactly if the outcome is `responded`.
     pub version: Option<VersionInfo>,
-    /// Number of entries received in reply to `getaddr`, non-IPv4 entries included; `None` if it
-    /// was not sent, or if we disconnected before the reply was complete.
+    /// Number of entries received in reply to `getaddr`, non-IPv4 entries included; 0 if nothing
+    /// came within the whole wait; `None` if it was not sent, or was cut off by either side before
+    /// the reply was complete.
     pub peers_sent: Option<u32>,
     /// The IPv4 entries received, self-announcements included.
     pub peers: Vec<Peer>,

@@ -177,6 +177,34 @@ fn a_dead_uplink_counts_against_no_peer_and_recovers_by_itself() {
 }
 
 #[test]
+fn no_reply_while_the_uplink_is_down_is_not_a_reply_of_nothing() {
+    let mut rig = Rig::with_witnesses();
+    let asked = |rig: &mut Rig, heard_at: Duration, sent: u32| {
+        let target = Target::node(address(3_000), true).up();
+        let result = result(target, Outcome::Responded, Some(heard_at));
+        rig.end(ProbeResult { peers_sent: Some(sent), ..result });
+        rig.accepted.pop().unwrap().peers_sent
+    };
+    let before = rig.now;
+    assert_eq!(asked(&mut rig, before, 0), Some(0));
+    rig.now += secs(4);
+    rig.silence(MIN_ALARM_THRESHOLD as u32);
+    for reference in rig.reference_probes() {
+        rig.is_silent(Target::reference(reference));
+    }
+    assert!(rig.uplink.is_down());
+    assert_eq!(asked(&mut rig, before, 0), None, "the uplink is down");
+    rig.now += secs(30);
+    rig.end(result(Target::candidate(address(51)), Outcome::Refused, Some(rig.now)));
+    assert!(!rig.uplink.is_down());
+    rig.accepted.clear();
+    assert_eq!(asked(&mut rig, before, 0), None, "it was down during the wait");
+    assert_eq!(asked(&mut rig, before, 7), Some(7), "a reply came");
+    let now = rig.now;
+    assert_eq!(asked(&mut rig, now, 0), Some(0));
+}
+
+#[test]
 fn a_wave_of_spam_is_no_dead_uplink_and_alarms_less_and_less() {
     let mut rig = Rig::with_witnesses();
     let (mut alarms, mut greeted) = (0, 0);
