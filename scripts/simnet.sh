@@ -135,7 +135,7 @@ check_map() {
 # fill_candidates DATABASE NUMBER: inserts loopback addresses that failed once and are due.
 fill_candidates() {
     run_psql "$1" -v number="$2" <<'SQL'
-WITH batch AS (SELECT nextval('bitdash_internal.batch_number')::integer AS batch),
+WITH batch AS (SELECT coalesce(max(batch), 0) + 1 AS batch FROM bitdash_internal.address_journal),
     clock AS (SELECT extract(epoch FROM now() - '2000-01-01 UTC'::timestamptz)::integer AS now)
 INSERT INTO bitdash_internal.address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
     SELECT (('127.8.0.0'::inet + n - '0.0.0.0'::inet) << 16) + 9, batch, now - 86400, now - 7200, now - 3600, 0, 1, 1

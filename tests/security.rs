@@ -356,7 +356,6 @@ fn the_documented_roles_have_exactly_the_rights_they_need() {
         "DROP VIEW probes",
         "CREATE TABLE mine (a integer)",
         "CREATE TEMP TABLE mine (a integer)",
-        "SELECT nextval('bitdash_internal.batch_number')",
         "CREATE DATABASE other",
         "CREATE ROLE other",
     ] {

@@ -36,7 +36,7 @@ fn a_newer_schema_is_refused() {
         "INSERT INTO bitdash_internal.schema_migrations (version, name) VALUES (7, '007_future')";
     database.client().batch_execute(newer).unwrap();
     let error = status::text(&database.url, None, false).unwrap_err();
-    assert!(error.to_string().contains("schema is version 7, this bitdash knows 3"), "{error}");
+    assert!(error.to_string().contains("schema is version 7, this bitdash knows"), "{error}");
 }
 
 /// A map with a TRB node that is down, two Core nodes, and a candidate.

@@ -200,20 +200,31 @@ fn compact(
     let emptied: Vec<String> =
         group.journals.iter().map(ToString::to_string).chain(old_bases).collect();
     t.batch_execute(&format!("TRUNCATE {}; {}", emptied.join(", "), group.rewrite))?;
-    let done =
-        format!("UPDATE store_state SET {0}_base = '{new}', {0}_compacted_at = $1", group.relation);
+    let done = format!("UPDATE store_state SET {}_compacted_at = $1", group.relation);
     t.execute(&done, &[&Timestamp(UnixTime::from_secs(now.as_secs()))])?;
     transaction.commit()?;
     Ok(u64::try_from(written).unwrap_or(0))
 }
 
-/// Empties the base that is not in use: an interrupted compaction may have left pages in it. Fails
-/// if a reader holds a lock. Returns the letters of the base in use and of the one to fill.
+/// Empties the base that is not in use, since an interrupted compaction may have left pages in it.
+/// The base that has rows is in use. Fails if a reader holds a lock. Returns the letters of the
+/// base in use and of the one to fill.
 fn prepare(client: &mut Client, group: &Group) -> Result<(&'static str, &'static str), Error> {
     let mut t = client.transaction()?;
-    let sql = format!("SELECT {}_base = 'a' FROM store_state", group.relation);
-    let (old, new) = if t.query_one(&sql, &[])?.try_get(0)? { ("a", "b") } else { ("b", "a") };
     lock(&mut t, group)?;
+    let has_rows = |letter| {
+        let each = group.bases.iter().map(|base| format!("EXISTS (SELECT FROM {base}_{letter})"));
+        each.collect::<Vec<_>>().join(" OR ")
+    };
+    let row = t.query_one(&format!("SELECT {}, {}", has_rows('a'), has_rows('b')), &[])?;
+    let (old, new) = match (row.try_get(0)?, row.try_get(1)?) {
+        (true, true) => {
+            t.batch_execute("DO $$ BEGIN RAISE 'both bases have rows: restore a backup'; END $$")?;
+            unreachable!("the statement fails")
+        }
+        (false, true) => ("b", "a"),
+        (_, false) => ("a", "b"),
+    };
     let bases: Vec<String> = group.bases.iter().map(|base| format!("{base}_{new}")).collect();
     t.batch_execute(&format!("TRUNCATE {}", bases.join(", ")))?;
     t.commit()?;

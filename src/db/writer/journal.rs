@@ -14,18 +14,25 @@ use super::{integer, key};
 use crate::db::copy::copy_in;
 use crate::db::timestamp::Timestamp;
 
-/// Appends the addresses, sources and results of a batch to the journals.
-pub(super) fn append(t: &mut Transaction, batch: &Batch) -> Result<(), Error> {
-    // Two numbers: an address that is forgotten may have been heard of in the same batch.
-    let sql = "SELECT nextval('batch_number')::integer";
-    let number: i32 = t.query_one(sql, &[])?.try_get(0)?;
+/// The number of the first batch of a session: newer than everything in the journals.
+// pglogical#136: a sequence restarts where a database was moved by replication.
+pub(super) fn next_batch(t: &mut Transaction) -> Result<i32, Error> {
+    let newest = "SELECT greatest((SELECT max(batch) FROM address_journal),
+        (SELECT max(batch) FROM source_journal), 0)";
+    Ok(t.query_one(newest, &[])?.try_get::<_, i32>(0)?.saturating_add(1))
+}
+
+/// Appends the addresses, sources and results of a batch to the journals. The batch has two
+/// numbers, since an address that it forgets may have been heard of in it.
+pub(super) fn append(t: &mut Transaction, batch: &Batch, number: i32) -> Result<(), Error> {
     let told = batch
         .heard
         .iter()
         .map(|(address, heard)| (address, number, Some(heard), batch.failed.get(address)));
     let failed = batch.failed.iter().filter(|(address, _)| !batch.heard.contains_key(address));
     let failed = failed.map(|(address, failed)| (address, number, None, Some(failed)));
-    let forgotten = batch.forgotten.iter().map(|address| (address, number + 1, None, None));
+    let forgotten =
+        batch.forgotten.iter().map(|address| (address, number.saturating_add(1), None, None));
     copy_in(t, "address_journal", told.chain(failed).chain(forgotten), |writer, row| {
         let (address, number, heard, failed): (_, _, Option<&HeardRow>, Option<&FailedRow>) = row;
         // The time after a probe takes precedence over that of a new address.

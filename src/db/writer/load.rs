@@ -74,10 +74,18 @@ fn stream(
     Ok(())
 }
 
+/// The newest pass. Where results are newer than `passes`, whose rows were deleted or left behind
+/// when the database was moved, it is a finished one: numbers continue after theirs, since the
+/// results of each node are ordered by them.
 fn last_pass(transaction: &mut Transaction) -> Result<LastPass, Error> {
-    let newest = "SELECT * FROM passes ORDER BY pass DESC LIMIT 1";
-    let Some(row) = transaction.query_opt(newest, &[])? else {
-        return Ok(LastPass::default());
+    let newest = "SELECT greatest((SELECT max(pass) FROM probe_journal), (SELECT max(pass) FROM probe_rows_a),
+        (SELECT max(pass) FROM probe_rows_b), (SELECT max(pass) FROM history), 0)";
+    let newest: i64 = transaction.query_one(newest, &[])?.try_get(0)?;
+    let row = "SELECT * FROM passes WHERE pass >= $1 ORDER BY pass DESC LIMIT 1";
+    let Some(row) = transaction.query_opt(row, &[&newest])? else {
+        let row = PassRow { finished_at: Some(UnixTime::default()), ..PassRow::default() };
+        let pass = u64::try_from(newest).unwrap_or(0);
+        return Ok(if pass > 0 { LastPass { pass, row } } else { LastPass::default() });
     };
     let count = |name| -> Result<u64, Error> {
         Ok(u64::try_from(row.try_get::<_, i64>(name)?).unwrap_or(0))

@@ -27,6 +27,8 @@ pub struct Store {
     fingerprint: Option<DatabaseFingerprint>,
     /// The value of `results_per_node` in the database, once this session knows it.
     results_per_node: Option<u32>,
+    /// Number of the next batch, once this session knows it.
+    next_batch: Option<i32>,
 }
 
 /// A backend of the server. The start time is part of it because process numbers are reused.
@@ -72,7 +74,7 @@ impl Store {
         if read_only == "on" {
             return Err(StoreError::transient("the database is read-only"));
         }
-        Ok(Self { client, backend, fingerprint: None, results_per_node: None })
+        Ok(Self { client, backend, fingerprint: None, results_per_node: None, next_batch: None })
     }
 
     /// Creates or upgrades the schema.
@@ -158,7 +160,7 @@ impl Store {
     pub fn load(&mut self, each: &mut dyn FnMut(Known)) -> Result<LastPass, StoreError> {
         let result = load::addresses(&mut self.client, each);
         let last = self.checked(result)?;
-        let fingerprint = fingerprint(&mut self.client, last.pass);
+        let fingerprint = fingerprint(&mut self.client);
         self.fingerprint = Some(self.checked(fingerprint)?);
         Ok(last)
     }
@@ -183,10 +185,10 @@ impl Store {
         }
         let has_changed = self.results_per_node != Some(results_per_node);
         let kept = has_changed.then_some(results_per_node);
-        let result = write(&mut self.client, batch, kept, self.fingerprint.as_ref());
-        if !self.checked(result)? {
-            return Err(StoreError::Emptied);
-        }
+        let fingerprint = self.fingerprint.as_ref();
+        let result = write(&mut self.client, batch, self.next_batch, kept, fingerprint);
+        let Some(number) = self.checked(result)? else { return Err(StoreError::Emptied) };
+        self.next_batch = Some(number.saturating_add(2));
         if let Some(fingerprint) = &mut self.fingerprint {
             let newest = batch.passes.keys().max().copied().unwrap_or(0);
             fingerprint.pass = fingerprint.pass.max(i64::try_from(newest).unwrap_or(i64::MAX));
@@ -265,18 +267,15 @@ const LOCKS: &str =
 
 /// No row if `store_state` was emptied.
 const FINGERPRINT: &str = "SELECT identity::text, EXISTS (SELECT FROM passes p WHERE p.pass = $1),
-    EXISTS (SELECT FROM nodes) FROM store_state";
+    EXISTS (SELECT FROM nodes), (SELECT coalesce(max(pass), 0) FROM passes) FROM store_state";
 
-/// An operator who emptied every table emptied this one too. The base that has rows is in use.
-const RESTORE_STATE: &str = "INSERT INTO store_state (addresses_base, probes_base)
-    SELECT CASE WHEN EXISTS (SELECT FROM address_blocks_b) THEN 'b' ELSE 'a' END,
-        CASE WHEN EXISTS (SELECT FROM probe_rows_b) THEN 'b' ELSE 'a' END
-    WHERE NOT EXISTS (SELECT FROM store_state)";
+/// An operator who emptied every table emptied this one too.
+const RESTORE_STATE: &str = "INSERT INTO store_state DEFAULT VALUES ON CONFLICT DO NOTHING";
 
-fn fingerprint(client: &mut Client, pass: u64) -> Result<DatabaseFingerprint, Error> {
-    let pass = i64::try_from(pass).unwrap_or(i64::MAX);
-    let row = client.query_one(FINGERPRINT, &[&pass])?;
-    Ok(DatabaseFingerprint { identity: row.try_get(0)?, pass, has_nodes: row.try_get(2)? })
+fn fingerprint(client: &mut Client) -> Result<DatabaseFingerprint, Error> {
+    let row = client.query_one(FINGERPRINT, &[&0_i64])?;
+    let (identity, has_nodes, pass) = (row.try_get(0)?, row.try_get(2)?, row.try_get(3)?);
+    Ok(DatabaseFingerprint { identity, pass, has_nodes })
 }
 
 fn has_fingerprint(
@@ -290,13 +289,15 @@ fn has_fingerprint(
         && (has_nodes || !fingerprint.has_nodes))
 }
 
-/// Returns `false`, and writes nothing, if the database does not have the fingerprint.
+/// Returns the number of the batch, or `None`, and writes nothing, if the database does not have
+/// the fingerprint.
 fn write(
     client: &mut Client,
     batch: &Batch,
+    number: Option<i32>,
     results_per_node: Option<u32>,
     fingerprint: Option<&DatabaseFingerprint>,
-) -> Result<bool, Error> {
+) -> Result<Option<i32>, Error> {
     let mut transaction = client.transaction()?;
     let t = &mut transaction;
     // Wait for other sessions' locks here: an error within a COPY may cost the connection.
@@ -304,9 +305,13 @@ fn write(
     if let Some(fingerprint) = fingerprint
         && !has_fingerprint(t, fingerprint)?
     {
-        return Ok(false);
+        return Ok(None);
     }
-    journal::append(t, batch)?;
+    let number = match number {
+        Some(number) => number,
+        None => journal::next_batch(t)?,
+    };
+    journal::append(t, batch, number)?;
     nodes::write(t, batch)?;
     if let Some(kept) = results_per_node {
         let changed = "UPDATE store_state SET results_per_node = $1 WHERE results_per_node <> $1";
@@ -319,7 +324,7 @@ fn write(
         write_pass(t, *pass, row)?;
     }
     transaction.commit()?;
-    Ok(true)
+    Ok(Some(number))
 }
 
 /// Writes a pass and, once it has finished, its history. The nodes of the same batch come first.
