@@ -169,11 +169,14 @@ mod tests {
     #[test]
     fn outcome_codes_are_those_of_the_schema() {
         let words: Vec<&str> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
-        let defines =
-            |file: &&Migration| file.sql.contains("FUNCTION bitdash_internal.outcome_word");
-        let sql = MIGRATIONS.iter().rev().find(defines).unwrap().sql;
-        assert!(sql.contains(&format!("'{{{}}}'", words.join(","))));
-        assert!(sql.contains("j.failures::integer << 4 | j.outcome") && sql.contains("probe & 15"));
+        let newest = |function: &str| {
+            let defines = format!("FUNCTION bitdash_internal.{function}(");
+            MIGRATIONS.iter().rev().find(|file| file.sql.contains(&defines)).unwrap().sql
+        };
+        assert!(newest("outcome_word").contains(&format!("'{{{}}}'", words.join(","))));
+        let state = newest("address_state");
+        assert!(state.contains("j.failures::integer << 4 | j.outcome"));
+        assert!(state.contains("probe & 15"));
     }
 
     #[test]
