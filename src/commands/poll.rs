@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::commands::probe;
 use crate::commands::probe::facts::{Facts, species_of};
 use crate::commands::table::{Table, cut, safe};
-use crate::commands::visit::{Row, Visitor, judge};
+use crate::commands::visit::{Purpose, Row, Visitor, judge};
 use crate::commands::{Failure, note, print, print_on};
 use crate::config::{Config, ConfigSource};
 use crate::db::timestamp::Timestamp;
@@ -54,9 +54,9 @@ pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
     let path = options.file.as_deref().unwrap_or(&config.crawl.nodes_file);
     let (lines, complaints) = read(path, &config)?;
     complaints.iter().for_each(|complaint| note(complaint));
-    let mut visitor = Visitor::new(&config, false)?;
+    let mut visitor = Visitor::new(&config, Purpose::Poll)?;
     let Some(interval) = options.watch else {
-        let rows = sorted(visitor.visit(lines, "poll")?);
+        let rows = sorted(visitor.visit(lines)?);
         print(&text(&rows, options.json))?;
         return judge(&rows);
     };
@@ -65,7 +65,7 @@ pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
         let started = visitor.clock().now();
         // The file may be edited meanwhile; an invalid one leaves the old lines.
         last = read(path, &config).map_or(last, |(lines, _)| lines);
-        let rows = sorted(visitor.visit(last.clone(), "poll")?);
+        let rows = sorted(visitor.visit(last.clone())?);
         let page = if options.json {
             text(&rows, true)
         } else {

@@ -2,7 +2,7 @@
 //!
 //! Uses the driver and the probes of the crawl, so that both commands see what the crawl would see.
 //! Invariants:
-//! 1. an address that `filter.only` excludes is never dialled;
+//! 1. an address that `filter` excludes is never dialled;
 //! 2. an address is dialled once, however often it is named;
 //! 3. every host has at least one row in the result.
 
@@ -16,7 +16,7 @@ use crate::commands::crawl::params::probe_params;
 use crate::config::Config;
 use crate::net::driver::{Driver, Ended, MAX_DIALS_PER_TURN};
 use crate::net::nodes_file::{Host, Line};
-use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, resolve};
+use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, admitted, resolve};
 use crate::sys::clock::{Clock, LoopClock};
 use crate::sys::process;
 use crate::sys::terminal::StatusLine;
@@ -80,6 +80,18 @@ impl Row {
     }
 }
 
+/// What hosts are visited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// `probe`: the operator typed them.
+    Probe {
+        /// Whether every node is asked for its peers.
+        wants_peers: bool,
+    },
+    /// `poll`: they are in a nodes file.
+    Poll,
+}
+
 /// Probes lists of hosts; holds the settings and the driver.
 pub struct Visitor {
     params: Arc<ProbeParams>,
@@ -89,15 +101,15 @@ pub struct Visitor {
     clock: Clock,
     driver: Driver,
     rng: fastrand::Rng,
-    wants_peers: bool,
+    purpose: Purpose,
 }
 
 impl Visitor {
-    /// A visitor with the settings of `config`; `wants_peers`: it asks every node for its peers.
+    /// A visitor with the settings of `config`.
     ///
     /// # Errors
-    /// The system provides no poll or no random bytes.
-    pub fn new(config: &Config, wants_peers: bool) -> Result<Self, Failure> {
+    /// An exclude file is invalid; the system provides no poll or no random bytes.
+    pub fn new(config: &Config, purpose: Purpose) -> Result<Self, Failure> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|error| Failure::Failed(format!("cannot obtain random bytes: {error}")))?;
@@ -109,23 +121,23 @@ impl Visitor {
         let fits = usize::try_from(files).unwrap_or(usize::MAX);
         Ok(Self {
             params: Arc::new(probe_params(config)),
-            // Hosts that an operator names are subject to `only`, not to the exclude lists.
-            filter: Filter::new(&[], &config.filter.only),
+            filter: config.load_filter()?,
             max_sockets: fits.min(config.crawl.max_sockets as usize),
             limiter: Limiter::new(config.crawl.connects_per_second),
             clock: Clock::new(),
             driver,
             rng: fastrand::Rng::with_seed(u64::from_le_bytes(seed)),
-            wants_peers,
+            purpose,
         })
     }
 
-    /// Resolves and probes all `lines` in parallel. `what` is the first word of the status line.
+    /// Resolves and probes all `lines` in parallel.
     ///
     /// # Errors
     /// Polling fails.
-    pub fn visit(&mut self, lines: Vec<Line>, what: &str) -> Result<Vec<Row>, Failure> {
+    pub fn visit(&mut self, lines: Vec<Line>) -> Result<Vec<Row>, Failure> {
         let clock = LoopClock::new(self.clock);
+        let what = if self.purpose == Purpose::Poll { "poll" } else { "probe" };
         let mut status = StatusLine::open();
         let mut show = |text: &str| {
             if let Some(status) = &mut status {
@@ -134,9 +146,9 @@ impl Visitor {
         };
         show(&format!("{what}: resolving names"));
         let (mut rows, places) = self.rows(resolve_all(lines)?);
-        let admitted = |address: &Address| self.filter.admits_named(*address);
+        let is_dialled = |address: &Address| places.contains_key(address);
         let mut queue: VecDeque<Address> =
-            rows.iter().filter_map(|row| row.address).filter(admitted).collect();
+            rows.iter().filter_map(|row| row.address).filter(is_dialled).collect();
         let (all, mut done) = (queue.len(), 0);
         let mut ended = Vec::new();
         while !queue.is_empty() || self.driver.open() > 0 {
@@ -192,8 +204,9 @@ impl Visitor {
                 address,
                 found: Err(why.to_owned()),
             };
-            match addresses {
-                Err(why) => rows.push(row(None, &why)),
+            let is_vouched_for = line.name.is_some() || self.purpose != Purpose::Poll;
+            match admitted(&line, addresses, is_vouched_for, &self.filter) {
+                Err(why) => rows.push(row(line.address(), &why)),
                 Ok(addresses) => {
                     for address in addresses {
                         if let Some(first) = places.get(&address).and_then(|at| rows.get_mut(*at)) {
@@ -201,8 +214,7 @@ impl Visitor {
                             continue;
                         }
                         places.insert(address, rows.len());
-                        let is_admitted = self.filter.admits_named(address);
-                        rows.push(row(Some(address), if is_admitted { NOT_YET } else { OUTSIDE }));
+                        rows.push(row(Some(address), NOT_YET));
                     }
                 }
             }
@@ -230,7 +242,8 @@ impl Visitor {
             }
             let address = queue.pop_front()?;
             self.limiter.start(now.mono);
-            let target = Target::node(address, self.wants_peers);
+            let wants_peers = self.purpose == Purpose::Probe { wants_peers: true };
+            let target = Target::node(address, wants_peers);
             // A nonce of 0 would make gocoin ban us.
             let probe = Probe::new(target, Arc::clone(&self.params), self.rng.u64(1..), now);
             match self.driver.begin(probe.traced(), clock) {
@@ -277,7 +290,6 @@ fn fault_text(fault: Fault) -> &'static str {
     }
 }
 
-const OUTSIDE: &str = "not dialled: not in filter.only";
 const NOT_YET: &str = "not dialled";
 /// File descriptors reserved for the poll, DNS and files.
 const SPARE_FILES: u64 = 64;

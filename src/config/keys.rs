@@ -219,18 +219,19 @@ keys! {
     }
 
     [filter] struct FilterConfig {
-        /// CIDRs that are never connected to and never stored, in addition to the built-in
-        /// special-purpose ranges (private networks, documentation, multicast, ...). Add every
-        /// operator that asks to be left alone: `["192.0.2.0/24", "198.51.100.7"]`.
+        /// CIDRs that are never connected to and never stored, not even if a line of the nodes
+        /// file or a name server says so, in addition to the built-in special-purpose ranges
+        /// (private networks, documentation, multicast, ...). Add every operator that asks to be
+        /// left alone: `["192.0.2.0/24", "198.51.100.7"]`.
         exclude: Vec<Ipv4Net> = [], Live, NetsRule;
 
         /// Files of such CIDRs, one per line; # and ; start a comment. Spamhaus DROP and bogon
         /// lists can be used as they are.
         exclude_files: Vec<PathBuf> = [], Live, PathsRule;
 
-        /// If not empty, nothing else is ever connected to or stored, and neither exclude nor the
-        /// built-in ranges apply. Test networks set `["127.0.0.0/8"]`, so that no invented address
-        /// leads outside.
+        /// If not empty, nothing else is ever connected to or stored, and the built-in ranges do
+        /// not apply; exclude does. Test networks set `["127.0.0.0/8"]`, so that no invented
+        /// address leads outside.
         only: Vec<Ipv4Net> = [], Live, NetsRule;
     }
 

@@ -3,9 +3,10 @@
 //! Shell of [`Probe`]. It owns every socket of the crawler and knows nothing of crawling: targets
 //! go in, results come out. Invariants:
 //!
-//! 1. A session leaves the slab only in `reap`, so a later event of the same batch never meets a
-//!    reused key.
-//! 2. Every dial ends in exactly one [`Ended`] or in a fault that is returned at once.
+//! 1. During a turn a session leaves the slab only in `reap`, so a later event of the same batch
+//!    never meets a reused key.
+//! 2. Every dial ends in exactly one [`Ended`] or in a fault that is returned at once, unless
+//!    [`Driver::drop_sessions`] returns its target.
 //! 3. Readiness is handled before deadlines, whatever interrupted the poll: bytes that arrived in
 //!    time count.
 //! 4. Time during which the process did not run counts against no peer: [`LoopClock`] stands still,
@@ -264,6 +265,24 @@ impl Driver {
             self.update(key);
         }
         self.reap(clock, ended);
+    }
+
+    /// Closes the sessions whose target `is_unwanted`, without a result, and returns the targets.
+    pub fn drop_sessions(&mut self, is_unwanted: impl Fn(Target) -> bool) -> Vec<Target> {
+        let mut dropped = Vec::new();
+        for (key, session) in &mut self.sessions {
+            if is_unwanted(session.probe.target()) {
+                dropped.push((key, session.probe.target()));
+            }
+        }
+        for (key, _) in &dropped {
+            let session = self.sessions.remove(*key);
+            self.buffered_bytes =
+                self.buffered_bytes.saturating_sub(session.probe.buffered_bytes());
+            self.timers.set(*key, None);
+            self.unread.retain(|unread| unread != key);
+        }
+        dropped.into_iter().map(|(_, target)| target).collect()
     }
 
     fn handle_ready(&mut self, key: usize, event: &mio::event::Event, now: Now) {

@@ -133,7 +133,14 @@ impl std::str::FromStr for Host {
         {
             return Err(NoHost("neither an IPv4 address nor a host name"));
         }
-        Ok(Self::Name(name.to_ascii_lowercase()))
+        let name = name.to_ascii_lowercase();
+        // curl#543, RFC 7686: no name server is asked for names that are not the DNS'.
+        if let Some((_, last)) = name.rsplit_once('.')
+            && let Some((_, why)) = NOT_IN_DNS.iter().find(|(domains, _)| domains.contains(&last))
+        {
+            return Err(NoHost(why));
+        }
+        Ok(Self::Name(name))
     }
 }
 
@@ -204,6 +211,16 @@ fn parse_line(number: usize, bytes: &[u8], default_port: u16) -> Result<Option<L
 fn is_number(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
+
+/// Top-level domains outside the DNS, and what their names are.
+const NOT_IN_DNS: &[(&[&str], &str)] = &[
+    (&["onion", "i2p"], "an address of an anonymity network, and only IPv4 is crawled"),
+    // RFC 6761, RFC 6762, RFC 9476 and ICANN's reservation of 2024.
+    (
+        &["local", "internal", "invalid", "test", "alt"],
+        "a name outside the DNS, and no name server is asked for it",
+    ),
+];
 
 const MAX_BYTES: u64 = 16_000_000;
 const MAX_COMPLAINTS: usize = 20;
@@ -283,6 +300,29 @@ mod tests {
         for wrong in ["", ".", "a..b", &"a".repeat(64), &"a.".repeat(128), "-é", "999", "1.2.3.4.5"]
         {
             assert!(wrong.parse::<Host>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_outside_the_dns_are_reported_like_ipv6_addresses() {
+        let nodes =
+            parse("abc.onion 8333 hidden\nx.B32.I2P.\nnode.local\n10.0.0.1\na.test\nb.alt\n");
+        assert_eq!(lines(&nodes), ["4 10.0.0.1 8333 -"]);
+        let hidden = "is an address of an anonymity network, and only IPv4 is crawled";
+        let outside = "is a name outside the DNS, and no name server is asked for it";
+        let expected = [
+            format!("nodes.txt:1: \"abc.onion\" {hidden}"),
+            format!("nodes.txt:2: \"x.B32.I2P.\" {hidden}"),
+            format!("nodes.txt:3: \"node.local\" {outside}"),
+            format!("nodes.txt:5: \"a.test\" {outside}"),
+            format!("nodes.txt:6: \"b.alt\" {outside}"),
+        ];
+        assert_eq!(nodes.complaints, expected);
+        for name in ["a.internal", "b.invalid"] {
+            assert!(name.parse::<Host>().is_err(), "{name}");
+        }
+        for name in ["local", "onion.example", "test.example", "notonion"] {
+            assert!(name.parse::<Host>().is_ok(), "{name}");
         }
     }
 

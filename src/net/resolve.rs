@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use crate::net::nodes_file::{Host, Line};
 use crate::sys::clock::{Clock, LoopClock};
+use crate::sys::text_file;
 use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::{Asked, Filter};
 
 /// A line of the nodes file with its addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,7 +48,70 @@ type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 type Answer = (usize, Result<Vec<Address>, String>);
 
 fn system_lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok((name, port).to_socket_addrs()?.collect())
+    if is_localhost(name) {
+        return Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))]);
+    }
+    let hosts = text_file::read(Path::new("/etc/hosts"), MAX_HOSTS_BYTES).unwrap_or_default();
+    let found = in_hosts(&String::from_utf8_lossy(&hosts), name);
+    if !found.is_empty() {
+        return Ok(found.into_iter().map(|ip| SocketAddr::from((ip, port))).collect());
+    }
+    Ok((absolute(name).as_str(), port).to_socket_addrs()?.collect())
+}
+
+/// Whether this machine itself is meant (RFC 6761): no name server is asked.
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// A name of two or more labels with its dot, so that the system's resolver does not try its search
+/// domains, where a catch-all would answer. A single label, such as `mynode`, may be searched for.
+// bitcoin#23193: a DNS seed that was away became a host of the search domain.
+fn absolute(name: &str) -> String {
+    if name.contains('.') { format!("{name}.") } else { name.to_owned() }
+}
+
+/// The IPv4 addresses of a name in the text of a hosts file, in which no name ends with a dot.
+fn in_hosts(text: &str, name: &str) -> Vec<Ipv4Addr> {
+    let address = |line: &str| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let ip = words.next()?.parse().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then_some(ip)
+    };
+    text.lines().filter_map(address).collect()
+}
+
+/// Removes the addresses of a line that `filter` does not admit. `is_vouched_for`: the operator
+/// gave the host a name, or typed it.
+///
+/// # Errors
+/// There is no address, or none is left: one line that says why.
+pub fn admitted(
+    line: &Line,
+    addresses: Result<Vec<Address>, String>,
+    is_vouched_for: bool,
+    filter: &Filter,
+) -> Result<Vec<Address>, String> {
+    let check = |address| match &line.host {
+        Host::Ip(_) => filter.check_named(address),
+        Host::Name(name) if is_localhost(name) => filter.check_answer(address, Asked::Localhost),
+        Host::Name(_) if is_vouched_for => filter.check_answer(address, Asked::Named),
+        Host::Name(_) => filter.check_answer(address, Asked::Unnamed),
+    };
+    let mut refused = None;
+    let mut admitted = addresses?;
+    admitted.retain(|address| {
+        let checked = check(*address);
+        refused = refused.or(checked.err().map(|why| (*address, why)));
+        checked.is_ok()
+    });
+    match refused {
+        Some((_, why)) if line.address().is_some() => Err(format!("not dialled: {why}")),
+        Some((address, why)) if admitted.is_empty() => {
+            Err(format!("{}: {} is {why}", line.host, address.ip()))
+        }
+        _ => Ok(admitted),
+    }
 }
 
 fn resolve_with(
@@ -170,6 +236,8 @@ fn addresses_of(name: &str, answer: io::Result<Vec<SocketAddr>>) -> Result<Vec<A
 /// Maximum duration of one wait, so that no stall of the process hides in it.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const MAX_THREADS: usize = 4;
+/// Maximum size of `/etc/hosts`; some people keep block lists there.
+const MAX_HOSTS_BYTES: u64 = 16_000_000;
 
 /// Maximum number of addresses per name; a DNS seed returns about 40.
 const MAX_ADDRESSES: usize = 256;
@@ -243,8 +311,55 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_resolver_finds_localhost() {
-        // `/etc/hosts` answers: no packet is sent.
+    fn names_of_two_or_more_labels_are_absolute() {
+        for (name, asked) in [
+            ("a.seed.example", "a.seed.example."),
+            ("seed.example", "seed.example."),
+            ("mynode", "mynode"),
+        ] {
+            assert_eq!(absolute(name), asked);
+        }
+    }
+
+    #[test]
+    fn the_hosts_file_is_read_first() {
+        let text = "# own\n127.0.0.1 localhost\n10.0.0.1\tnode.example  Alias.example # x.example\n\
+                    ::1 node.example\n10.0.0.2 node.example\noops node.example\n";
+        let found = |name| in_hosts(text, name);
+        let (one, two) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        assert_eq!(found("node.example"), [one, two]);
+        assert_eq!(found("alias.example"), [one]);
+        assert_eq!(
+            (found("x.example"), found("10.0.0.1"), found("none")),
+            (vec![], vec![], vec![])
+        );
+    }
+
+    #[test]
+    fn answers_that_the_filter_refuses_are_dropped_and_none_left_is_a_failure() {
+        let exclude = ["9.9.9.0/24".parse().unwrap()];
+        let filter = Filter::new(&exclude, &[]);
+        let check = |line: &str, ips: &[[u8; 4]], is_vouched_for| {
+            let line = NodesFile::parse("n", line.as_bytes(), 8333).lines.remove(0);
+            let addresses = ips.iter().map(|ip| Address::new((*ip).into(), 8333)).collect();
+            admitted(&line, Ok(addresses), is_vouched_for, &filter).map(|left| left.len())
+        };
+        let mixed = [[8, 8, 8, 8], [127, 0, 0, 1], [9, 9, 9, 9], [0, 0, 0, 0]];
+        assert_eq!(check("seed.example", &mixed, false), Ok(1));
+        let private = |is_vouched_for| check("my.example", &[[192, 168, 7, 7]], is_vouched_for);
+        assert_eq!(private(true), Ok(1));
+        let why = "my.example: 192.168.7.7 is not the address of a public node";
+        assert_eq!(private(false), Err(why.to_owned()));
+        assert_eq!(check("a.localhost", &[[127, 0, 0, 1]], false), Ok(1));
+        let why = "friend.example: 0.0.0.0 is not the address of a public node";
+        assert_eq!(check("friend.example 8333 Friend", &[[0; 4]], true), Err(why.to_owned()));
+        let why = "not dialled: excluded by filter.exclude";
+        assert_eq!(check("9.9.9.9 8333 Friend", &[[9; 4]], true), Err(why.to_owned()));
+        assert_eq!(check("192.168.7.7", &[[192, 168, 7, 7]], false), Ok(1), "a literal");
+    }
+
+    #[test]
+    fn localhost_is_known_without_a_question() {
         let found = system_lookup("localhost", 8333).unwrap();
         assert!(found.contains(&"127.0.0.1:8333".parse().unwrap()), "{found:?}");
     }

@@ -11,6 +11,8 @@ const VARIABLE: &str = "BITDASH_NAMESPACE_PIPE";
 /// Runs the test, and meanwhile every command that arrives in the pipe.
 const INSIDE: &str = r#"
 ip link set lo up
+echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start
+if [ -n "$BITDASH_RESOLV_CONF" ]; then mount --bind "$BITDASH_RESOLV_CONF" /etc/resolv.conf; fi
 (while :; do read -r command <"$BITDASH_NAMESPACE_PIPE" && $command; done) &
 runner=$!
 "$@"
@@ -36,6 +38,11 @@ impl Namespace {
 /// # Panics
 /// If the inner run fails.
 pub fn enter(name: &str) -> Option<Namespace> {
+    enter_with_resolv_conf(name, "")
+}
+
+/// Like [`enter`], with these contents of `/etc/resolv.conf` unless empty.
+pub fn enter_with_resolv_conf(name: &str, resolv_conf: &str) -> Option<Namespace> {
     if let Some(pipe) = std::env::var_os(VARIABLE) {
         return Some(Namespace(pipe.into()));
     }
@@ -44,11 +51,16 @@ pub fn enter(name: &str) -> Option<Namespace> {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let mut command = Command::new("unshare");
     command.env(VARIABLE, &pipe);
+    if !resolv_conf.is_empty() {
+        let file = dir.path().join("resolv.conf");
+        std::fs::write(&file, resolv_conf).unwrap();
+        command.env("BITDASH_RESOLV_CONF", file);
+    }
     match (super::id("-u", None), super::id("-g", None)) {
-        (0, _) => command.args(["-n", "sh", "-c", INSIDE, "sh"]),
+        (0, _) => command.args(["-nm", "sh", "-c", INSIDE, "sh"]),
         // The second namespace restores the user id: PostgreSQL refuses to run as root.
         (user, group) => command
-            .args(["-rn", "sh", "-c", INSIDE, "sh", "unshare", "-U"])
+            .args(["-rnm", "sh", "-c", INSIDE, "sh", "unshare", "-U"])
             .arg(format!("--map-user={user}"))
             .arg(format!("--map-group={group}")),
     };

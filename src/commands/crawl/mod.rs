@@ -95,7 +95,8 @@ impl<'a> Crawl<'a> {
         let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
         let filter = config.load_filter().map_err(|error| usage(&error))?;
         let (file, port) = (&config.crawl.nodes_file, config.network.port);
-        let names = NameBook::read(file, port, Arc::clone(&waker)).map_err(|e| usage(&e))?;
+        let names = NameBook::read(file, port, &filter, Arc::clone(&waker));
+        let names = names.map_err(|error| usage(&error))?;
         if let Some(notice) = source.notice() {
             log::warn!("{notice}");
         }
@@ -149,7 +150,7 @@ impl<'a> Crawl<'a> {
         let now = self.clock.now();
         self.reap(now);
         self.receive_from_writer(now)?;
-        if let Some(names) = self.names.receive() {
+        if let Some(names) = self.names.receive(&self.params.crawler.filter) {
             self.crawler.handle_names(names.named, names.seeds, names.is_partial, now);
         }
         if turn.is_signalled {
@@ -292,12 +293,13 @@ impl<'a> Crawl<'a> {
         let report = self.config.reload_differences(&new);
         let nodes = NodesFile::read(&config.crawl.nodes_file, config.network.port)?;
         self.log.reopen(config.log.file.as_deref(), config.log.level)?;
-        self.names.replace(nodes);
+        self.names.replace(nodes, &filter);
         for key in &report.needs_restart {
             log::warn!("reload needs_restart={key}");
         }
         self.params = params(&config, filter);
         self.crawler.handle_params(self.params.crawler.clone(), self.params.writer.clone());
+        self.end_excluded();
         self.stats_at = self.clock.now().mono + config.log.stats_interval;
         self.config = config;
         Ok(if report.changed.is_empty() {
@@ -305,6 +307,15 @@ impl<'a> Crawl<'a> {
         } else {
             report.changed.join(" ")
         })
+    }
+
+    /// Ends the sessions with addresses that the filter excludes by now.
+    fn end_excluded(&mut self) {
+        let crawler = &self.crawler;
+        let now = self.clock.now();
+        for target in self.driver.drop_sessions(|target| !crawler.admits(target)) {
+            self.crawler.handle_excluded(target, now);
+        }
     }
 
     fn finish(self) -> Result<(), Failure> {

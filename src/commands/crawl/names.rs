@@ -10,8 +10,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use mio::Waker;
 
 use crate::net::nodes_file::{Line, NodesFile, NodesFileError};
-use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, resolve};
+use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, admitted, resolve};
 use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::Filter;
 
 /// Addresses of the nodes file.
 pub struct Names {
@@ -39,20 +40,32 @@ impl NameBook {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn read(path: &Path, port: u16, waker: Arc<Waker>) -> Result<Self, NodesFileError> {
+    pub fn read(
+        path: &Path,
+        port: u16,
+        filter: &Filter,
+        waker: Arc<Waker>,
+    ) -> Result<Self, NodesFileError> {
         let (sender, receiver) = mpsc::channel();
         let last_good = BTreeMap::new();
         let mut book = Self { lines: Vec::new(), last_good, sender, receiver, waker };
-        book.replace(NodesFile::read(path, port)?);
+        book.replace(NodesFile::read(path, port)?, filter);
         Ok(book)
     }
 
-    /// Replaces the lines and logs the invalid ones.
-    pub fn replace(&mut self, file: NodesFile) {
+    /// Replaces the lines and logs the invalid and the excluded ones.
+    pub fn replace(&mut self, file: NodesFile, filter: &Filter) {
         for complaint in &file.complaints {
             log::warn!("nodes_file error=\"{complaint}\"");
         }
         self.lines = file.lines;
+        self.lines.retain(|line| match line.address().map(|address| filter.check_named(address)) {
+            Some(Err(why)) => {
+                log::warn!("nodes_file line={} error=\"{} is {why}\"", line.number, line.host);
+                false
+            }
+            _ => true,
+        });
     }
 
     /// Starts a lookup; the waker wakes the event loop when [`NameBook::receive`] has the answer.
@@ -69,22 +82,23 @@ impl NameBook {
     }
 
     /// Returns the answer of a lookup that has finished.
-    pub fn receive(&mut self) -> Option<Names> {
+    pub fn receive(&mut self, filter: &Filter) -> Option<Names> {
         let resolved = self.receiver.try_recv().ok()?;
         let mut names = Names { named: Vec::new(), seeds: Vec::new(), is_partial: false };
         for Resolved { line, addresses } in resolved {
             let key = (line.host.to_string(), line.port);
-            let addresses = match addresses {
+            let admit = |found| admitted(&line, found, line.name.is_some(), filter);
+            let addresses = match admit(addresses) {
                 Ok(found) => Ok(self.last_good.entry(key).insert_entry(found).get().clone()),
-                Err(why) => match self.last_good.get(&key) {
-                    Some(old) => {
+                Err(why) => match self.last_good.get(&key).map(|old| admit(Ok(old.clone()))) {
+                    Some(Ok(old)) => {
                         log::warn!(
                             "nodes_file line={} uses=last_answer error=\"{why}\"",
                             line.number
                         );
-                        Ok(old.clone())
+                        Ok(old)
                     }
-                    None => Err(why),
+                    _ => Err(why),
                 },
             };
             match (addresses, line.name) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use self::facts::{Facts, age, host_text, offset, species_of};
 use crate::commands::table::{Table, safe, span};
-use crate::commands::visit::{Found, Row, Visitor, judge};
+use crate::commands::visit::{Found, Purpose, Row, Visitor, judge};
 use crate::commands::{Failure, HostPort, print};
 use crate::config::ConfigSource;
 use crate::db::timestamp::Timestamp;
@@ -58,9 +58,9 @@ pub fn run(source: &ConfigSource, places: Vec<HostPort>, options: &Options) -> R
         name: None,
     };
     let lines = places.into_iter().enumerate().map(line).collect();
-    let mut visitor = Visitor::new(&config, options.peers)?;
+    let mut visitor = Visitor::new(&config, Purpose::Probe { wants_peers: options.peers })?;
     visitor.set_claims(options.protocol_version, options.user_agent.as_deref());
-    let rows = visitor.visit(lines, "probe")?;
+    let rows = visitor.visit(lines)?;
     print(&text(&rows, options))?;
     judge(&rows)
 }

@@ -227,11 +227,12 @@ impl Recorder {
             let target = self.hand_out_named(address, resumed, at);
             targets.extend(target.map(Target::named));
             if self.filter.admits_named(address) {
-                self.names.insert(address, name);
+                // The first name of an address wins, as in `poll`.
+                self.names.entry(address).or_insert(name);
             }
         }
         for address in seeds {
-            // The operator vouches for seeds too: only `filter.only` applies.
+            // The operator vouches for seeds too, and the shell checked what name servers answered.
             let target = self.hand_out_named(*address, resumed, at);
             targets.extend(target.map(Target::named));
         }

@@ -236,6 +236,22 @@ impl Crawler {
         self.check_invariants();
     }
 
+    /// Whether the filter admits a target.
+    pub fn admits(&self, target: Target) -> bool {
+        let (filter, address) = (&self.params.filter, target.address());
+        if target.is_named() { filter.admits_named(address) } else { filter.admits(address) }
+    }
+
+    /// Handles that a session was cut because the filter excludes its target by now.
+    pub fn handle_excluded(&mut self, target: Target, now: Now) {
+        self.open = self.open.checked_sub(1).expect("a session that is cut was dialled");
+        if target.is_reference() {
+            self.uplink.handle_unasked(target.address(), now.mono);
+            self.take_from_uplink();
+        }
+        self.check_invariants();
+    }
+
     /// Handles a granted target that could not be dialled because of a fault of our own side.
     pub fn handle_undialled(&mut self, target: Target, fault: Fault, now: Now) {
         self.open = self.open.checked_sub(1).expect("a target that comes back was granted");
@@ -334,14 +350,8 @@ impl Crawler {
     pub fn poll_dial(&mut self, now: Now) -> Option<Target> {
         while self.dial_block(now.mono).is_none() {
             let target = self.next_target()?;
-            let filter = &self.params.filter;
             // The filter may have changed since the target was queued.
-            let is_admitted = if target.is_named() {
-                filter.admits_named(target.address())
-            } else {
-                filter.admits(target.address())
-            };
-            if is_admitted {
+            if self.admits(target) {
                 if self.is_granted_dialled {
                     self.forbidden += self.uplink.handle_routable();
                 }

@@ -8,6 +8,7 @@
 //! 1. Ranges are sorted by their first address.
 //! 2. Adjacent ranges are merged: at least one address lies between two ranges.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -17,46 +18,105 @@ use crate::vocabulary::address::Address;
 /// Decides which addresses may be connected to and stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Filter {
-    rule: Rule,
+    /// The operator's ranges, which bind everything.
+    exclude: Ranges,
+    /// The ranges of `filter.only`, which replace the built-in ones.
+    only: Option<Ranges>,
+    /// The built-in ranges, for addresses that no operator wrote down.
+    special: Ranges,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Rule {
-    /// Everything except the built-in ranges and the operator's.
-    AllBut(Ranges),
-    /// Only these ranges.
-    Only(Ranges),
+/// The name of which an address is an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// `localhost` or a name below it: this machine answers.
+    Localhost,
+    /// A line with a NAME, or a host on the command line.
+    Named,
+    /// A line without a NAME, such as a DNS seed.
+    Unnamed,
+}
+
+/// Why an address of a line may not be connected to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// It lies in `filter.exclude` or an exclude file.
+    Excluded,
+    /// `filter.only` does not contain it.
+    NotInOnly,
+    /// No public node can have it.
+    Special,
 }
 
 impl Filter {
     /// Creates a filter from the CIDRs of `filter.exclude` (with its files) and `filter.only`.
     ///
-    /// If `only` is not empty, nothing else passes, and neither `exclude` nor the built-in
-    /// special-purpose ranges apply.
+    /// If `only` is not empty, nothing else passes, and the built-in special-purpose ranges do not
+    /// apply. `exclude` always does.
     pub fn new(exclude: &[Ipv4Net], only: &[Ipv4Net]) -> Self {
-        if !only.is_empty() {
-            return Self { rule: Rule::Only(Ranges::new(only.iter().map(range_of))) };
+        let ranges = |nets: &[Ipv4Net]| Ranges::new(nets.iter().map(range_of));
+        Self {
+            exclude: ranges(exclude),
+            only: (!only.is_empty()).then(|| ranges(only)),
+            special: Ranges::new(SPECIAL_PURPOSE.iter().map(SpecialPurpose::range)),
         }
-        let built_in = SPECIAL_PURPOSE.iter().map(|special| special.range());
-        Self { rule: Rule::AllBut(Ranges::new(built_in.chain(exclude.iter().map(range_of)))) }
     }
 
     /// Whether an address from an `addr` message may be connected to and stored. Port 0 never is.
     pub fn admits(&self, address: Address) -> bool {
-        let ip = u32::from(address.ip());
-        address.port() != 0
-            && match &self.rule {
-                Rule::AllBut(ranges) => !ranges.contains(ip),
-                Rule::Only(ranges) => ranges.contains(ip),
-            }
+        let is_public = || !self.special.contains(u32::from(address.ip()));
+        self.admits_named(address) && (self.only.is_some() || is_public())
     }
 
-    /// Whether an address that the operator names may be connected to: only `filter.only` applies.
+    /// Whether an address that the operator wrote down may be connected to: only `filter.exclude`
+    /// and `filter.only` apply.
     pub fn admits_named(&self, address: Address) -> bool {
-        match &self.rule {
-            Rule::AllBut(_) => address.port() != 0,
-            Rule::Only(_) => self.admits(address),
+        address.port() != 0 && self.check_named(address).is_ok()
+    }
+
+    /// Checks an address that the operator wrote down.
+    ///
+    /// # Errors
+    /// The configuration excludes it.
+    pub fn check_named(&self, address: Address) -> Result<(), Refused> {
+        let ip = u32::from(address.ip());
+        if self.exclude.contains(ip) {
+            return Err(Refused::Excluded);
         }
+        match &self.only {
+            Some(only) if !only.contains(ip) => Err(Refused::NotInOnly),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks an address that a name server answered: it is not trusted like the operator's words.
+    ///
+    /// # Errors
+    /// The configuration excludes it, or it cannot be the address of the node that was asked for.
+    pub fn check_answer(&self, address: Address, asked: Asked) -> Result<(), Refused> {
+        self.check_named(address)?;
+        if self.only.is_some() {
+            return Ok(());
+        }
+        let ip = address.ip();
+        let is_never = ip.octets()[0] == 0 || ip.octets()[0] >= 224;
+        // bitcoin#6808, pi-hole#2337: blocking name servers answer 0.0.0.0 or 127.0.0.1.
+        let is_special = match asked {
+            Asked::Localhost => is_never,
+            Asked::Named => is_never || ip.is_loopback(),
+            Asked::Unnamed => self.special.contains(u32::from(ip)),
+        };
+        if is_special { Err(Refused::Special) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Excluded => "excluded by filter.exclude",
+            Self::NotInOnly => "not in filter.only",
+            Self::Special => "not the address of a public node",
+        })
     }
 }
 
@@ -204,10 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn excluded_addresses_pass_only_if_the_operator_names_them() {
+    fn excluded_addresses_never_pass_not_even_by_name() {
         let filter = Filter::new(&nets(&["8.8.8.0/24", "9.9.9.9/32"]), &[]);
         for refused in ["8.8.8.0:1", "8.8.8.255:8333", "9.9.9.9:8333"] {
-            assert!(!filter.admits(at(refused)) && filter.admits_named(at(refused)), "{refused}");
+            assert!(!filter.admits(at(refused)) && !filter.admits_named(at(refused)), "{refused}");
+            let answer = filter.check_answer(at(refused), Asked::Named);
+            assert_eq!(answer, Err(Refused::Excluded), "{refused}");
         }
         for admitted in ["8.8.7.255:1", "8.8.9.0:1", "9.9.9.8:1", "9.9.9.10:65535"] {
             assert!(filter.admits(at(admitted)) && filter.admits_named(at(admitted)), "{admitted}");
@@ -215,13 +277,41 @@ mod tests {
     }
 
     #[test]
-    fn filter_only_overrides_exclude_and_applies_to_named_addresses() {
-        let filter = Filter::new(&nets(&["127.0.0.0/8"]), &nets(&["127.0.0.0/8", "10.1.0.0/16"]));
+    fn filter_only_replaces_the_built_in_ranges_but_not_exclude() {
+        let filter = Filter::new(&nets(&["127.21.0.0/16"]), &nets(&["127.0.0.0/8", "10.1.0.0/16"]));
         for admitted in ["127.0.0.1:8333", "127.255.255.255:1", "10.1.255.255:8333"] {
             assert!(filter.admits(at(admitted)) && filter.admits_named(at(admitted)), "{admitted}");
+            assert_eq!(filter.check_answer(at(admitted), Asked::Unnamed), Ok(()), "{admitted}");
         }
-        for refused in ["10.2.0.0:8333", "8.8.8.8:8333", "128.0.0.0:8333"] {
+        for refused in ["10.2.0.0:8333", "8.8.8.8:8333", "128.0.0.0:8333", "127.21.0.1:8333"] {
             assert!(!filter.admits(at(refused)) && !filter.admits_named(at(refused)), "{refused}");
+            assert!(filter.check_answer(at(refused), Asked::Localhost).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn answers_of_a_name_server_are_not_trusted_like_an_operator() {
+        let filter = Filter::new(&[], &[]);
+        let passes = |ip: &str, asked| {
+            filter.check_answer(Address::new(ip.parse().unwrap(), 8333), asked).is_ok()
+        };
+        // The address, and whether it passes for localhost, with a NAME and without.
+        let table = [
+            ("8.8.8.8", [true, true, true]),
+            ("192.168.7.7", [true, true, false]),
+            ("10.0.0.1", [true, true, false]),
+            ("100.64.0.1", [true, true, false]),
+            ("127.0.0.1", [true, false, false]),
+            ("127.255.255.254", [true, false, false]),
+            ("0.0.0.0", [false, false, false]),
+            ("0.255.255.255", [false, false, false]),
+            ("224.0.0.1", [false, false, false]),
+            ("240.0.0.1", [false, false, false]),
+            ("255.255.255.255", [false, false, false]),
+        ];
+        for (ip, expected) in table {
+            let asked = [Asked::Localhost, Asked::Named, Asked::Unnamed];
+            assert_eq!(asked.map(|asked| passes(ip, asked)), expected, "{ip}");
         }
     }
 
@@ -270,11 +360,8 @@ mod tests {
             let contains = |net: &Ipv4Net| matches_bit_by_bit(net.addr(), net.prefix_len(), ip);
             let among = |list: &[Ipv4Net]| list.iter().any(contains);
             let special = SPECIAL_PURPOSE.iter().any(|s| matches_bit_by_bit(s.first, s.prefix, ip));
-            let (heard, named) = if only.is_empty() {
-                (!special && !among(&exclude), true)
-            } else {
-                (among(&only), among(&only))
-            };
+            let named = !among(&exclude) && (only.is_empty() || among(&only));
+            let heard = named && (!special || !only.is_empty());
             let filter = Filter::new(&exclude, &only);
             let address = Address::new(ip, port);
             prop_assert_eq!(filter.admits(address), port != 0 && heard);

@@ -395,6 +395,38 @@ fn an_address_excluded_while_it_is_probed_is_not_recorded() {
 }
 
 #[test]
+fn an_open_session_that_a_reload_excludes_is_cut_and_the_pass_ends() {
+    let list: Vec<Known> = (0..50).map(|number| known(number, START, None)).collect();
+    let mut rig = Rig::new(10, None, &list, LastPass::default());
+    rig.named = vec![(address(70), "seventy".into())];
+    rig.advance(Duration::from_millis(50));
+    assert!(rig.open.contains_key(&address(70)));
+    let exclude = ["127.0.70.0/24", "127.0.0.0/24"].map(|net| net.parse().unwrap());
+    let filter = Arc::new(Filter::new(&exclude, &["127.0.0.0/8".parse().unwrap()]));
+    let params = CrawlerParams { filter: Arc::clone(&filter), ..crawler_params(10) };
+    rig.crawler
+        .handle_params(params, WriterParams::new(RecorderParams { book: book_params(), filter }));
+    let mut cut: Vec<Target> = rig.open.values().map(|(target, _)| *target).collect();
+    cut.retain(|target| !rig.crawler.admits(*target));
+    for target in cut {
+        rig.open.remove(&target.address());
+        rig.crawler.handle_excluded(target, rig.now);
+    }
+    rig.pass_ends();
+    assert_eq!(rig.crawler.open(), 0);
+    assert!(!rig.batches.iter().any(|batch| batch.failed.contains_key(&address(70))));
+}
+
+#[test]
+fn the_first_name_of_an_address_wins() {
+    let mut rig = Rig::new(1, None, &[], LastPass::default());
+    rig.named = vec![(address(7), "first".into()), (address(7), "second".into())];
+    rig.pass_ends();
+    let names = rig.batches[0].names.as_ref().unwrap();
+    assert_eq!(names[&address(7)], "first");
+}
+
+#[test]
 fn named_nodes_are_probed_in_every_pass_and_first() {
     let list: Vec<Known> = (0..50).map(|number| known(number, START, None)).collect();
     let mut rig = Rig::new(1, None, &list, LastPass::default());
