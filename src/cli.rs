@@ -3,11 +3,15 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::styling::Styles;
-use clap::error::ErrorKind;
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::commands::{Failure, HostPort, config, crawl, migrate, poll, print, probe, status};
+use crate::commands::screen::{self, Color, Screen};
+use crate::commands::{
+    Failure, HostPort, config, crawl, migrate, nodes, poll, print, probe, status,
+};
 use crate::config::ConfigSource;
 
 /// Crawls the Bitcoin network and keeps a complete, true map of it in PostgreSQL.
@@ -15,7 +19,7 @@ use crate::config::ConfigSource;
 #[command(
     name = "bitdash",
     version,
-    styles = Styles::plain(),
+    styles = STYLES,
     after_help = "Exit status: 0 success, 1 failure while running, 2 invalid usage or configuration.\n\
         \n\
         Examples:\n  \
@@ -33,9 +37,18 @@ struct Cli {
     /// The configuration file
     #[arg(short = 'c', long = "config", value_name = "FILE", global = true, help = CONFIG_HELP)]
     config: Option<PathBuf>,
+    /// Colour the output: on a terminal, always or never
+    #[arg(long, value_name = "WHEN", value_enum, global = true, default_value_t)]
+    color: Color,
     #[command(subcommand)]
     command: Command,
 }
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
 
 const CONFIG_HELP: &str = "The configuration file [default: bitdash.toml in the current directory; \
     without one, all keys have their defaults]";
@@ -101,23 +114,47 @@ enum Command {
     Poll(poll::Options),
     /// Create or upgrade the database schema (crawl does so, too)
     Migrate,
-    /// Show what the database knows: passes, nodes up by species, candidates, the newest nodes
+    /// Show the crawl and its map on one screen, or everything known of an address
     #[command(
-        long_about = "Shows what the database knows: the passes, the nodes up by species, the \
-            candidates and the newest nodes. With an address, everything known about it.",
+        long_about = "Shows whether a crawl is running and how far it is, the nodes by species, what \
+            changed, and the TRB and named nodes that are not up. With addresses or names, \
+            everything known of them, why they are or are not listed, and when they are tried \
+            next.\n\n\
+            Exit status: 1 if an address is unknown.",
         after_help = "Examples:\n  \
             bitdash status\n  \
             bitdash status 205.134.172.28     one host, on every known port\n  \
-            bitdash status --json | jq ."
+            bitdash status pizarro            a named node, or a host name\n  \
+            bitdash status --json | jq .nodes"
     )]
     Status {
-        /// Show everything known about this address (without PORT: every port) or nodes of this
-        /// name
+        /// An address (without PORT: every port), the name of a node, or a host name
         #[arg(value_name = "HOST[:PORT]")]
-        place: Option<HostPort>,
+        places: Vec<HostPort>,
         /// Print JSON instead of tables
         #[arg(long)]
         json: bool,
+    },
+    /// List nodes, one a line, with filters
+    #[command(
+        long_about = "Lists the nodes of the database, one a line, as a table, JSON or CSV. A node is \
+            listed if it matches every filter. JSON and CSV have all columns of the relation nodes.",
+        after_help = "Examples:\n  \
+            bitdash nodes --species TRB --status up\n  \
+            bitdash nodes --agent knots --sort height --limit 20\n  \
+            bitdash nodes --since 1h --sort first-seen\n  \
+            bitdash nodes --json | jq -r 'select(.connect_ms > 500) | .host'\n  \
+            bitdash nodes --csv > nodes.csv"
+    )]
+    Nodes(nodes::Options),
+    /// Print the completions of a shell
+    #[command(after_help = "Examples:\n  \
+            bitdash completions bash > /etc/bash_completion.d/bitdash\n  \
+            bitdash completions fish > ~/.config/fish/completions/bitdash.fish")]
+    Completions {
+        /// The shell: bash, zsh or fish
+        #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+        shell: String,
     },
     /// Print the effective configuration, secrets masked; exit status 2 if it is invalid
     #[command(
@@ -146,37 +183,78 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Err(error) => return answer(&error),
     };
     let source = ConfigSource::new(cli.config);
+    screen::set_color(cli.color);
+    let screen = Screen::of_stdout();
     match cli.command {
         Command::Crawl { passes } => crawl::run(&source, passes),
-        Command::Probe { places, options } => probe::run(&source, places, &options),
-        Command::Poll(options) => poll::run(&source, &options),
+        Command::Probe { places, options } => probe::run(&source, places, &options, &screen),
+        Command::Poll(options) => poll::run(&source, &options, &screen),
         Command::Migrate => migrate::run(&source),
-        Command::Status { place, json } => status::run(&source, place.as_ref(), json),
+        Command::Status { places, json } => status::run(&source, &places, json, &screen),
+        Command::Nodes(options) => nodes::run(&source, &options, &screen),
+        Command::Completions { shell } => completions(&shell),
         Command::Config => config::run(&source),
     }
+}
+
+fn completions(shell: &str) -> Result<(), Failure> {
+    let shell: Shell = shell.parse().map_err(Failure::Usage)?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut definition(), "bitdash", &mut script);
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// Help and version go to stdout; an error becomes one line.
 fn answer(error: &clap::Error) -> Result<(), Failure> {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&error.render().to_string()),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::Usage(format!(
-            "no command given\n\n{}",
-            error.render().to_string().trim_end()
-        ))),
-        _ => Err(Failure::Usage(one_line(&error.render().to_string()))),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&rendered(error)),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Failure::Usage(format!("no command given\n\n{}", rendered(error).trim_end())))
+        }
+        _ => Err(Failure::Usage(one_line(error))),
     }
 }
 
-/// clap's error message without usage and hint.
-fn one_line(rendered: &str) -> String {
-    let message = rendered.split("\n\nUsage:").next().unwrap_or(rendered);
+/// Help has colours where standard output has them.
+fn rendered(error: &clap::Error) -> String {
+    let text = error.render();
+    if Screen::of_stdout().is_colored { text.ansi().to_string() } else { text.to_string() }
+}
+
+/// clap's error message without usage, hint and brackets.
+fn one_line(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let message = rendered.split("\n\nUsage:").next().unwrap_or(&rendered);
     let message = message.split("\n\nFor more information").next().unwrap_or(message);
     let paragraphs = message.split("\n\n").map(|paragraph| {
         let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
         line.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
     });
-    format!("{}; see bitdash --help", paragraphs.collect::<Vec<_>>().join("; "))
+    let mut line = paragraphs.collect::<Vec<_>>().join("; ");
+    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) {
+        line = line.replace(argument, &without_brackets(argument));
+    }
+    format!("{line}; see {} --help", command_of(error))
+}
+
+/// An argument as a person writes it: `--passes N` for `--passes <N>`, `HOST[:PORT]` for
+/// `[HOST[:PORT]]...`.
+fn without_brackets(argument: &str) -> String {
+    let argument = argument.trim_end_matches("...").replace(['<', '>'], "");
+    let inner = argument.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.unwrap_or(&argument).to_owned()
+}
+
+/// The command whose help explains the error.
+fn command_of(error: &clap::Error) -> String {
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
+    };
+    let words = usage.split_whitespace().skip_while(|word| *word != "bitdash");
+    let command: Vec<&str> =
+        words.take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())).collect();
+    if command.is_empty() { "bitdash".to_owned() } else { command.join(" ") }
 }
 
 fn passes(text: &str) -> Result<u64, String> {
@@ -216,35 +294,39 @@ mod tests {
             assert!(matches!(cli.command, Command::Crawl { passes: Some(3) }), "{line}");
         }
         let cli = Cli::try_parse_from(arguments("bitdash status 10.0.0.1:8333 --json")).unwrap();
-        let Command::Status { place: Some(place), json: true } = cli.command else {
+        let Command::Status { places, json: true } = cli.command else {
             panic!("{:?}", cli.command)
         };
-        assert_eq!(place, "10.0.0.1:8333".parse().unwrap());
+        assert_eq!(places, ["10.0.0.1:8333".parse().unwrap()]);
     }
 
     #[test]
     fn a_usage_error_is_one_line() {
+        let whole = "must be a whole number from 1 to";
         let table = [
             (
                 "bitdash crawl --passes 0",
-                "invalid value '0' for '--passes <N>': must be a whole number from 1 to 1000000000",
-            ),
-            (
-                "bitdash crawl --passes many",
-                "invalid value 'many' for '--passes <N>': must be a whole number from 1 to 1000000000",
+                format!("invalid value '0' for '--passes N': {whole} 1000000000"),
+                "bitdash crawl",
             ),
             (
                 "bitdash status 10.0.0.1:70000",
-                "invalid value '10.0.0.1:70000' for '[HOST[:PORT]]': its port must be a whole number from 1 to 65535",
+                format!("invalid value '10.0.0.1:70000' for 'HOST[:PORT]': its port {whole} 65535"),
+                "bitdash status",
             ),
             (
                 "bitdash crwal",
-                "unrecognized subcommand 'crwal'; a similar subcommand exists: 'crawl'",
+                "unrecognized subcommand 'crwal'; a similar subcommand exists: 'crawl'".to_owned(),
+                "bitdash",
             ),
-            ("bitdash config --json", "unexpected argument '--json' found"),
+            (
+                "bitdash config --json",
+                "unexpected argument '--json' found".to_owned(),
+                "bitdash config",
+            ),
         ];
-        for (line, text) in table {
-            assert_eq!(refused(line), format!("{text}; see bitdash --help"), "{line}");
+        for (line, text, command) in table {
+            assert_eq!(refused(line), format!("{text}; see {command} --help"), "{line}");
         }
         assert!(refused("bitdash").starts_with("no command given\n\nCrawls the Bitcoin network"));
     }

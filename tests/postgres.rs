@@ -243,6 +243,8 @@ fn history_is_written_when_a_pass_finishes_and_not_before() {
         failed: 4,
         new_nodes: 2,
         new_addresses: 5,
+        due: 6,
+        candidates: 4,
     };
     batch.passes.insert(8, pass);
     store.write(&batch, 25).unwrap();
@@ -408,7 +410,7 @@ fn every_relation_has_the_contract_columns_and_a_comment() {
         ),
         (
             "passes",
-            "pass bigint,started_at,finished_at,probed bigint,responded bigint,failed bigint,new_nodes bigint,new_addresses bigint",
+            "pass bigint,started_at,finished_at,probed bigint,responded bigint,failed bigint,new_nodes bigint,new_addresses bigint,due bigint,candidates bigint",
         ),
         ("history", "pass bigint,at,dimension text,value text,nodes integer"),
     ];

@@ -6,26 +6,52 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use bitdash::commands::{HostPort, migrate, status};
+use bitdash::commands::screen::Screen;
+use bitdash::commands::{HostPort, migrate, nodes, status};
+use bitdash::config::Config;
+use bitdash::db::StoreError;
+use bitdash::db::reader::Reader;
+use bitdash::db::schema::known_version;
 use bitdash_core::vocabulary::rows::{Batch, PassRow};
 use support::rows::*;
 use support::{Cluster, Database};
 
+fn config(database: &Database) -> Config {
+    let mut config = Config::default();
+    config.database.url = database.url.parse().unwrap();
+    config
+}
+
 fn status_text(database: &Database, address: Option<&str>, is_json: bool) -> String {
-    let host_port: Option<HostPort> = address.map(|address| address.parse().unwrap());
-    status::text(&database.url, host_port.as_ref(), is_json).unwrap()
+    status_on(&Screen::PLAIN, database, address, is_json)
+}
+
+fn status_on(screen: &Screen, database: &Database, address: Option<&str>, is_json: bool) -> String {
+    let places: Vec<HostPort> = address.iter().map(|address| address.parse().unwrap()).collect();
+    status::text(&config(database), &places, is_json, screen).unwrap().0
+}
+
+fn error_of(database: &Database) -> StoreError {
+    status::text(&config(database), &[], false, &Screen::PLAIN).unwrap_err()
 }
 
 #[test]
 fn an_empty_database_has_no_schema_and_then_an_empty_map() {
     let database = Cluster::shared().database();
-    let error = status::text(&database.url, None, false).unwrap_err();
+    let error = error_of(&database);
     assert!(error.to_string().contains("bitdash migrate"), "{error}");
-    assert_eq!(migrate::migrate(&database.url).unwrap(), "created the schema, version 3");
-    assert_eq!(migrate::migrate(&database.url).unwrap(), "the schema is up to date, version 3");
+    assert_eq!(
+        migrate::migrate(&database.url).unwrap(),
+        format!("created the schema, version {}", known_version())
+    );
+    assert_eq!(
+        migrate::migrate(&database.url).unwrap(),
+        format!("the schema is up to date, version {}", known_version())
+    );
     let text = status_text(&database, None, false);
-    assert!(text.contains("Passes, the newest first: no pass has started yet\n"), "{text}");
-    assert!(text.contains("Nodes by species: no address has responded yet\n"), "{text}");
+    assert!(text.contains("crawl     has not started yet\n"), "{text}");
+    assert!(text.contains("nodes     0 up, 0 full, 0 down\n"), "{text}");
+    assert!(text.contains("No TRB node and no named node is known yet.\n"), "{text}");
 }
 
 #[test]
@@ -35,7 +61,7 @@ fn a_newer_schema_is_refused() {
     let newer =
         "INSERT INTO bitdash_internal.schema_migrations (version, name) VALUES (7, '007_future')";
     database.client().batch_execute(newer).unwrap();
-    let error = status::text(&database.url, None, false).unwrap_err();
+    let error = error_of(&database);
     assert!(error.to_string().contains("schema is version 7, this bitdash knows"), "{error}");
 }
 
@@ -54,7 +80,16 @@ fn filled() -> Database {
     store.write(&batch, 25).unwrap();
     let mut batch = Batch::default();
     batch.nodes.insert(address(4), down(50, 1));
-    batch.passes.insert(2, PassRow { started_at: at(60), probed: 1_234_567, ..PassRow::default() });
+    batch.passes.insert(
+        2,
+        PassRow {
+            started_at: at(60),
+            probed: 1_234_567,
+            due: 2_000_000,
+            candidates: 3,
+            ..PassRow::default()
+        },
+    );
     store.write(&batch, 25).unwrap();
     database
 }
@@ -63,36 +98,76 @@ fn filled() -> Database {
 fn the_overview_shows_trb_first_and_a_total() {
     let text = status_text(&filled(), None, false);
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let at = lines.iter().position(|line| *line == "Nodes by species").unwrap();
+    let at = lines.iter().position(|line| line.starts_with("species ")).unwrap();
     let fields = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-    let species: Vec<String> = lines[at + 1..at + 5].iter().map(|line| fields(line)).collect();
-    assert_eq!(
-        species,
-        ["species up full down known", "TRB 0 0 1 1", "Core 2 0 0 2", "all 2 0 1 3"],
-        "{text}"
-    );
-    assert!(text.contains("not finished"), "{text}");
-    assert!(text.contains("1,234,567"), "{text}");
-    assert!(
-        text.contains("Candidates: 3 addresses that never responded, 2 of them not probed yet")
-    );
-    assert!(text.contains("Pizarro"), "{text}");
+    let species: Vec<String> = lines[at + 1..at + 4].iter().map(|line| fields(line)).collect();
+    assert_eq!(species, ["TRB 0 0 1 - -", "Core 2 0 0 - -", "all 2 0 1 - -"], "{text}");
+    let crawl =
+        "crawl       not running: pass 2 was interrupted, 61 % of 2,000,000 probed, 0 responded";
+    assert!(text.starts_with(crawl), "{text}");
+    assert!(text.contains("candidates  3 addresses that never responded"), "{text}");
+    assert!(text.contains("TRB and named nodes: 1 of 2 up"), "{text}");
+}
+
+#[test]
+fn the_overview_says_what_changed_since_yesterday_and_last_week() {
+    let database = filled();
+    let sql = "INSERT INTO passes SELECT p, now() - days * interval '1 day' - interval '1 h',
+            now() - days * interval '1 day', 1, 1, 0, 0, 0, 0, 0 FROM (VALUES (3, 8), (4, 1.5)) v (p, days);
+        UPDATE passes SET pass = pass + 10 WHERE pass < 3;
+        INSERT INTO history VALUES (3, now(), 'species', 'Core', 7), (4, now(), 'species', 'TRB', 3)";
+    database.client().batch_execute(sql).unwrap();
+    let text = status_text(&database, None, false);
+    let row = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("TRB "), "TRB 0 0 1 -3 0", "{text}");
+    assert_eq!(row("Core"), "Core 2 0 0 +2 -5", "{text}");
+    assert_eq!(row("all"), "all 2 0 1 -1 -5", "{text}");
+}
+
+#[test]
+fn no_line_is_wider_than_the_screen() {
+    let database = filled();
+    for width in [40, 60, 80, 132, 200] {
+        let screen = Screen { width: Some(width), ..Screen::PLAIN };
+        for address in [None, Some("127.0.0.2"), Some("127.0.0.1"), Some("Pizarro")] {
+            let text = status_on(&screen, &database, address, false);
+            // A value that has no room is cut, a heading or number is not.
+            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= width.max(60), "{width}: {text}");
+        }
+    }
 }
 
 #[test]
 fn everything_known_about_an_address_is_shown() {
     let database = filled();
     let node = status_text(&database, Some("127.0.0.2:8333"), false);
-    for word in ["node, up", "Core", "/Satoshi:27.0.0/", "860000", "1000 sent", "Last results"] {
+    for word in [
+        "Listed as up: it responded",
+        "It is due for",
+        "Core 27",
+        "/Satoshi:27.0.0/",
+        "860000",
+        "1,000 sent",
+        "Last results",
+    ] {
         assert!(node.contains(word), "{word}: {node}");
     }
     let candidate = status_text(&database, Some("127.0.0.1"), false);
     assert!(
-        candidate.contains("candidate, never responded") && candidate.contains("connect_timeout")
+        candidate.contains("Not listed, since it never responded")
+            && candidate.contains("no answer within 3 s"),
+        "{candidate}"
     );
     let named = status_text(&database, Some("Pizarro"), false);
     assert!(named.starts_with("127.0.0.3:8333"), "{named}");
-    assert_eq!(status_text(&database, Some("127.0.0.99"), false), "127.0.0.99: unknown\n");
+    let unknown = ["127.0.0.99".parse().unwrap(), "127.0.0.2".parse().unwrap()];
+    let answer = status::text(&config(&database), &unknown, false, &Screen::PLAIN).unwrap();
+    assert_eq!(answer.1, ["127.0.0.99"]);
+    assert!(answer.0.starts_with("127.0.0.2:8333\n"), "{}", answer.0);
 }
 
 #[test]
@@ -101,14 +176,14 @@ fn json_holds_the_same_figures() {
     let overview: serde_json::Value =
         serde_json::from_str(&status_text(&database, None, true)).unwrap();
     assert_eq!(overview["species"][0]["species"], "TRB");
-    assert_eq!(overview["candidates"]["all"], 3);
+    assert_eq!(overview["passes"][0]["candidates"], 3);
     assert_eq!(overview["passes"][0]["finished_at"], serde_json::Value::Null);
     let found: serde_json::Value =
         serde_json::from_str(&status_text(&database, Some("127.0.0.2"), true)).unwrap();
     let node = &found["addresses"][0];
     assert_eq!(node["host"], "127.0.0.2");
     assert_eq!(node["node"]["user_agent"], "/Satoshi:27.0.0/\\\\ \\x09");
-    assert_eq!(node["node"]["services"], i64::MIN + 0x409);
+    assert_eq!(node["node"]["services"], "9223372036854776841");
     assert_eq!(node["probes"][0]["outcome"], "responded");
     let none: serde_json::Value =
         serde_json::from_str(&status_text(&database, Some("127.0.0.99"), true)).unwrap();
@@ -122,13 +197,88 @@ fn an_absent_or_frozen_database_times_out_within_seconds() {
     migrate::migrate(&database.url).unwrap();
     cluster.freeze_server(true);
     let start = Instant::now();
-    let error = status::text(&database.url, None, false).unwrap_err();
+    let error = error_of(&database);
     assert!(error.to_string().contains("did not answer within 5s"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(7));
     cluster.freeze_server(false);
     cluster.stop_server();
     let start = Instant::now();
-    let error = status::text(&database.url, None, false).unwrap_err();
+    let error = error_of(&database);
     assert!(error.to_string().contains("cannot reach the database"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(7));
+}
+
+/// The output of `nodes` with these arguments.
+fn listed(database: &Database, screen: &Screen, options: &nodes::Options) -> String {
+    let mut text = String::new();
+    let mut reader = Reader::open(&database.url).unwrap();
+    let write = &mut |page: &str| {
+        text.push_str(page);
+        Ok(true)
+    };
+    nodes::list(&mut reader, options, screen, write).unwrap();
+    text
+}
+
+#[test]
+fn nodes_are_filtered_sorted_and_limited() {
+    let database = filled();
+    let sql = "UPDATE nodes SET country = 'DE', asn = 24940 WHERE host = '127.0.0.2'";
+    database.client().batch_execute(sql).unwrap();
+    let hosts = |options: nodes::Options| {
+        let json = listed(&database, &Screen::PLAIN, &nodes::Options { json: true, ..options });
+        let host = |line: &str| {
+            let node: serde_json::Value = serde_json::from_str(line).unwrap();
+            node["host"].as_str().unwrap().trim_start_matches("127.0.0.").to_owned()
+        };
+        json.lines().map(host).collect::<Vec<_>>().join(" ")
+    };
+    let all = nodes::Options::default;
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(hosts(all()), "2 3 4");
+    assert_eq!(hosts(nodes::Options { reverse: true, limit: Some(2), ..all() }), "4 3");
+    assert_eq!(hosts(nodes::Options { status: text("down"), ..all() }), "4");
+    assert_eq!(hosts(nodes::Options { species: text("trb"), ..all() }), "4");
+    assert_eq!(hosts(nodes::Options { release: text("core 27"), ..all() }), "2");
+    assert_eq!(hosts(nodes::Options { agent: text("satoshi:27"), ..all() }), "2");
+    assert_eq!(hosts(nodes::Options { agent: text("%"), ..all() }), "");
+    assert_eq!(hosts(nodes::Options { country: text("de"), ..all() }), "2");
+    assert_eq!(hosts(nodes::Options { asn: Some(24940), port: Some(8333), ..all() }), "2");
+    assert_eq!(hosts(nodes::Options { since: Some(Duration::from_secs(60)), ..all() }), "");
+    assert_eq!(hosts(nodes::Options { sort: nodes::Sort::Status, ..all() }), "2 3 4");
+    assert_eq!(hosts(nodes::Options { sort: nodes::Sort::Name, ..all() }), "3 2 4");
+}
+
+#[test]
+fn nodes_are_printed_as_a_table_and_as_csv() {
+    let database = filled();
+    let narrow = Screen { width: Some(60), is_colored: true };
+    let table = listed(&database, &narrow, &nodes::Options::default());
+    assert!(table.contains("\u{1b}[32mup\u{1b}[0m"), "{table}");
+    assert_eq!(table.lines().count(), 4, "{table}");
+    let csv =
+        listed(&database, &Screen::PLAIN, &nodes::Options { csv: true, ..Default::default() });
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines[0].starts_with("host,port,name,status,species,release,protocol_version,"));
+    assert_eq!((lines.len(), lines[1].split(',').count()), (4, 24), "{csv}");
+    let none = nodes::Options { port: Some(1), ..Default::default() };
+    assert_eq!(listed(&database, &Screen::PLAIN, &none), "no node matches\n");
+}
+
+#[test]
+fn a_long_list_is_read_in_pages_and_stops_where_the_reader_stops() {
+    let database = filled();
+    let sql = "INSERT INTO nodes SELECT '127.1.0.0'::inet + n, 8333, NULL, 'up', 'Core', 'Core 27', 70016, '/x/', 9,
+        1, true, 1, 1, NULL, NULL, NULL, now(), now(), now(), 'responded', 0, now(), NULL, NULL
+        FROM generate_series(1, 5000) n";
+    database.client().batch_execute(sql).unwrap();
+    assert_eq!(listed(&database, &Screen::PLAIN, &nodes::Options::default()).lines().count(), 5004);
+    let mut pages = 0;
+    let mut reader = Reader::open(&database.url).unwrap();
+    nodes::list(&mut reader, &nodes::Options::default(), &Screen::PLAIN, &mut |_| {
+        pages += 1;
+        Ok(pages < 2)
+    })
+    .unwrap();
+    assert_eq!(pages, 2);
 }

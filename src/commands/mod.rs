@@ -13,9 +13,12 @@ use crate::net::nodes_file::{Host, NodesFileError};
 
 pub mod config;
 pub mod crawl;
+pub mod explain;
 pub mod migrate;
+pub mod nodes;
 pub mod poll;
 pub mod probe;
+pub mod screen;
 pub mod status;
 pub mod table;
 pub mod visit;
@@ -129,6 +132,16 @@ pub struct HostPort {
     pub host: Host,
     /// The port, never 0; `None` if omitted.
     pub port: Option<u16>,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(ip) => write!(f, "{ip}")?,
+            Host::Name(name) => f.write_str(name)?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
 }
 
 impl FromStr for HostPort {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::commands::probe;
 use crate::commands::probe::facts::{Facts, species_of};
-use crate::commands::table::{Table, cut, safe};
+use crate::commands::screen::Screen;
+use crate::commands::table::{Table, safe};
 use crate::commands::visit::{Purpose, Row, Visitor, judge};
 use crate::commands::{Failure, note, print, print_on};
 use crate::config::{Config, ConfigSource};
@@ -49,7 +50,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// The configuration or nodes file is invalid; or, after everything is printed, a node is down.
-pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
+pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<(), Failure> {
     let config = source.load()?;
     let path = options.file.as_deref().unwrap_or(&config.crawl.nodes_file);
     let (lines, complaints) = read(path, &config)?;
@@ -57,7 +58,7 @@ pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
     let mut visitor = Visitor::new(&config, Purpose::Poll)?;
     let Some(interval) = options.watch else {
         let rows = sorted(visitor.visit(lines)?);
-        print(&text(&rows, options.json))?;
+        print(&text(&rows, options.json, screen))?;
         return judge(&rows);
     };
     let mut last = lines;
@@ -67,9 +68,9 @@ pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
         last = read(path, &config).map_or(last, |(lines, _)| lines);
         let rows = sorted(visitor.visit(last.clone())?);
         let page = if options.json {
-            text(&rows, true)
+            text(&rows, true, screen)
         } else {
-            page(&rows, Timestamp(started.wall), interval)
+            page(&rows, Timestamp(started.wall), interval, screen)
         };
         if !print_on(&page)? {
             return Ok(());
@@ -110,13 +111,13 @@ fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
     rows
 }
 
-fn text(rows: &[Row], is_json: bool) -> String {
+fn text(rows: &[Row], is_json: bool, screen: &Screen) -> String {
     if is_json {
         let options = probe::Options::default();
         return rows.iter().map(|row| Facts::of(row, &options).to_line()).collect();
     }
     let up = rows.iter().filter(|row| row.has_responded()).count();
-    let mut out = table(rows).to_text();
+    let mut out = table(rows).to_text(screen, 0);
     for row in rows {
         if let Err(why) = &row.found {
             out.push_str(&format!("{}: {}\n", row.endpoint(), safe(why)));
@@ -126,10 +127,10 @@ fn text(rows: &[Row], is_json: bool) -> String {
 }
 
 /// One page of `--watch`: on a terminal it replaces the previous one.
-fn page(rows: &[Row], at: Timestamp, interval: Duration) -> String {
+fn page(rows: &[Row], at: Timestamp, interval: Duration, screen: &Screen) -> String {
     let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
     let every = humantime::format_duration(interval);
-    format!("{clear}{}, every {every}\n\n{}\n", at.to_text(), text(rows, false))
+    format!("{clear}{}, every {every}\n\n{}\n", at.to_text(), text(rows, false, screen))
 }
 
 fn table(rows: &[Row]) -> Table {
@@ -142,18 +143,19 @@ fn table(rows: &[Row]) -> Table {
         "user agent",
         ">height",
         ">latency",
-    ]);
+    ])
+    .fitted_by(&["user agent", "name"], &["version", "species", "height", "latency"]);
     for row in rows {
         let result = row.found.as_ref().ok().map(|found| &found.result);
         let info = result.and_then(|result| result.version.as_ref());
         let dash = || "-".to_owned();
         table.row([
-            cut(&row.label().unwrap_or_else(dash), 24),
+            row.label().unwrap_or_else(dash),
             row.endpoint(),
             row.outcome().map_or("not_dialled", |outcome| outcome.as_str()).to_owned(),
             info.map_or("-", species_of).to_owned(),
             info.map_or_else(dash, |info| info.protocol_version.to_string()),
-            cut(info.and_then(|info| info.user_agent.as_deref()).unwrap_or("-"), 40),
+            info.and_then(|info| info.user_agent.as_deref()).unwrap_or("-").to_owned(),
             info.and_then(|info| info.start_height).map_or_else(dash, |height| height.to_string()),
             result.and_then(|result| result.connect_ms).map_or_else(dash, |ms| format!("{ms} ms")),
         ]);

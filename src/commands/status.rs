@@ -1,56 +1,115 @@
-//! `bitdash status`: what the database contains, as tables or JSON.
+//! `bitdash status`: one screen about the crawl and its map, or everything known of an address.
 //!
 //! Read-only; gives up if the database is unreachable.
 
+use std::net::Ipv4Addr;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::commands::table::{Table, cut, grouped, safe, safe_json, span};
+use crate::commands::explain::{listing, next_probe};
+use crate::commands::nodes;
+use crate::commands::screen::{Paint, Screen};
+use crate::commands::table::{Table, grouped, safe, safe_json, span};
 use crate::commands::{Failure, HostPort, print};
-use crate::config::ConfigSource;
+use crate::config::{Config, ConfigSource};
 use crate::db::StoreError;
 use crate::db::reader::{
-    AddressFacts, NodeFacts, NodeLine, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Wanted,
+    AddressFacts, NodeFacts, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Wanted,
 };
 use crate::db::timestamp::Timestamp;
-use crate::net::nodes_file::Host;
+use crate::net::nodes_file::{Host, Line};
+use crate::net::resolve::{RESOLVE_TIMEOUT, resolve};
 
-/// Prints the state of the map, or everything known about `place`: an address, every port of a
-/// host, or the nodes of a name.
+/// Species and nodes on the screen, at most: with everything else 24 lines.
+const MAX_SPECIES: usize = 6;
+const MAX_NODES: usize = 5;
+
+/// Prints the state of the crawl, or everything known about `places`.
 ///
 /// # Errors
-/// The configuration is invalid, or the database cannot be read.
-pub fn run(source: &ConfigSource, place: Option<&HostPort>, is_json: bool) -> Result<(), Failure> {
+/// The configuration is invalid, the database cannot be read, or a place is unknown.
+pub fn run(
+    source: &ConfigSource,
+    places: &[HostPort],
+    is_json: bool,
+    screen: &Screen,
+) -> Result<(), Failure> {
     let config = source.load()?;
-    let text = text(config.database.url.expose(), place, is_json);
-    print(&text.map_err(|error| Failure::failed(&error))?)
+    let answer = text(&config, places, is_json, screen);
+    let (text, unknown) = answer.map_err(|error| Failure::failed(&error))?;
+    print(&text)?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("unknown: {}", unknown.join(", "))))
 }
 
-/// The output of [`run`] for the database at `url`.
+/// The output of [`run`], and the places that the database does not know.
 ///
 /// # Errors
 /// The database cannot be read.
-pub fn text(url: &str, place: Option<&HostPort>, is_json: bool) -> Result<String, StoreError> {
-    let mut reader = Reader::open(url)?;
-    let Some(wanted) = place.map(wanted_of) else {
+pub fn text(
+    config: &Config,
+    places: &[HostPort],
+    is_json: bool,
+    screen: &Screen,
+) -> Result<(String, Vec<String>), StoreError> {
+    let mut reader = Reader::open(config.database.url.expose())?;
+    if places.is_empty() {
         let overview = reader.overview()?;
-        return Ok(if is_json { json_text(&overview) } else { overview_text(&overview) });
+        let text = if is_json { json_text(&overview) } else { overview_text(&overview, screen) };
+        return Ok((text, Vec::new()));
+    }
+    let (mut texts, mut unknown, mut known, mut at) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for place in places {
+        let (time, found) = find(&mut reader, place)?;
+        at = Some(time);
+        if found.is_empty() {
+            unknown.push(safe(&place.to_string()));
+        }
+        texts.extend(found.iter().map(|facts| address_text(config, time, facts, screen)));
+        known.extend(found);
+    }
+    let text = match is_json {
+        true => json_text(&json!({ "at": at, "addresses": known })),
+        false => texts.join("\n"),
     };
-    let (at, found) = reader.addresses(&wanted)?;
-    Ok(if is_json {
-        json_text(&json!({ "at": at, "addresses": found }))
-    } else {
-        addresses_text(at, &wanted, &found)
-    })
+    Ok((text, unknown))
 }
 
-fn wanted_of(place: &HostPort) -> Wanted {
-    match (&place.host, place.port) {
-        (Host::Ip(ip), None) => Wanted::Host(*ip),
-        (Host::Ip(ip), Some(port)) => Wanted::Address(*ip, port),
-        (Host::Name(name), _) => Wanted::Name(name.clone()),
+/// What is known of a place: the nodes of this name, else the addresses that the name has in the
+/// DNS, as in `probe`.
+fn find(
+    reader: &mut Reader,
+    place: &HostPort,
+) -> Result<(Timestamp, Vec<AddressFacts>), StoreError> {
+    let of_ip = |ip, port: Option<u16>| match port {
+        Some(port) => Wanted::Address(ip, port),
+        None => Wanted::Host(ip),
+    };
+    let name = match &place.host {
+        Host::Ip(ip) => return reader.addresses(&of_ip(*ip, place.port)),
+        Host::Name(name) => name,
+    };
+    let (at, mut found) = reader.addresses(&Wanted::Name(name.clone()))?;
+    if found.is_empty() {
+        for ip in look_up(place) {
+            found.extend(reader.addresses(&of_ip(ip, place.port))?.1);
+        }
     }
+    Ok((at, found))
+}
+
+/// The addresses of a host name; none if the look-up fails.
+fn look_up(place: &HostPort) -> Vec<Ipv4Addr> {
+    let line = Line { number: 1, host: place.host.clone(), port: 1, name: None };
+    let (sender, answer) = mpsc::channel();
+    resolve(vec![line], RESOLVE_TIMEOUT, move |lines| drop(sender.send(lines)));
+    let lines = answer.recv().unwrap_or_default();
+    let addresses = lines.into_iter().filter_map(|line| line.addresses.ok()).flatten();
+    addresses.map(|address| address.ip()).collect()
 }
 
 fn json_text(value: &impl serde::Serialize) -> String {
@@ -58,167 +117,187 @@ fn json_text(value: &impl serde::Serialize) -> String {
     safe_json(&json) + "\n"
 }
 
-fn overview_text(overview: &Overview) -> String {
+fn overview_text(overview: &Overview, screen: &Screen) -> String {
     let at = overview.at;
-    let mut sections = vec![
-        section(
-            "Passes, the newest first",
-            passes(at, &overview.passes),
-            "no pass has started yet",
+    let mut table = Table::new(&["", ""]);
+    table.row(["crawl", &crawl(overview)]);
+    let database = &overview.database;
+    table.row([
+        "database",
+        &format!("{}, {} MB", database.name, grouped(database.bytes / 1_000_000)),
+    ]);
+    let sum = |figure: fn(&SpeciesLine) -> i64| overview.species.iter().map(figure).sum();
+    let (up, full, down): (i64, i64, i64) =
+        (sum(|line| line.up), sum(|line| line.full), sum(|line| line.down));
+    table.row([
+        "nodes",
+        &format!("{} up, {} full, {} down", grouped(up), grouped(full), grouped(down)),
+    ]);
+    if let Some(candidates) = overview.passes.first().and_then(|pass| pass.candidates) {
+        let text = format!("{} addresses that never responded", grouped(candidates));
+        table.row(["candidates", &text]);
+    }
+    let mut text = table.without_headings(screen, 0);
+    text.push('\n');
+    text.push_str(&species(overview).to_text(screen, 0));
+    text.push('\n');
+    text.push_str(&kept(at, &overview.kept, screen));
+    text
+}
+
+/// Whether a crawl is running, and how far it is.
+fn crawl(overview: &Overview) -> String {
+    let at = overview.at;
+    let Some(pass) = overview.passes.first() else {
+        let is_running = overview.is_running;
+        return if is_running { "starting its first pass" } else { "has not started yet" }
+            .to_owned();
+    };
+    let number = pass.pass;
+    match (overview.is_running, pass.finished_at) {
+        (true, None) => {
+            let since = ago(at, pass.started_at);
+            format!("running: pass {number} started {since}{}", progress(pass))
+        }
+        (true, Some(end)) => format!("running: pass {number} finished {}", ago(at, end)),
+        (false, None) => format!(
+            "not running: pass {number} was interrupted{}; the next start resumes it",
+            progress(pass)
         ),
-        section("Nodes by species", species(&overview.species), "no address has responded yet"),
-        candidates(overview),
-    ];
-    if !overview.kept.is_empty() {
-        sections.push(section("TRB and named nodes", nodes(at, &overview.kept), ""));
-    }
-    sections.push(section("Newest nodes", nodes(at, &overview.newest), "none"));
-    sections.join("\n")
-}
-
-fn section(title: &str, table: Table, if_empty: &str) -> String {
-    if table.is_empty() {
-        format!("{title}: {if_empty}\n")
-    } else {
-        format!("{title}\n{}", indented(&table.to_text()))
+        (false, Some(end)) => format!("not running: pass {number} finished {}", ago(at, end)),
     }
 }
 
-fn passes(at: Timestamp, passes: &[PassLine]) -> Table {
-    let mut table = Table::new(&[
-        ">pass",
-        "started",
-        "state",
-        ">probed",
-        ">responded",
-        ">failed",
-        ">new nodes",
-        ">new addresses",
-    ]);
-    for pass in passes {
-        let state = match pass.finished_at {
-            Some(end) => format!("took {}", span(end.0.since(pass.started_at.0))),
-            None => "not finished".to_owned(),
+/// The share of a pass that is done.
+fn progress(pass: &PassLine) -> String {
+    let all = pass.due.max(pass.probed);
+    // Rounded down: only a finished pass shows 100 %.
+    let share = if all == 0 { 0 } else { 100 * pass.probed / all };
+    format!(", {share} % of {} probed, {} responded", grouped(all), grouped(pass.responded))
+}
+
+fn species(overview: &Overview) -> Table {
+    let mut table =
+        Table::new(&["species", ">up", ">full", ">down", ">since yesterday", ">last week"])
+            .fitted_by(&[], &["last week", "since yesterday"]);
+    let mut row = |name: &str, lines: &[SpeciesLine]| {
+        let sum = |figure: fn(&SpeciesLine) -> i64| lines.iter().map(figure).sum::<i64>();
+        let up = sum(|line| line.up);
+        let change = |then: fn(&SpeciesLine) -> Option<i64>| {
+            let then: Option<i64> = lines.iter().map(then).sum();
+            then.map_or_else(|| "-".to_owned(), |then| signed(up - then))
         };
         table.row([
-            pass.pass.to_string(),
-            ago(at, pass.started_at),
-            state,
-            grouped(pass.probed),
-            grouped(pass.responded),
-            grouped(pass.failed),
-            grouped(pass.new_nodes),
-            grouped(pass.new_addresses),
+            name.to_owned(),
+            grouped(up),
+            grouped(sum(|line| line.full)),
+            grouped(sum(|line| line.down)),
+            change(|line| line.up_yesterday),
+            change(|line| line.up_last_week),
         ]);
-    }
-    table
-}
-
-fn species(species: &[SpeciesLine]) -> Table {
-    let mut table = Table::new(&["species", ">up", ">full", ">down", ">known"]);
-    let mut row = |name: &str, up: i64, full: i64, down: i64| {
-        let known = up.saturating_add(full).saturating_add(down);
-        let cells = [up, full, down, known].map(grouped);
-        table.row(std::iter::once(name.to_owned()).chain(cells));
     };
-    for line in species {
-        row(&line.species, line.up, line.full, line.down);
+    let lines = &overview.species;
+    let shown = if lines.len() > MAX_SPECIES { MAX_SPECIES - 1 } else { lines.len() };
+    for line in &lines[..shown] {
+        row(&line.species, std::slice::from_ref(line));
     }
-    if !species.is_empty() {
-        let sum = |figure: fn(&SpeciesLine) -> i64| species.iter().map(figure).sum();
-        row("all", sum(|line| line.up), sum(|line| line.full), sum(|line| line.down));
+    if shown < lines.len() {
+        row(&format!("{} others", lines.len() - shown), &lines[shown..]);
     }
+    row("all", lines);
     table
 }
 
-fn candidates(overview: &Overview) -> String {
-    let count = &overview.candidates;
-    format!(
-        "Candidates: {} addresses that never responded, {} of them not probed yet, {} due now\n",
-        grouped(count.all),
-        grouped(count.never_probed),
-        grouped(count.due)
-    )
+fn signed(change: i64) -> String {
+    if change > 0 { format!("+{}", grouped(change)) } else { grouped(change) }
 }
 
-fn nodes(at: Timestamp, nodes: &[NodeLine]) -> Table {
-    let mut table = Table::new(&[
-        "address",
-        "name",
-        "status",
-        "species",
-        ">version",
-        ">height",
-        "last seen",
-        "first seen",
-        "user agent",
-    ]);
-    for node in nodes {
-        table.row([
-            format!("{}:{}", node.host, node.port),
-            cut(node.name.as_deref().unwrap_or("-"), 24),
-            node.status.clone(),
-            node.species.clone(),
-            node.protocol_version.to_string(),
-            or_dash(node.start_height),
-            ago(at, node.last_seen),
-            ago(at, node.first_seen),
-            cut(node.user_agent.as_deref().unwrap_or("-"), 48),
-        ]);
+/// TRB and named nodes: those that are not up, and how many are.
+fn kept(at: Timestamp, kept: &[NodeFacts], screen: &Screen) -> String {
+    let (up, others): (Vec<&NodeFacts>, Vec<&NodeFacts>) =
+        kept.iter().partition(|node| node.status == "up");
+    let title = format!("TRB and named nodes: {} of {} up", up.len(), kept.len());
+    let title = screen.paint(Paint::Heading, &title).into_owned();
+    if kept.is_empty() {
+        return "No TRB node and no named node is known yet.\n".to_owned();
     }
-    table
-}
-
-fn addresses_text(at: Timestamp, wanted: &Wanted, found: &[AddressFacts]) -> String {
-    if found.is_empty() {
-        return match wanted {
-            Wanted::Host(host) => format!("{host}: unknown\n"),
-            Wanted::Address(host, port) => format!("{host}:{port}: unknown\n"),
-            Wanted::Name(name) => format!("{}: no node has this name\n", safe(name)),
-        };
+    let shown = if others.len() > MAX_NODES { MAX_NODES - 1 } else { others.len() };
+    let mut text = title + "\n";
+    if shown > 0 {
+        text += &nodes::table(at, others[..shown].iter().copied()).to_text(screen, 0);
     }
-    let texts: Vec<String> = found.iter().map(|facts| address_text(at, facts)).collect();
-    texts.join("\n")
+    if shown < others.len() {
+        text += &format!("and {} more: bitdash nodes --sort status\n", others.len() - shown);
+    }
+    text
 }
 
-fn address_text(at: Timestamp, facts: &AddressFacts) -> String {
-    let kind = match &facts.node {
-        Some(node) => format!("node, {}", node.line.status),
-        None => "candidate, never responded".to_owned(),
-    };
-    let mut table = Table::new(&[&format!("{}:{}", facts.host, facts.port), &safe(&kind)]);
+fn address_text(config: &Config, at: Timestamp, facts: &AddressFacts, screen: &Screen) -> String {
+    let title = format!("{}:{}", facts.host, facts.port);
+    let mut text = screen.paint(Paint::Heading, &title).into_owned() + "\n";
+    for sentence in [listing(config, at, facts), next_probe(at, facts)] {
+        text += &wrapped(&sentence, screen);
+    }
+    text.push('\n');
+    let mut table = Table::new(&["", ""]);
+    table.row(["first heard of", &when(at, facts.first_heard)]);
+    table.row(["last heard of", &when(at, facts.last_heard)]);
     let probed = match (facts.last_probed, &facts.last_outcome) {
         (Some(time), Some(outcome)) => format!("{}, {outcome}", when(at, time)),
         _ => "never".to_owned(),
     };
-    table.row(["first heard of", &when(at, facts.first_heard)]);
-    table.row(["last heard of", &when(at, facts.last_heard)]);
     table.row(["last probed", &probed]);
     table.row(["failures in a row", &facts.failures.to_string()]);
     table.row(["next probe", &when(at, facts.next_probe)]);
     if let Some(node) = &facts.node {
         node_rows(at, node, &mut table);
     }
-    let mut text = table.to_text();
+    text += &table.without_headings(screen, 0);
     if !facts.probes.is_empty() {
-        text.push_str("\nLast results\n");
-        text.push_str(&indented(&probes(at, &facts.probes).to_text()));
+        text += &format!("\n{}\n", screen.paint(Paint::Heading, "Last results"));
+        text += &probes(at, &facts.probes).to_text(screen, 0);
     }
     text
 }
 
+/// A sentence, broken where the screen ends.
+fn wrapped(sentence: &str, screen: &Screen) -> String {
+    let sentence = safe(sentence);
+    let Some(width) = screen.width else { return sentence + "\n" };
+    let mut lines = vec![String::new()];
+    for word in sentence.split(' ') {
+        let line = lines.last_mut().expect("never empty");
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
 fn node_rows(at: Timestamp, node: &NodeFacts, table: &mut Table) {
-    let line = &node.line;
-    if let Some(name) = &line.name {
+    if let Some(name) = &node.name {
         table.row(["name", name]);
     }
-    table.row(["first seen", &when(at, line.first_seen)]);
-    table.row(["last seen", &when(at, line.last_seen)]);
-    table.row(["species", &line.species]);
-    table.row(["protocol version", &line.protocol_version.to_string()]);
-    table.row(["user agent", line.user_agent.as_deref().unwrap_or("not sent")]);
-    table.row(["services", &format!("{:#x}", node.services)]);
-    table.row(["height", &line.start_height.map_or("not sent".to_owned(), |h| h.to_string())]);
+    table.row(["status", &node.status]);
+    table.row(["first seen", &when(at, node.first_seen)]);
+    table.row(["last seen", &when(at, node.last_seen)]);
+    let release = node.release.as_ref().filter(|release| **release != node.species);
+    let species = match release {
+        Some(release) => format!("{}, release {release}", node.species),
+        None => node.species.clone(),
+    };
+    table.row(["species", &species]);
+    table.row(["protocol version", &node.protocol_version.to_string()]);
+    table.row(["user agent", node.user_agent.as_deref().unwrap_or("not sent")]);
+    let services = node.services.cast_unsigned();
+    let names = bitdash_core::lookup::services::names(services).join(" ");
+    table.row(["services", format!("{services:#x} {names}").trim_end()]);
+    table.row(["height", &node.start_height.map_or("not sent".to_owned(), |h| h.to_string())]);
     let relay = node.relay.map_or("not sent", |relay| if relay { "yes" } else { "no" });
     table.row(["relay", relay]);
     table.row([
@@ -232,7 +311,9 @@ fn node_rows(at: Timestamp, node: &NodeFacts, table: &mut Table) {
         table.row(["network", &format!("AS{asn} {}", node.as_name.as_deref().unwrap_or(""))]);
     }
     let peers = match (node.peers_asked_at, node.peers_sent) {
-        (Some(time), Some(sent)) => format!("{sent} sent, asked {}", when(at, time)),
+        (Some(time), Some(sent)) => {
+            format!("{} sent, asked {}", grouped(sent.into()), when(at, time))
+        }
         _ => "no complete reply yet".to_owned(),
     };
     table.row(["peers", &peers]);
@@ -249,7 +330,8 @@ fn probes(at: Timestamp, probes: &[ProbeLine]) -> Table {
         ">version ms",
         ">peers",
         "user agent",
-    ]);
+    ])
+    .fitted_by(&["user agent"], &["version ms", "version", "peers", "height", "connect ms"]);
     for probe in probes {
         table.row([
             probe.pass.to_string(),
@@ -260,18 +342,19 @@ fn probes(at: Timestamp, probes: &[ProbeLine]) -> Table {
             or_dash(probe.connect_ms),
             or_dash(probe.version_ms),
             or_dash(probe.peers_sent),
-            cut(probe.user_agent.as_deref().unwrap_or("-"), 48),
+            probe.user_agent.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     table
 }
 
-fn or_dash(value: Option<i32>) -> String {
+/// A number, or a dash for none.
+pub fn or_dash(value: Option<i32>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// A time relative to now.
-fn ago(at: Timestamp, time: Timestamp) -> String {
+pub fn ago(at: Timestamp, time: Timestamp) -> String {
     if time.0 > at.0 {
         return format!("in {}", span(time.0.since(at.0)));
     }
@@ -284,10 +367,6 @@ fn ago(at: Timestamp, time: Timestamp) -> String {
 /// A time as a date and relative to now.
 fn when(at: Timestamp, time: Timestamp) -> String {
     format!("{} ({})", time.to_text(), ago(at, time))
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 #[cfg(test)]

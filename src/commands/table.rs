@@ -5,18 +5,39 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Rows of cells, printed in columns.
+use unicode_width::UnicodeWidthStr;
+
+use crate::commands::screen::{Paint, Screen};
+
+/// Space between two columns.
+const GAP: usize = 2;
+/// A column that is cut keeps at least this width while others can still be dropped.
+const MIN_CUT: usize = 12;
+
+/// Rows of cells, printed in columns that fit the screen.
 pub struct Table {
+    titles: Vec<String>,
     is_right: Vec<bool>,
     rows: Vec<Vec<String>>,
+    cut: Vec<&'static str>,
+    dropped: Vec<&'static str>,
 }
 
 impl Table {
     /// A table with these headings; `>` marks a right-aligned column of numbers.
     pub fn new(headings: &[&str]) -> Self {
         let is_right = headings.iter().map(|heading| heading.starts_with('>')).collect();
-        let head = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned());
-        Self { is_right, rows: vec![head.collect()] }
+        let titles = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned());
+        let (rows, cut, dropped) = (Vec::new(), Vec::new(), Vec::new());
+        Self { titles: titles.collect(), is_right, rows, cut, dropped }
+    }
+
+    /// On a narrow screen, first the columns `cut` are cut, then those in `dropped` are left out,
+    /// one after the other. If that does not suffice, the last column is cut.
+    #[must_use]
+    pub fn fitted_by(mut self, cut: &[&'static str], dropped: &[&'static str]) -> Self {
+        (self.cut, self.dropped) = (cut.to_vec(), dropped.to_vec());
+        self
     }
 
     /// Adds a row; every cell is escaped.
@@ -26,31 +47,89 @@ impl Table {
 
     /// Whether it has no row besides the headings.
     pub fn is_empty(&self) -> bool {
-        self.rows.len() == 1
+        self.rows.is_empty()
     }
 
-    /// The lines of the table, without trailing spaces.
-    pub fn to_text(&self) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.is_right.len()).map(width).collect();
+    /// The lines of the table, each indented by `indent` and without trailing spaces.
+    pub fn to_text(&self, screen: &Screen, indent: usize) -> String {
+        let widths = self.fitted(screen.width.map(|width| width.saturating_sub(indent)));
         let mut text = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for ((cell, width), is_right) in row.iter().zip(&widths).zip(&self.is_right) {
-                // Writing to a String cannot fail.
-                let _ = if *is_right {
-                    write!(line, "{cell:>width$}  ")
+        for (number, row) in std::iter::once(&self.titles).chain(&self.rows).enumerate() {
+            let (mut line, mut pending) = (String::new(), indent);
+            for (column, cell) in row.iter().enumerate() {
+                let Some(width) = widths.get(column).copied().flatten() else { continue };
+                let cell = cut(cell, width);
+                let padding = width - cell.width();
+                let before = if self.is_right[column] { padding } else { 0 };
+                if !cell.is_empty() {
+                    line.extend(std::iter::repeat_n(' ', pending + before));
+                    let paint = self.paint(number, column, &cell);
+                    line.push_str(&screen.paint(paint, &cell));
+                    pending = 0;
                 } else {
-                    write!(line, "{cell:<width$}  ")
-                };
+                    pending += before;
+                }
+                pending += padding - before + GAP;
             }
-            text.push_str(line.trim_end());
+            text.push_str(&line);
             text.push('\n');
         }
         text
+    }
+
+    /// Like [`Table::to_text`], for a table whose rows are a name and a value each.
+    pub fn without_headings(&self, screen: &Screen, indent: usize) -> String {
+        let text = self.to_text(screen, indent);
+        text.split_once('\n').map(|(_, rows)| rows.to_owned()).unwrap_or_default()
+    }
+
+    fn paint(&self, row: usize, column: usize, cell: &str) -> Paint {
+        match (row, self.titles[column].as_str()) {
+            (0, _) => Paint::Heading,
+            (_, "status" | "outcome") => Paint::of_word(cell),
+            _ => Paint::Plain,
+        }
+    }
+
+    /// The width of each column; `None` for one that is left out.
+    fn fitted(&self, screen: Option<usize>) -> Vec<Option<usize>> {
+        let natural = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            let title = std::iter::once(&self.titles[column]);
+            cells.chain(title).map(|cell| cell.width()).max()
+        };
+        let mut widths: Vec<Option<usize>> = (0..self.titles.len()).map(natural).collect();
+        let Some(screen) = screen else { return widths };
+        let excess = |widths: &[Option<usize>]| {
+            let shown = widths.iter().flatten();
+            let gaps = shown.clone().count().saturating_sub(1) * GAP;
+            (shown.sum::<usize>() + gaps).saturating_sub(screen)
+        };
+        let place = |title: &str| self.titles.iter().position(|known| known == title);
+        let mut dropped = self.dropped.iter().filter_map(|title| place(title));
+        let full = widths.clone();
+        loop {
+            for column in self.cut.iter().filter_map(|title| place(title)) {
+                let least = MIN_CUT.max(self.titles[column].width());
+                if let Some(width) = widths[column].filter(|width| *width > least) {
+                    widths[column] = Some((width - excess(&widths).min(width - least)).max(least));
+                }
+            }
+            if excess(&widths) == 0 {
+                return widths;
+            }
+            let Some(column) = dropped.next() else { break };
+            // What was cut may take the room again.
+            for (width, full) in widths.iter_mut().zip(&full) {
+                *width = width.and(*full);
+            }
+            widths[column] = None;
+        }
+        let excess = excess(&widths);
+        if let Some(last) = widths.iter_mut().rev().find(|width| width.is_some()) {
+            *last = last.map(|width| width.saturating_sub(excess).max(1));
+        }
+        widths
     }
 }
 
@@ -83,12 +162,24 @@ pub fn safe_json(json: &str) -> String {
     out
 }
 
-/// Truncates a text to `width` characters.
+/// Truncates a text to `width` columns of a terminal.
 pub fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(3)).chain("...".chars()).collect()
+    let mut out = String::new();
+    for c in text.chars() {
+        let mut longer = out.clone();
+        longer.push(c);
+        if longer.width() >= width {
+            break;
+        }
+        out = longer;
+    }
+    if width > 0 {
+        out.push('…');
+    }
+    out
 }
 
 /// A number with thousands separators.
@@ -125,7 +216,7 @@ mod tests {
         table.row(["a", "1", ""]);
         table.row(["long name", "12345", "x"]);
         assert_eq!(
-            table.to_text(),
+            table.to_text(&Screen::PLAIN, 0),
             "name       count  note\na              1\nlong name  12345  x\n"
         );
     }
@@ -136,7 +227,7 @@ mod tests {
         assert_eq!(safe("Zürich \u{202e}abc\u{200b}\u{9b}"), "Zürich \\u{202e}abc\\u{200b}\\u{9b}");
         let mut table = Table::new(&["a"]);
         table.row(["\u{7}\r"]);
-        assert_eq!(table.to_text(), "a\n\\u{7}\\u{d}\n");
+        assert_eq!(table.to_text(&Screen::PLAIN, 0), "a\n\\u{7}\\u{d}\n");
     }
 
     #[test]
@@ -161,6 +252,27 @@ mod tests {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
         assert_eq!(cut("abcdef", 6), "abcdef");
-        assert_eq!(cut("abcdefg", 6), "abc...");
+        assert_eq!(cut("abcdefg", 6), "abcde…");
+        assert_eq!((cut("節点節点", 5).as_str(), cut("ab", 0).as_str()), ("節点…", ""));
+    }
+
+    #[test]
+    fn on_a_narrow_screen_columns_are_cut_then_dropped() {
+        let mut table = Table::new(&["address", "name", ">height", "user agent"])
+            .fitted_by(&["user agent", "name"], &["height"]);
+        table.row([
+            "10.0.0.1:8333",
+            "節点節点節点節点",
+            "860000",
+            "/Satoshi:27.0.0(with a comment)/",
+        ]);
+        let text = |width| table.to_text(&Screen { width: Some(width), ..Screen::PLAIN }, 0);
+        for width in 1..120 {
+            let text = text(width);
+            let widest = text.lines().map(UnicodeWidthStr::width).max();
+            assert!(widest <= Some(width.max(37)), "{width}: {text}");
+        }
+        assert!(text(80).contains("860000") && text(80).contains("/Satoshi:27.0.0(with a c…"));
+        assert!(!text(50).contains("860000") && text(50).contains("…"), "{}", text(50));
     }
 }

@@ -1,15 +1,16 @@
-//! `Reader`: what `status` shows.
+//! `Reader`: what `status` and `nodes` show.
 //!
 //! Invariants:
 //! 1. The session is read-only.
 //! 2. The rows of one answer are one snapshot.
 //! 3. A database that is away is given up after [`TIMEOUT`].
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use postgres::{Client, Error, IsolationLevel, Row, Transaction};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::db::connect::connect_within;
 use crate::db::timestamp::Timestamp;
@@ -37,6 +38,10 @@ pub struct PassLine {
     pub new_nodes: i64,
     /// Number of addresses heard of for the first time.
     pub new_addresses: i64,
+    /// Number of addresses that were due at its start or were heard of since.
+    pub due: i64,
+    /// Number of candidates at its end, or as long as it runs.
+    pub candidates: Option<i64>,
 }
 
 /// Number of nodes of a species.
@@ -50,22 +55,24 @@ pub struct SpeciesLine {
     pub full: i64,
     /// The other nodes.
     pub down: i64,
+    /// Nodes up a day ago; `None` if there was no pass then.
+    pub up_yesterday: Option<i64>,
+    /// Nodes up seven days ago.
+    pub up_last_week: Option<i64>,
 }
 
-/// Number of addresses that never answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct CandidateCount {
-    /// All of them.
-    pub all: i64,
-    /// Those that were never probed.
-    pub never_probed: i64,
-    /// Those that a pass starting now would probe.
-    pub due: i64,
-}
-
-/// The columns of a node that fit a line.
+/// The database.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct NodeLine {
+pub struct DatabaseFacts {
+    /// Its name.
+    pub name: String,
+    /// Its size on the disk.
+    pub bytes: i64,
+}
+
+/// A row of `nodes`, with its columns in their order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct NodeFacts {
     /// Its address.
     pub host: Ipv4Addr,
     /// Its port.
@@ -76,16 +83,45 @@ pub struct NodeLine {
     pub status: String,
     /// The lineage of its software.
     pub species: String,
+    /// Species and major version.
+    pub release: Option<String>,
     /// Protocol version that it claims.
     pub protocol_version: i32,
     /// User agent, as stored.
     pub user_agent: Option<String>,
+    /// Service bits in two's complement.
+    #[serde(serialize_with = "unsigned")]
+    pub services: i64,
     /// Height of its chain.
     pub start_height: Option<i32>,
+    /// The relay byte.
+    pub relay: Option<bool>,
+    /// Time from dialling to connected.
+    pub connect_ms: Option<i32>,
+    /// Time from connected to `version`.
+    pub version_ms: Option<i32>,
+    /// The country.
+    pub country: Option<String>,
+    /// The autonomous system.
+    pub asn: Option<i64>,
+    /// Operator of the autonomous system.
+    pub as_name: Option<String>,
     /// When it first responded.
     pub first_seen: Timestamp,
     /// When it last responded.
     pub last_seen: Timestamp,
+    /// When it was last probed.
+    pub last_probed: Timestamp,
+    /// How that probe ended.
+    pub last_outcome: String,
+    /// Consecutive failures.
+    pub failures: i32,
+    /// When it is due.
+    pub next_probe: Timestamp,
+    /// When it was last sent a `getaddr`.
+    pub peers_asked_at: Option<Timestamp>,
+    /// Number of entries that it sent then.
+    pub peers_sent: Option<i32>,
 }
 
 /// The state of the map.
@@ -97,12 +133,14 @@ pub struct Overview {
     pub passes: Vec<PassLine>,
     /// All nodes by species: TRB first, then by how many are up.
     pub species: Vec<SpeciesLine>,
-    /// The candidates.
-    pub candidates: CandidateCount,
+    /// Whether a crawler has the database open.
+    pub is_running: bool,
+    /// The database.
+    pub database: DatabaseFacts,
     /// TRB nodes and named nodes.
-    pub kept: Vec<NodeLine>,
+    pub kept: Vec<NodeFacts>,
     /// The nodes with the newest first responses, the newest first.
-    pub newest: Vec<NodeLine>,
+    pub newest: Vec<NodeFacts>,
 }
 
 /// A row of `probes`.
@@ -127,32 +165,6 @@ pub struct ProbeLine {
     /// Time from connected to `version`.
     pub version_ms: Option<i32>,
     /// Number of entries sent in reply to `getaddr`.
-    pub peers_sent: Option<i32>,
-}
-
-/// All columns of a node.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct NodeFacts {
-    /// The columns that fit a line.
-    #[serde(flatten)]
-    pub line: NodeLine,
-    /// Service bits in two's complement.
-    pub services: i64,
-    /// The relay byte.
-    pub relay: Option<bool>,
-    /// Time from dialling to connected.
-    pub connect_ms: Option<i32>,
-    /// Time from connected to `version`.
-    pub version_ms: Option<i32>,
-    /// The country.
-    pub country: Option<String>,
-    /// The autonomous system.
-    pub asn: Option<i64>,
-    /// Operator of the autonomous system.
-    pub as_name: Option<String>,
-    /// When it was last sent a `getaddr`.
-    pub peers_asked_at: Option<Timestamp>,
-    /// Number of entries that it sent then.
     pub peers_sent: Option<i32>,
 }
 
@@ -190,6 +202,31 @@ pub enum Wanted {
     Address(Ipv4Addr, u16),
     /// Nodes with this name, ignoring case.
     Name(String),
+}
+
+/// The nodes to list: those that match every condition, in an order.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct NodeFilter {
+    /// The status.
+    pub status: Option<String>,
+    /// The species.
+    pub species: Option<String>,
+    /// The release.
+    pub release: Option<String>,
+    /// A part of the user agent.
+    pub agent: Option<String>,
+    /// The country.
+    pub country: Option<String>,
+    /// The autonomous system.
+    pub asn: Option<i64>,
+    /// The port.
+    pub port: Option<i32>,
+    /// Seconds since it was first seen, at most.
+    pub since: Option<f64>,
+    /// Number of nodes, at most.
+    pub limit: Option<i64>,
+    /// Terms of `ORDER BY`, never from outside.
+    pub order: String,
 }
 
 /// A read-only session.
@@ -236,16 +273,17 @@ impl Reader {
                 at: now(t)?,
                 passes: passes(t)?,
                 species: species(t)?,
-                candidates: candidates(t)?,
+                is_running: is_running(t)?,
+                database: database(t)?,
                 kept: t
                     .query(kept, &[&MAX_KEPT])?
                     .iter()
-                    .map(node_line)
+                    .map(node_facts)
                     .collect::<Result<_, _>>()?,
                 newest: t
                     .query(newest, &[&LINES])?
                     .iter()
-                    .map(node_line)
+                    .map(node_facts)
                     .collect::<Result<_, _>>()?,
             })
         })
@@ -264,6 +302,57 @@ impl Reader {
             let rows = matching(t, wanted)?;
             let found: Result<_, _> = rows.iter().map(|row| address_facts(t, row)).collect();
             Ok((at, found?))
+        })
+    }
+
+    /// Reads nodes, `page` at a time: `each` gets the time of the snapshot and returns whether to
+    /// go on.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn nodes(
+        &mut self,
+        filter: &NodeFilter,
+        page: usize,
+        each: &mut dyn FnMut(Timestamp, &[NodeFacts]) -> bool,
+    ) -> Result<(), StoreError> {
+        let page = i32::try_from(page).unwrap_or(i32::MAX);
+        let sql = format!(
+            "SELECT * FROM nodes WHERE ($1::text IS NULL OR status = $1)
+                AND ($2::text IS NULL OR lower(species) = lower($2))
+                AND ($3::text IS NULL OR lower(release) = lower($3))
+                AND ($4::text IS NULL OR strpos(lower(user_agent), lower($4)) > 0)
+                AND ($5::text IS NULL OR country = $5) AND ($6::bigint IS NULL OR asn = $6)
+                AND ($7::integer IS NULL OR port = $7)
+                AND ($8::float8 IS NULL OR first_seen >= now() - make_interval(secs => $8))
+            ORDER BY {} LIMIT $9",
+            filter.order
+        );
+        self.read(|t| {
+            let at = now(t)?;
+            let NodeFilter { status, species, release, agent, country, asn, port, .. } = filter;
+            let statement = t.prepare(&sql)?;
+            let portal = t.bind(
+                &statement,
+                &[
+                    status,
+                    species,
+                    release,
+                    agent,
+                    country,
+                    asn,
+                    port,
+                    &filter.since,
+                    &filter.limit,
+                ],
+            )?;
+            loop {
+                let rows = t.query_portal(&portal, page)?;
+                let nodes: Vec<_> = rows.iter().map(node_facts).collect::<Result<_, _>>()?;
+                if nodes.is_empty() || !each(at, &nodes) {
+                    return Ok(());
+                }
+            }
         })
     }
 
@@ -296,6 +385,8 @@ fn passes(t: &mut Transaction) -> Result<Vec<PassLine>, Error> {
             failed: row.try_get("failed")?,
             new_nodes: row.try_get("new_nodes")?,
             new_addresses: row.try_get("new_addresses")?,
+            due: row.try_get("due")?,
+            candidates: row.try_get("candidates")?,
         })
     };
     let newest = "SELECT * FROM passes ORDER BY pass DESC LIMIT $1";
@@ -303,25 +394,53 @@ fn passes(t: &mut Transaction) -> Result<Vec<PassLine>, Error> {
 }
 
 fn species(t: &mut Transaction) -> Result<Vec<SpeciesLine>, Error> {
+    let yesterday = up_before(t, 86_400)?;
+    let last_week = up_before(t, 7 * 86_400)?;
+    let then = |counts: &Option<HashMap<String, i64>>, species: &String| {
+        counts.as_ref().map(|counts| counts.get(species).copied().unwrap_or(0))
+    };
     let sql = "SELECT species, count(*) FILTER (WHERE status = 'up') AS up,
             count(*) FILTER (WHERE status = 'full'), count(*) FILTER (WHERE status = 'down')
         FROM nodes GROUP BY species ORDER BY species <> 'TRB', up DESC, species";
     let line = |row: &Row| {
+        let species: String = row.try_get(0)?;
         Ok(SpeciesLine {
-            species: row.try_get(0)?,
             up: row.try_get(1)?,
             full: row.try_get(2)?,
             down: row.try_get(3)?,
+            up_yesterday: then(&yesterday, &species),
+            up_last_week: then(&last_week, &species),
+            species,
         })
     };
     t.query(sql, &[])?.iter().map(line).collect()
 }
 
-fn candidates(t: &mut Transaction) -> Result<CandidateCount, Error> {
-    let sql = "SELECT count(*), count(*) FILTER (WHERE last_probed IS NULL),
-        count(*) FILTER (WHERE next_probe <= now()) FROM candidates";
+/// The nodes up by species at the last pass that ended this long ago, or up to twice as long;
+/// `None` if there was none.
+fn up_before(t: &mut Transaction, seconds: i32) -> Result<Option<HashMap<String, i64>>, Error> {
+    let sql = "SELECT pass FROM passes WHERE finished_at <= now() - make_interval(secs => $1)
+            AND finished_at > now() - 2 * make_interval(secs => $1)
+        ORDER BY pass DESC LIMIT 1";
+    let Some(row) = t.query_opt(sql, &[&f64::from(seconds)])? else { return Ok(None) };
+    let pass: i64 = row.try_get(0)?;
+    let sql = "SELECT value, nodes::bigint FROM history WHERE pass = $1 AND dimension = 'species'";
+    let rows = t.query(sql, &[&pass])?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+fn is_running(t: &mut Transaction) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted)";
+    t.query_one(sql, &[])?.try_get(0)
+}
+
+fn database(t: &mut Transaction) -> Result<DatabaseFacts, Error> {
+    let sql = "SELECT current_database()::text, pg_database_size(current_database())";
     let row = t.query_one(sql, &[])?;
-    Ok(CandidateCount { all: row.try_get(0)?, never_probed: row.try_get(1)?, due: row.try_get(2)? })
+    Ok(DatabaseFacts { name: row.try_get(0)?, bytes: row.try_get(1)? })
 }
 
 fn matching(t: &mut Transaction, wanted: &Wanted) -> Result<Vec<Row>, Error> {
@@ -366,31 +485,30 @@ fn address_facts(t: &mut Transaction, row: &Row) -> Result<AddressFacts, Error> 
     })
 }
 
-fn node_line(row: &Row) -> Result<NodeLine, Error> {
-    Ok(NodeLine {
+fn node_facts(row: &Row) -> Result<NodeFacts, Error> {
+    Ok(NodeFacts {
         host: ip(row.try_get("host")?),
         port: row.try_get("port")?,
         name: row.try_get("name")?,
         status: row.try_get("status")?,
         species: row.try_get("species")?,
+        release: row.try_get("release")?,
         protocol_version: row.try_get("protocol_version")?,
         user_agent: row.try_get("user_agent")?,
-        start_height: row.try_get("start_height")?,
-        first_seen: row.try_get("first_seen")?,
-        last_seen: row.try_get("last_seen")?,
-    })
-}
-
-fn node_facts(row: &Row) -> Result<NodeFacts, Error> {
-    Ok(NodeFacts {
-        line: node_line(row)?,
         services: row.try_get("services")?,
+        start_height: row.try_get("start_height")?,
         relay: row.try_get("relay")?,
         connect_ms: row.try_get("connect_ms")?,
         version_ms: row.try_get("version_ms")?,
         country: row.try_get("country")?,
         asn: row.try_get("asn")?,
         as_name: row.try_get("as_name")?,
+        first_seen: row.try_get("first_seen")?,
+        last_seen: row.try_get("last_seen")?,
+        last_probed: row.try_get("last_probed")?,
+        last_outcome: row.try_get("last_outcome")?,
+        failures: row.try_get("failures")?,
+        next_probe: row.try_get("next_probe")?,
         peers_asked_at: row.try_get("peers_asked_at")?,
         peers_sent: row.try_get("peers_sent")?,
     })
@@ -409,6 +527,11 @@ fn probe_line(row: &Row) -> Result<ProbeLine, Error> {
         version_ms: row.try_get("version_ms")?,
         peers_sent: row.try_get("peers_sent")?,
     })
+}
+
+/// Writes 64 bits as a string: many readers of JSON hold numbers in a double.
+fn unsigned<S: Serializer>(bits: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&bits.cast_unsigned())
 }
 
 /// The constraints of the tables admit only IPv4.

@@ -7,6 +7,7 @@ pub mod steps;
 use std::time::Duration;
 
 use self::facts::{Facts, age, host_text, offset, species_of};
+use crate::commands::screen::Screen;
 use crate::commands::table::{Table, safe, span};
 use crate::commands::visit::{Found, Purpose, Row, Visitor, judge};
 use crate::commands::{Failure, HostPort, print};
@@ -49,7 +50,12 @@ fn agent(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// The configuration is invalid; or, after everything is printed, a node has not responded.
-pub fn run(source: &ConfigSource, places: Vec<HostPort>, options: &Options) -> Result<(), Failure> {
+pub fn run(
+    source: &ConfigSource,
+    places: Vec<HostPort>,
+    options: &Options,
+    screen: &Screen,
+) -> Result<(), Failure> {
     let config = source.load()?;
     let line = |(index, place): (usize, HostPort)| Line {
         number: index + 1,
@@ -61,20 +67,20 @@ pub fn run(source: &ConfigSource, places: Vec<HostPort>, options: &Options) -> R
     let mut visitor = Visitor::new(&config, Purpose::Probe { wants_peers: options.peers })?;
     visitor.set_claims(options.protocol_version, options.user_agent.as_deref());
     let rows = visitor.visit(lines)?;
-    print(&text(&rows, options))?;
+    print(&text(&rows, options, screen))?;
     judge(&rows)
 }
 
-fn text(rows: &[Row], options: &Options) -> String {
+fn text(rows: &[Row], options: &Options, screen: &Screen) -> String {
     if options.json {
         return rows.iter().map(|row| Facts::of(row, options).to_line()).collect();
     }
-    let blocks: Vec<String> = rows.iter().map(|row| block(row, options)).collect();
+    let blocks: Vec<String> = rows.iter().map(|row| block(row, options, screen)).collect();
     blocks.join("\n")
 }
 
 /// The output for one address.
-fn block(row: &Row, options: &Options) -> String {
+fn block(row: &Row, options: &Options, screen: &Screen) -> String {
     let title = match row.label() {
         Some(name) => format!("{} ({})", row.endpoint(), safe(&name)),
         None => row.endpoint(),
@@ -94,13 +100,13 @@ fn block(row: &Row, options: &Options) -> String {
         }
     };
     if result.connect_ms.is_some() {
-        out.push_str(&indented(&fields(found, options.peers).to_text()));
+        out.push_str(&fields(found, options.peers).without_headings(screen, 2));
     }
     if options.trace {
         out.push_str(&format!("\n  Conversation\n{}", indented(&steps::lines(&found.trace))));
     }
     if options.peers && !result.peers.is_empty() {
-        out.push_str(&format!("\n  Peers\n{}", indented(&peers(result).to_text())));
+        out.push_str(&format!("\n  Peers\n{}", peers(result).to_text(screen, 2)));
     }
     out
 }
@@ -108,7 +114,8 @@ fn block(row: &Row, options: &Options) -> String {
 fn fields(found: &Found, asks_peers: bool) -> Table {
     let result = &found.result;
     let ms = |value: Option<u32>| value.map_or("-".to_owned(), |ms| format!("{ms} ms"));
-    let mut table = Table::new(&["connected after", &ms(result.connect_ms)]);
+    let mut table = Table::new(&["", ""]);
+    table.row(["connected after", &ms(result.connect_ms)]);
     let Some(info) = &result.version else { return table };
     table.row(["version after", &format!("{} more", ms(result.version_ms))]);
     table.row(["species", species_of(info)]);

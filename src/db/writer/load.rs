@@ -88,7 +88,8 @@ fn last_pass(transaction: &mut Transaction) -> Result<LastPass, Error> {
         return Ok(if pass > 0 { LastPass { pass, row } } else { LastPass::default() });
     };
     let count = |name| -> Result<u64, Error> {
-        Ok(u64::try_from(row.try_get::<_, i64>(name)?).unwrap_or(0))
+        let count = row.try_get::<_, Option<i64>>(name)?;
+        Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
     };
     let started_at: Timestamp = row.try_get("started_at")?;
     let finished_at: Option<Timestamp> = row.try_get("finished_at")?;
@@ -102,6 +103,8 @@ fn last_pass(transaction: &mut Transaction) -> Result<LastPass, Error> {
             failed: count("failed")?,
             new_nodes: count("new_nodes")?,
             new_addresses: count("new_addresses")?,
+            due: count("due")?,
+            candidates: count("candidates")?,
         },
     })
 }

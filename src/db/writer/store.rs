@@ -332,10 +332,11 @@ fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error
     let bigint = |count| i64::try_from(count).unwrap_or(i64::MAX);
     let pass = bigint(pass);
     t.execute(
-        "INSERT INTO passes VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        "INSERT INTO passes VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         ON CONFLICT (pass) DO UPDATE SET started_at = excluded.started_at, finished_at = excluded.finished_at,
             probed = excluded.probed, responded = excluded.responded, failed = excluded.failed,
-            new_nodes = excluded.new_nodes, new_addresses = excluded.new_addresses",
+            new_nodes = excluded.new_nodes, new_addresses = excluded.new_addresses,
+            due = excluded.due, candidates = excluded.candidates",
         &[
             &pass,
             &Timestamp(row.started_at),
@@ -345,6 +346,8 @@ fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error
             &bigint(row.failed),
             &bigint(row.new_nodes),
             &bigint(row.new_addresses),
+            &bigint(row.due),
+            &bigint(row.candidates),
         ],
     )?;
     if row.finished_at.is_some() {

@@ -237,11 +237,12 @@ impl Recorder {
             targets.extend(target.map(Target::named));
         }
         self.batch.names = Some(self.names.clone());
-        // The row counts the named nodes: this batch may be the last before a crash.
-        if let Some(pass) = &self.pass {
-            self.batch.passes.insert(pass.number, pass.row);
-        }
         let due = self.book.count_due(&self.filter).max(targets.len() as u64);
+        if let Some(pass) = &mut self.pass {
+            pass.row.due = pass.row.probed + due;
+        }
+        // The row counts the named nodes: this batch may be the last before a crash.
+        self.push_pass();
         self.outbox.push_back(FromWriter::Started { pass: number, row, resumed, due });
         self.due(targets, at);
     }
@@ -322,6 +323,7 @@ impl Recorder {
             && let Some(pass) = &mut self.pass
         {
             pass.row.new_addresses += 1;
+            pass.row.due += 1;
         }
         heard.target
     }
@@ -364,8 +366,18 @@ impl Recorder {
             None => pass.row.failed += 1,
         }
         pass.row.new_nodes += u64::from(recorded.is_new_node);
-        self.batch.passes.insert(pass.number, pass.row);
-        pass.number
+        let number = pass.number;
+        self.push_pass();
+        number
+    }
+
+    /// Puts the row of the running pass into the batch.
+    fn push_pass(&mut self) {
+        let candidates = self.totals().candidates;
+        if let Some(pass) = &mut self.pass {
+            pass.row.candidates = candidates;
+            self.batch.passes.insert(pass.number, pass.row);
+        }
     }
 
     fn push_node(
@@ -416,10 +428,12 @@ impl Recorder {
     }
 
     fn end_pass(&mut self, at: UnixTime) {
-        if let Some(mut pass) = self.pass.take() {
+        if let Some(pass) = &mut self.pass {
             pass.row.finished_at = Some(at);
+        }
+        self.push_pass();
+        if let Some(pass) = self.pass.take() {
             self.batch.sources.extend(self.book.take_changed_sources());
-            self.batch.passes.insert(pass.number, pass.row);
             self.last_pass = LastPass { pass: pass.number, row: pass.row };
         }
         self.outbox.push_back(FromWriter::Ended);

@@ -137,6 +137,10 @@ pub struct PassRow {
     pub new_nodes: u64,
     /// Number of addresses heard of for the first time.
     pub new_addresses: u64,
+    /// Number of addresses that were due at its start or were heard of since.
+    pub due: u64,
+    /// Number of candidates.
+    pub candidates: u64,
 }
 
 /// The rows of one transaction.

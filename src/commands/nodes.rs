@@ -1,0 +1,270 @@
+//! `bitdash nodes`: lists nodes, one a line, as a table, JSON lines or CSV.
+//!
+//! Rows are streamed: memory does not grow with their number. Only the widths of the table's
+//! columns are those of its first rows.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::commands::screen::Screen;
+use crate::commands::status::{ago, or_dash};
+use crate::commands::table::{Table, safe_json};
+use crate::commands::{Failure, print_on};
+use crate::config::ConfigSource;
+use crate::db::reader::{NodeFacts, NodeFilter, Reader};
+use crate::db::timestamp::Timestamp;
+
+/// The arguments.
+#[derive(Clone, PartialEq, Eq, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Only nodes with this status
+    #[arg(long, value_name = "STATUS", value_parser = ["up", "full", "down"])]
+    pub status: Option<String>,
+    /// Only nodes of this species, such as TRB or Core
+    #[arg(long, value_name = "SPECIES")]
+    pub species: Option<String>,
+    /// Only nodes of this release, such as "Core 28"
+    #[arg(long, value_name = "RELEASE")]
+    pub release: Option<String>,
+    /// Only nodes whose user agent contains this text, ignoring case
+    #[arg(long, value_name = "TEXT")]
+    pub agent: Option<String>,
+    /// Only nodes in this country, such as DE
+    #[arg(long, value_name = "CODE")]
+    pub country: Option<String>,
+    /// Only nodes in this autonomous system, such as 24940
+    #[arg(long, value_name = "NUMBER", value_parser = asn)]
+    pub asn: Option<u32>,
+    /// Only nodes on this port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Only nodes that were first seen within this time, such as 1h or 7d
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<Duration>,
+    /// The order
+    #[arg(long, value_name = "KEY", value_enum, default_value_t)]
+    pub sort: Sort,
+    /// Reverse the order
+    #[arg(long)]
+    pub reverse: bool,
+    /// Print at most this many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// Print JSON, one object per line
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Print CSV with a heading
+    #[arg(long)]
+    pub csv: bool,
+}
+
+/// The value of `--sort`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Sort {
+    /// Address and port
+    #[default]
+    Address,
+    /// Name, those without one last
+    Name,
+    /// Status: up, full, down
+    Status,
+    /// Species and release
+    Species,
+    /// User agent
+    Agent,
+    /// Country and network
+    Country,
+    /// Height, the highest first
+    Height,
+    /// Time to connect, the shortest first
+    Latency,
+    /// First seen, the newest first
+    FirstSeen,
+    /// Last seen, the newest first
+    LastSeen,
+}
+
+impl Sort {
+    /// The terms of `ORDER BY`. Address and port make the order total.
+    fn terms(self) -> &'static [(&'static str, bool)] {
+        match self {
+            Self::Address => &[],
+            Self::Name => &[("name", true)],
+            Self::Status => &[("array_position('{up,full,down}', status)", true)],
+            Self::Species => &[("species", true), ("release", true)],
+            Self::Agent => &[("user_agent", true)],
+            Self::Country => &[("country", true), ("asn", true)],
+            Self::Height => &[("start_height", false)],
+            Self::Latency => &[("connect_ms", true)],
+            Self::FirstSeen => &[("first_seen", false)],
+            Self::LastSeen => &[("last_seen", false)],
+        }
+    }
+}
+
+fn asn(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("AS").unwrap_or(text);
+    digits.parse().map_err(|_| "must be the number of an autonomous system, such as 24940".into())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok().filter(|time| *time <= MAX_SINCE);
+    time.ok_or_else(|| "must be a duration with a unit, such as 90m or 7d".to_owned())
+}
+
+const MAX_SINCE: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// Rows that decide about the widths of the table.
+const PAGE: usize = 1_000;
+
+/// Lists nodes on standard output.
+///
+/// # Errors
+/// The configuration is invalid, or the database cannot be read.
+pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<(), Failure> {
+    let config = source.load()?;
+    let reader = Reader::open(config.database.url.expose());
+    let mut reader = reader.map_err(|error| Failure::failed(&error))?;
+    list(&mut reader, options, screen, &mut print_on)
+}
+
+/// Lists nodes; `write` returns whether to go on.
+///
+/// # Errors
+/// The database cannot be read, or the output cannot be written.
+pub fn list(
+    reader: &mut Reader,
+    options: &Options,
+    screen: &Screen,
+    write: &mut dyn FnMut(&str) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let (mut is_first, mut count) = (true, 0);
+    let mut failure = None;
+    let result = reader.nodes(&filter(options), PAGE, &mut |at, nodes| {
+        count += nodes.len();
+        let text = if options.json {
+            nodes.iter().map(json_line).collect()
+        } else if options.csv {
+            csv_lines(nodes, is_first)
+        } else {
+            page(at, nodes, is_first, screen)
+        };
+        is_first = false;
+        write(&text).unwrap_or_else(|error| {
+            failure = Some(error);
+            false
+        })
+    });
+    result.map_err(|error| Failure::failed(&error))?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if count == 0 && !options.json && !options.csv {
+        write("no node matches\n")?;
+    }
+    Ok(())
+}
+
+fn filter(options: &Options) -> NodeFilter {
+    NodeFilter {
+        status: options.status.clone(),
+        species: options.species.clone(),
+        release: options.release.clone(),
+        agent: options.agent.clone(),
+        country: options.country.as_ref().map(|code| code.to_uppercase()),
+        asn: options.asn.map(i64::from),
+        port: options.port.map(i32::from),
+        since: options.since.map(|since| since.as_secs_f64()),
+        limit: options.limit.map(i64::from),
+        order: order(options),
+    }
+}
+
+fn order(options: &Options) -> String {
+    let terms = options.sort.terms().iter().map(|(term, is_ascending)| {
+        let direction = if *is_ascending == options.reverse { "DESC" } else { "ASC" };
+        format!("{term} {direction} NULLS LAST")
+    });
+    let last = if options.reverse && options.sort == Sort::Address { "DESC" } else { "ASC" };
+    let address = ["host", "port"].map(|column| format!("{column} {last}"));
+    terms.chain(address).collect::<Vec<_>>().join(", ")
+}
+
+fn json_line(node: &NodeFacts) -> String {
+    safe_json(&serde_json::to_string(node).expect("all keys are strings")) + "\n"
+}
+
+/// RFC 4180, with the columns of the relation `nodes`.
+fn csv_lines(nodes: &[NodeFacts], has_heading: bool) -> String {
+    let mut writer = csv::WriterBuilder::new().has_headers(has_heading).from_writer(Vec::new());
+    for node in nodes {
+        writer.serialize(node).expect("a Vec takes every row");
+    }
+    let bytes = writer.into_inner().expect("a Vec takes every row");
+    String::from_utf8(bytes).expect("csv writes what it got")
+}
+
+fn page(at: Timestamp, nodes: &[NodeFacts], has_heading: bool, screen: &Screen) -> String {
+    let mut table = table(at, nodes).to_text(screen, 0);
+    if !has_heading {
+        let heading = table.find('\n').map_or(0, |end| end + 1);
+        table.drain(..heading);
+    }
+    table
+}
+
+/// A table of nodes for a screen.
+pub fn table<'n>(at: Timestamp, nodes: impl IntoIterator<Item = &'n NodeFacts>) -> Table {
+    let mut table = Table::new(&[
+        "address",
+        "name",
+        "status",
+        "release",
+        ">height",
+        "last seen",
+        "first seen",
+        "where",
+        "user agent",
+    ])
+    .fitted_by(&["user agent", "name"], &["where", "first seen", "height", "last seen", "name"]);
+    for node in nodes {
+        let place = [node.country.clone(), node.asn.map(|asn| format!("AS{asn}"))];
+        let place: Vec<String> = place.into_iter().flatten().collect();
+        table.row([
+            format!("{}:{}", node.host, node.port),
+            node.name.clone().unwrap_or_else(|| "-".to_owned()),
+            node.status.clone(),
+            node.release.clone().unwrap_or_else(|| node.species.clone()),
+            or_dash(node.start_height),
+            ago(at, node.last_seen),
+            ago(at, node.first_seen),
+            if place.is_empty() { "-".to_owned() } else { place.join(" ") },
+            node.user_agent.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_is_total_and_reversible() {
+        for sort in Sort::value_variants() {
+            let order = |reverse| order(&Options { sort: *sort, reverse, ..Options::default() });
+            assert_ne!(order(false), order(true));
+            assert!(order(true).contains("host ") && order(true).contains("port "));
+        }
+        assert_eq!(order(&Options::default()), "host ASC, port ASC");
+        let newest = Options { sort: Sort::LastSeen, ..Options::default() };
+        assert_eq!(order(&newest), "last_seen DESC NULLS LAST, host ASC, port ASC");
+    }
+
+    #[test]
+    fn networks_and_times_are_read_as_people_write_them() {
+        assert_eq!((asn("AS24940"), asn("24940")), (Ok(24940), Ok(24940)));
+        assert!(asn("Hetzner").is_err() && time("soon").is_err());
+        assert_eq!(time("7d"), Ok(Duration::from_secs(7 * 86_400)));
+    }
+}
