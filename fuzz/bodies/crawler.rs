@@ -277,7 +277,7 @@ impl Run {
         }
     }
 
-    /// Every address refuses: the pass or the crawler ends.
+    /// Every address refuses, but for the reference nodes: the pass or the crawler ends.
     fn finish(mut self) {
         self.is_stalled = false;
         if self.sockets == 0 {
@@ -294,7 +294,9 @@ impl Run {
             }
             self.advance(Duration::from_secs(4));
             for open in std::mem::take(&mut self.open) {
-                self.result(open, Outcome::Refused, None);
+                let is_reference = open.0.is_reference();
+                let outcome = if is_reference { Outcome::Responded } else { Outcome::Refused };
+                self.result(open, outcome, None);
             }
             self.settle();
             if let Phase::Waiting { until } = self.crawler.phase() {

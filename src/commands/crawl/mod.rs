@@ -175,7 +175,9 @@ impl<'a> Crawl<'a> {
         for ended in self.ended.drain(..) {
             if let Some(result) = &ended.result {
                 self.reporter.count_ended();
-                log::debug!("probe address={} outcome={}", result.target.address(), result.outcome);
+                let (target, outcome) = (result.target, result.outcome);
+                let what = if target.is_reference() { "reference_probe" } else { "probe" };
+                log::debug!("{what} address={} outcome={outcome}", target.address());
             }
             self.crawler.handle_ended(ended.result, now);
         }

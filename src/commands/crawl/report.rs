@@ -107,6 +107,10 @@ pub fn event(event: &Event) -> bool {
         Event::Uplink(UplinkEvent::Unroutable) => {
             log::warn!("uplink state=down error=\"the network is unreachable\"");
         }
+        Event::Uplink(UplinkEvent::Refusing { references }) => {
+            let what = "every node refuses or is silent, even those that answered recently";
+            log::warn!("uplink state=down reference_nodes={references} error=\"{what}\"");
+        }
         Event::Uplink(UplinkEvent::Silent { references }) => {
             let what = "no node answers, not even nodes that answered recently";
             log::warn!("uplink state=down reference_nodes={references} error=\"{what}\"");

@@ -353,7 +353,7 @@ impl Crawler {
             // The filter may have changed since the target was queued.
             if self.admits(target) {
                 if self.is_granted_dialled {
-                    self.forbidden += self.uplink.handle_routable();
+                    self.uplink.handle_routable();
                 }
                 self.is_granted_dialled = true;
                 if self.uplink.is_down() {
@@ -627,7 +627,8 @@ impl Crawler {
             return;
         }
         let (pass, elapsed) = (self.counters.pass, self.elapsed(now));
-        self.forbidden += self.uplink.handle_routable();
+        self.uplink.handle_routable();
+        self.forbidden += self.uplink.take_skipped();
         if self.forbidden > 0 {
             self.events.push_back(Event::Forbidden(std::mem::take(&mut self.forbidden)));
         }

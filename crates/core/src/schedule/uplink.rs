@@ -4,21 +4,27 @@
 //! trusted.
 //!
 //! ```text
-//! Up ──a long run of silence──▶ Suspected ──every reference node silent──▶ Down
-//! ▲                                │ anything heard                  │ anything heard
-//! └────────────────────────────────┴─────────────────────────────────┘
+//! Up ──a long run of silence, refusals, no routes──▶ Suspected ──no reference node answers──▶ Down
+//! ▲                                                     │ an answer                   │ an answer
+//! └─────────────────────────────────────────────────────┴─────────────────────────────┘
 //! ```
 //!
 //! A wave of spam looks like a dead uplink, so a run of failures without any answer only raises
-//! suspicion. Then up to eight nodes that responded within the last hour, the reference nodes, get
-//! a handshake-only probe; the uplink is down only if all of them are silent too. A result of
+//! suspicion. Then up to eight nodes that responded lately, the reference nodes, get a
+//! handshake-only probe; the uplink is down only if none of them sends its `version`. A result of
 //! silence is held until something arrives that is newer than its end. This catches long outages.
 //! An outage of seconds shows in the times: while a node that was up did not answer, nothing else
-//! arrived either. Such a node is probed again. Invariants: 1. a result of silence is released only
-//! after something newer arrived, or where no reference node is known; 2. every result comes out
+//! arrived either. Such a node is probed again.
+//!
+//! A router may answer for the whole network, with resets. So the refusal of a node that was up is
+//! held until a `version` arrives that is newer. A kernel may have routes to a part of the network
+//! only. So targets without a route are skipped while a reference node answers.
+//!
+//! Invariants: 1. a result of silence is released only after something newer arrived, where no
+//! reference node is known, or as one of a few at the end of a pass; 2. every result comes out
 //! once, as it is or as a target put back; 3. the number of results held is bounded by
 //! [`MAX_HELD_RESULTS`] and the sockets; 4. a target is put back out of doubt at most three times a
-//! pass.
+//! pass; 5. while the uplink is down nothing is held.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -36,10 +42,10 @@ pub const MAX_HELD_RESULTS: usize = 4_096;
 const MAX_REFERENCES: usize = 8;
 /// Minimum number needed for a verdict.
 const MIN_REFERENCES: usize = 2;
-/// Maximum age of a reference node's last response, where enough nodes are that fresh.
+/// Age at which a response no longer counts as one of the [`MIN_RECENT`].
 const MAX_REFERENCE_AGE: Duration = Duration::from_secs(3_600);
 /// Minimum time between two probes of a reference node, where [`MIN_RESTED`] others are known:
-/// nodes ban for less.
+/// nodes ban for less. An answer proves for this long that the kernel has routes.
 const MIN_REFERENCE_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_RESTED: usize = MAX_REFERENCES / 2;
 /// Maximum number of recent responses remembered: the first [`MIN_RECENT`] at once, then one per
@@ -53,16 +59,33 @@ const MIN_GAP: Duration = Duration::from_secs(3);
 const ARRIVAL_INTERVAL: Duration = Duration::from_millis(200);
 /// Maximum number of remembered arrivals: a minute and a half at least.
 const MAX_ARRIVALS: usize = 512;
-/// Number of consecutive targets without a route that means a dead uplink.
+/// Length of a run of refusals without a `version` that raises suspicion, as a share of the length
+/// of a run of silence.
+const REFUSALS_DIVISOR: usize = 4;
+/// Number of consecutive targets without a route that raises suspicion.
 const UNROUTABLE_THRESHOLD: usize = 8;
 /// Number of silent results at the end of a pass that raises suspicion.
 const END_OF_PASS_THRESHOLD: usize = 512;
+/// Number of nodes that were up and failed at the end of a pass that raises no suspicion.
+const MAX_UNDOUBTED: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Up,
-    Suspected { since: Duration },
-    Down { since: Duration },
+    Suspected { since: Duration, cause: Cause },
+    Down { since: Duration, cause: Cause },
+}
+
+/// What raised the suspicion. It decides what ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Nothing arrives: ended by anything that does.
+    Silence,
+    /// No node sends a `version`: ended by one.
+    Refusals,
+    /// The kernel has no route: ended by an answer to a later dial. What arrived on older
+    /// connections may have waited in a buffer.
+    Routes,
 }
 
 /// What the operator is told.
@@ -70,6 +93,12 @@ enum State {
 pub enum UplinkEvent {
     /// It is down: all reference nodes are silent too.
     Silent {
+        /// Number of reference nodes probed.
+        references: usize,
+    },
+    /// It is down: every reference node refuses or is silent, as behind a router that answers for
+    /// the whole network.
+    Refusing {
         /// Number of reference nodes probed.
         references: usize,
     },
@@ -88,6 +117,8 @@ pub struct UplinkMonitor {
     state: State,
     /// Silent results, ordered by their ends.
     held: VecDeque<(Duration, ProbeResult)>,
+    /// Nodes that were up and answered without a `version`, ordered by their ends.
+    refused: VecDeque<(Duration, ProbeResult)>,
     alarm: usize,
     arrivals: Arrivals,
     /// Some nodes that responded lately, the newest last.
@@ -100,9 +131,16 @@ pub struct UplinkMonitor {
     next: usize,
     /// Reference nodes whose probe has not ended.
     waiting: BTreeSet<Address>,
+    /// Whether a reference node of the current suspicion answered without a `version`.
+    has_refusing_reference: bool,
     /// Nodes chosen as reference nodes within [`MIN_REFERENCE_INTERVAL`], and when.
     chosen: Vec<(Duration, Address)>,
+    /// The last targets granted, as far as the kernel has no route to them.
     unroutable: Vec<Target>,
+    /// Until then targets without a route are skipped: others have one.
+    routes_proven_until: Duration,
+    /// Number of targets skipped since the last call of [`UplinkMonitor::take_skipped`].
+    skipped: u64,
     /// Start and end of the last outage.
     last_down: (Duration, Duration),
     accepted: VecDeque<ProbeResult>,
@@ -115,6 +153,7 @@ impl Default for UplinkMonitor {
         Self {
             state: State::Up,
             held: VecDeque::new(),
+            refused: VecDeque::new(),
             alarm: MIN_ALARM_THRESHOLD,
             arrivals: Arrivals::default(),
             recent: VecDeque::new(),
@@ -123,8 +162,11 @@ impl Default for UplinkMonitor {
             references: Vec::new(),
             next: 0,
             waiting: BTreeSet::new(),
+            has_refusing_reference: false,
             chosen: Vec::new(),
             unroutable: Vec::new(),
+            routes_proven_until: Duration::ZERO,
+            skipped: 0,
             last_down: (Duration::ZERO, Duration::ZERO),
             accepted: VecDeque::new(),
             put_back: VecDeque::new(),
@@ -156,86 +198,131 @@ impl UplinkMonitor {
         now: Duration,
         rng: &mut fastrand::Rng,
     ) {
-        let is_reference = result.target.is_reference();
+        let (target, is_reference) = (result.target, result.target.is_reference());
+        let (has_version, is_silence) = (result.version.is_some(), result.outcome.is_silence());
+        if !has_version && !is_silence && (is_reference || target.is_up()) {
+            self.remove_reference(target.address());
+        }
         if let Some(heard_at) = result.heard_at {
             let (_, up) = self.last_down;
             if result.peers_sent == Some(0) && (self.is_down() || heard_at < up) {
                 // It waited for a reply while the uplink was down: it is asked again.
                 result.peers_sent = None;
             }
-            if result.version.is_some() && !is_reference {
-                self.remember(result.target.address(), heard_at);
+            if has_version && !is_reference {
+                self.remember(target.address(), heard_at);
             }
-            self.note_arrival(heard_at, now);
-        }
-        if is_reference {
-            return self.reference_ended(result.target.address(), now);
+            if is_reference && !has_version && matches!(self.state, State::Suspected { .. }) {
+                self.has_refusing_reference |= self.waiting.contains(&target.address());
+            } else {
+                self.note_arrival(heard_at, result.dialled_at, has_version, now);
+            }
         }
         match self.state {
-            _ if !result.outcome.is_silence() => self.accepted.push_back(result),
-            State::Down { .. } => self.put_back.push_back(result.target),
-            State::Up | State::Suspected { .. } => {
+            _ if is_reference => self.reference_ended(target.address(), now),
+            _ if has_version => self.accepted.push_back(result),
+            State::Down { cause, .. }
+                if is_silence || target.is_up() || cause == Cause::Refusals =>
+            {
+                self.put_back.push_back(target);
+            }
+            State::Up | State::Suspected { .. } if is_silence => {
                 self.held.push_back((now, result));
                 // Probes of dead addresses that started together end together: that alone is no
                 // run.
-                let is_run = self.held.len() >= self.alarm && self.arrivals.is_silent(now);
-                if self.state == State::Up && is_run {
-                    self.suspect(now, rng);
+                if self.held.len() >= self.alarm && self.arrivals.is_silent(now) {
+                    self.suspect(Cause::Silence, now, rng);
                 }
             }
+            State::Suspected { cause, .. } if cause == Cause::Refusals || target.is_up() => {
+                self.refused.push_back((now, result));
+            }
+            State::Up if target.is_up() => {
+                self.refused.push_back((now, result));
+                if self.refused.len() >= self.alarm / REFUSALS_DIVISOR {
+                    self.suspect(Cause::Refusals, now, rng);
+                }
+            }
+            State::Up | State::Suspected { .. } | State::Down { .. } => {
+                self.accepted.push_back(result);
+            }
         }
+        self.check_invariants();
     }
 
     /// Handles a granted target to which the kernel has no route.
     pub fn handle_unroutable(&mut self, target: Target, now: Duration, rng: &mut fastrand::Rng) {
-        if target.is_reference() {
-            return self.reference_ended(target.address(), now);
+        match self.state {
+            _ if target.is_reference() => self.reference_ended(target.address(), now),
+            State::Down { .. } => self.put_back.push_back(target),
+            State::Up if now < self.routes_proven_until => self.skipped += 1,
+            State::Up | State::Suspected { .. } => {
+                self.unroutable.push(target);
+                if self.unroutable.len() >= UNROUTABLE_THRESHOLD {
+                    self.suspect_routes(now, rng);
+                }
+            }
         }
-        self.unroutable.push(target);
-        if matches!(self.state, State::Down { .. }) {
-            self.put_back.extend(self.unroutable.drain(..));
-        } else if self.unroutable.len() >= UNROUTABLE_THRESHOLD {
-            self.choose_references(now, rng);
-            self.go_down(UplinkEvent::Unroutable, now);
+        self.check_invariants();
+    }
+
+    /// Handles a granted target to which the kernel has a route: those before it that had none are
+    /// skipped, unless a reference node decides it.
+    pub fn handle_routable(&mut self) {
+        if !matches!(self.state, State::Suspected { cause: Cause::Routes, .. }) {
+            self.skipped += self.unroutable.drain(..).count() as u64;
         }
     }
 
-    /// Handles a granted target to which the kernel has a route. Returns how many before it had
-    /// none: only rules or routes of this host forbid those.
-    pub fn handle_routable(&mut self) -> u64 {
-        self.unroutable.drain(..).count() as u64
+    /// Returns how many targets were skipped since the last call: only rules or routes of this host
+    /// forbid them.
+    pub fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Handles a reference node that was not dialled for lack of descriptors or ports: it is still
     /// to be probed.
     pub fn handle_reference_undialed(&mut self, address: Address) {
-        if self.waiting.remove(&address) && matches!(self.state, State::Suspected { .. }) {
+        if self.waiting.remove(&address)
+            && matches!(self.state, State::Suspected { .. })
+            && let Some(place) = self.references.iter().position(|other| *other == address)
+        {
+            self.references.remove(place);
             self.references.push(address);
+            self.next -= 1;
         }
+        self.check_invariants();
     }
 
     /// Handles a reference node that must not be probed any more: it counts as silent.
     pub fn handle_unasked(&mut self, address: Address, now: Duration) {
         self.reference_ended(address, now);
+        self.check_invariants();
     }
 
-    /// Judges the last results of a pass that has nothing else left.
+    /// Judges the last results of a pass that has nothing else left. A few failures are accepted as
+    /// they are: waiting for a verdict would take longer than they are worth.
     pub fn question(&mut self, now: Duration, rng: &mut fastrand::Rng) {
-        let matters = self.held.iter().any(|(_, result)| result.target.is_up());
         if self.state != State::Up {
             return;
         }
-        if matters || self.held.len() >= END_OF_PASS_THRESHOLD {
-            self.suspect(now, rng);
+        let were_up = self.held.iter().filter(|(_, result)| result.target.is_up()).count();
+        let is_doubtful = were_up + self.refused.len() > MAX_UNDOUBTED;
+        if is_doubtful || self.held.len() >= END_OF_PASS_THRESHOLD {
+            let is_refusing = !self.refused.is_empty();
+            self.suspect(if is_refusing { Cause::Refusals } else { Cause::Silence }, now, rng);
         } else {
-            self.accept_held(Duration::MAX);
+            self.accept_held(Duration::MAX, false);
+            self.accept_refused(Duration::MAX);
         }
+        self.check_invariants();
     }
 
     /// Stops: targets of doubtful results stay due for the next start.
     pub fn handle_stop(&mut self) {
         if self.state == State::Up {
-            self.accept_held(Duration::MAX);
+            self.accept_held(Duration::MAX, true);
+            self.accept_refused(Duration::MAX);
         }
         self.forget();
     }
@@ -243,15 +330,18 @@ impl UplinkMonitor {
     /// Drops what is held and all reference nodes: they belong to another address book.
     pub fn forget(&mut self) {
         self.held.clear();
+        self.refused.clear();
         self.loaded.clear();
         self.offered = 0;
         self.unroutable.clear();
         self.put_back.clear();
         self.references.clear();
+        self.waiting.clear();
         self.next = 0;
         if matches!(self.state, State::Suspected { .. }) {
             self.state = State::Up;
         }
+        self.check_invariants();
     }
 
     /// Returns the next reference node to probe during a suspicion.
@@ -291,14 +381,15 @@ impl UplinkMonitor {
         self.events.pop_front()
     }
 
-    /// Whether results wait for a verdict.
+    /// Whether results, or targets without a route, wait for a verdict.
     pub fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+        let waits_for_routes = matches!(self.state, State::Suspected { cause: Cause::Routes, .. });
+        !self.held.is_empty() || !self.refused.is_empty() || waits_for_routes
     }
 
     /// Whether the bound of held results is reached.
     pub fn is_full(&self) -> bool {
-        self.held.len() >= MAX_HELD_RESULTS
+        self.held.len() + self.refused.len() + self.unroutable.len() >= MAX_HELD_RESULTS
     }
 
     /// Whether reference nodes wait to be probed.
@@ -311,38 +402,56 @@ impl UplinkMonitor {
         matches!(self.state, State::Down { .. })
     }
 
-    /// Notes that something arrived at `at`.
-    fn note_arrival(&mut self, at: Duration, now: Duration) {
+    /// Notes that something arrived at `at` from a peer that was dialled at `dialled_at`.
+    fn note_arrival(
+        &mut self,
+        at: Duration,
+        dialled_at: Duration,
+        has_version: bool,
+        now: Duration,
+    ) {
         self.arrivals.insert(at);
+        let is_answer = |since: Duration, cause: Cause| match cause {
+            Cause::Silence => at > since,
+            Cause::Refusals => at > since && has_version,
+            Cause::Routes => dialled_at >= since,
+        };
         match self.state {
-            State::Suspected { since } if at > since => {
+            State::Suspected { since, cause } if is_answer(since, cause) => {
                 self.state = State::Up;
-                self.alarm = (self.alarm * 2).min(MAX_ALARM_THRESHOLD);
+                if cause == Cause::Routes {
+                    self.prove_routes(now);
+                } else {
+                    self.alarm = (self.alarm * 2).min(MAX_ALARM_THRESHOLD);
+                }
             }
-            State::Down { since } if at > since => {
+            State::Down { since, cause } if is_answer(since, cause) => {
                 self.state = State::Up;
                 self.alarm = MIN_ALARM_THRESHOLD;
                 self.last_down = (since, now);
                 let after = now.saturating_sub(since);
                 self.events.push_back(UplinkEvent::Up { after });
             }
+            State::Suspected { cause: Cause::Refusals, .. } => return,
             State::Up | State::Suspected { .. } | State::Down { .. } => {}
         }
-        self.accept_held(at);
+        self.accept_held(at, true);
+        if has_version {
+            self.accept_refused(at);
+        }
     }
 
-    /// Accepts the results that ended up to `end`, except doubtful ones.
-    fn accept_held(&mut self, end: Duration) {
+    /// Accepts the results of silence that ended up to `end`, except doubtful ones.
+    fn accept_held(&mut self, end: Duration, doubts_gaps: bool) {
         while self.held.front().is_some_and(|(ended, _)| *ended <= end) {
             let (ended, result) = self.held.pop_front().expect("it was looked at");
             let target = result.target;
-            let (down, up) = self.last_down;
-            if result.dialled_at < up && ended > down {
-                // It started during the outage, or before it, and could not end otherwise.
+            if self.was_down(&result, ended) {
                 self.put_back.push_back(target);
                 continue;
             }
-            let is_doubtful = target.is_up() && self.arrivals.has_gap(result.dialled_at, ended);
+            let is_gap = || self.arrivals.has_gap(result.dialled_at, ended);
+            let is_doubtful = doubts_gaps && target.is_up() && is_gap();
             match target.retried().filter(|_| is_doubtful) {
                 Some(again) => self.put_back.push_back(again),
                 None => self.accepted.push_back(result),
@@ -350,47 +459,93 @@ impl UplinkMonitor {
         }
     }
 
-    fn suspect(&mut self, now: Duration, rng: &mut fastrand::Rng) {
-        self.choose_references(now, rng);
+    /// Accepts the refusals that ended up to `end`.
+    fn accept_refused(&mut self, end: Duration) {
+        while self.refused.front().is_some_and(|(ended, _)| *ended <= end) {
+            let (ended, result) = self.refused.pop_front().expect("it was looked at");
+            if self.was_down(&result, ended) {
+                self.put_back.push_back(result.target);
+            } else {
+                self.accepted.push_back(result);
+            }
+        }
+    }
+
+    /// Whether a probe started during the last outage, or before it, and could not end otherwise.
+    fn was_down(&self, result: &ProbeResult, ended: Duration) -> bool {
+        let (down, up) = self.last_down;
+        result.dialled_at < up && ended > down
+    }
+
+    fn suspect(&mut self, cause: Cause, now: Duration, rng: &mut fastrand::Rng) {
+        if self.state != State::Up {
+            return;
+        }
+        self.choose_references(true, now, rng);
         if self.references.len() < MIN_REFERENCES {
             // No verdict is possible. A node marked down too soon is better than a crawl that
             // stands still.
-            return self.accept_held(Duration::MAX);
+            self.accept_held(Duration::MAX, true);
+            return self.accept_refused(Duration::MAX);
         }
-        self.next = 0;
-        self.waiting.clear();
-        self.state = State::Suspected { since: now };
+        self.begin_suspicion(cause, now);
     }
 
-    /// Chooses nodes of the last hour, those that have not just failed first. If they are too few,
-    /// older ones and nodes that are up by the database follow: an unneeded probe is better than an
-    /// outage that is not noticed.
-    fn choose_references(&mut self, now: Duration, rng: &mut fastrand::Rng) {
-        let failed: BTreeSet<Address> =
-            self.held.iter().map(|(_, result)| result.target.address()).collect();
-        self.chosen.retain(|(at, _)| now < *at + MIN_REFERENCE_INTERVAL);
-        let oldest = now.saturating_sub(MAX_REFERENCE_AGE);
-        let fresh = self.recent.partition_point(|(at, _)| *at < oldest);
-        let mut chosen: Vec<Address> = Vec::new();
-        let mut older: Vec<Address> = Vec::new();
-        let addresses = |range: &(Duration, Address)| range.1;
-        chosen.extend(self.recent.range(fresh..).map(addresses));
-        older.extend(self.recent.range(..fresh).rev().map(addresses));
-        rng.shuffle(&mut chosen);
-        rng.shuffle(&mut self.loaded);
-        older.extend(&self.loaded);
-        chosen.sort_by_key(|address| failed.contains(address));
-        older.sort_by_key(|address| failed.contains(address));
-        let mut seen = BTreeSet::new();
-        chosen.retain(|address| seen.insert(*address));
-        // Among those of the hour only: a node that may be long gone does not replace one that just
-        // answered.
-        let is_rested = |address: &Address| !self.chosen.iter().any(|(_, other)| other == address);
-        if chosen.iter().filter(|address| is_rested(address)).count() >= MIN_RESTED {
-            chosen.retain(is_rested);
+    /// Handles a run of targets without a route.
+    // radicle-upstream#2676: where most of what is due has no route, the rest is reachable.
+    fn suspect_routes(&mut self, now: Duration, rng: &mut fastrand::Rng) {
+        if self.state != State::Up {
+            return;
         }
-        older.retain(|address| seen.insert(*address));
-        chosen.append(&mut older);
+        self.choose_references(false, now, rng);
+        if !self.references.is_empty() {
+            self.begin_suspicion(Cause::Routes, now);
+        } else if self.arrivals.latest().is_some_and(|at| now < at + MIN_REFERENCE_INTERVAL) {
+            // All reference nodes were asked a moment ago, and something answered.
+            self.prove_routes(now);
+        } else {
+            self.choose_references(true, now, rng);
+            self.go_down(Cause::Routes, now);
+        }
+    }
+
+    fn begin_suspicion(&mut self, cause: Cause, now: Duration) {
+        self.next = 0;
+        self.waiting.clear();
+        self.has_refusing_reference = false;
+        self.state = State::Suspected { since: now, cause };
+    }
+
+    fn prove_routes(&mut self, now: Duration) {
+        self.skipped += self.unroutable.drain(..).count() as u64;
+        self.routes_proven_until = now + MIN_REFERENCE_INTERVAL;
+    }
+
+    /// Chooses the nodes that sent a `version` last, then nodes that are up by the database, and
+    /// none that was chosen a moment ago or has just failed. If they are too few and `may_repeat`,
+    /// those follow: an unneeded probe is better than an outage that is not noticed.
+    fn choose_references(&mut self, may_repeat: bool, now: Duration, rng: &mut fastrand::Rng) {
+        self.chosen.retain(|(at, _)| now < *at + MIN_REFERENCE_INTERVAL);
+        rng.shuffle(&mut self.loaded);
+        let failed: BTreeSet<Address> = self
+            .held
+            .iter()
+            .chain(&self.refused)
+            .map(|(_, result)| result.target.address())
+            .collect();
+        let probed: BTreeSet<Address> = self.chosen.iter().map(|(_, address)| *address).collect();
+        let refused = self.refused.iter().map(|(_, result)| result.target.address());
+        let known = self.recent.iter().rev().map(|(_, address)| *address);
+        let known = known.chain(self.loaded.iter().copied()).chain(refused);
+        let mut seen = BTreeSet::new();
+        let known: Vec<Address> = known.filter(|address| seen.insert(*address)).collect();
+        let is_rested = |address: &Address| !failed.contains(address) && !probed.contains(address);
+        let (mut chosen, mut others): (Vec<Address>, Vec<Address>) =
+            known.into_iter().partition(is_rested);
+        if may_repeat && chosen.len() < MIN_RESTED {
+            others.sort_by_key(|address| failed.contains(address));
+            chosen.append(&mut others);
+        }
         chosen.truncate(MAX_REFERENCES);
         self.chosen.extend(chosen.iter().map(|address| (now, *address)));
         self.references = chosen;
@@ -399,19 +554,30 @@ impl UplinkMonitor {
     fn reference_ended(&mut self, address: Address, now: Duration) {
         let was_waited_for = self.waiting.remove(&address);
         let is_over = self.waiting.is_empty() && self.next >= self.references.len();
-        let is_over = is_over && was_waited_for;
-        if matches!(self.state, State::Suspected { .. }) && is_over {
-            let references = self.references.len();
-            self.go_down(UplinkEvent::Silent { references }, now);
+        let State::Suspected { cause, .. } = self.state else { return };
+        if was_waited_for && is_over {
+            // clboss#346: a router that refuses in the name of all nodes.
+            self.go_down(if self.has_refusing_reference { Cause::Refusals } else { cause }, now);
         }
     }
 
-    fn go_down(&mut self, why: UplinkEvent, now: Duration) {
-        self.state = State::Down { since: now };
-        self.events.push_back(why);
-        let held = std::mem::take(&mut self.held);
-        self.put_back.extend(held.into_iter().map(|(_, result)| result.target));
+    fn go_down(&mut self, cause: Cause, now: Duration) {
+        self.state = State::Down { since: now, cause };
+        let references = self.references.len();
+        self.events.push_back(match cause {
+            Cause::Silence => UplinkEvent::Silent { references },
+            Cause::Refusals => UplinkEvent::Refusing { references },
+            Cause::Routes => UplinkEvent::Unroutable,
+        });
+        let held = self.held.drain(..).chain(self.refused.drain(..));
+        self.put_back.extend(held.map(|(_, result)| result.target));
         self.put_back.extend(self.unroutable.drain(..));
+    }
+
+    /// Removes a node that answered without a `version`.
+    fn remove_reference(&mut self, address: Address) {
+        self.recent.retain(|(_, other)| *other != address);
+        self.loaded.retain(|other| *other != address);
     }
 
     fn remember(&mut self, address: Address, at: Duration) {
@@ -427,6 +593,35 @@ impl UplinkMonitor {
         }
         if self.recent.len() >= MAX_REFERENCES {
             self.loaded = Vec::new();
+        }
+    }
+}
+
+impl UplinkMonitor {
+    fn check_invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        for held in [&self.held, &self.refused] {
+            let mut last_two = held.iter().rev().map(|(ended, _)| *ended);
+            let (last, before) = (last_two.next(), last_two.next());
+            debug_assert!(before <= last, "held results are out of order");
+        }
+        let is_down = matches!(self.state, State::Down { .. });
+        let is_holding = !self.held.is_empty() || !self.refused.is_empty();
+        debug_assert!(!is_down || !is_holding, "5. a result is held while the uplink is down");
+        debug_assert!(!is_down || self.unroutable.is_empty(), "5. a target is held while down");
+        debug_assert!(self.references.len() <= MAX_REFERENCES, "too many reference nodes");
+        debug_assert!(self.recent.len() <= MAX_RECENT && self.loaded.len() <= MAX_RECENT);
+        if matches!(self.state, State::Suspected { .. }) {
+            debug_assert!(self.next <= self.references.len(), "a reference node is skipped");
+            let is_undecided = !self.waiting.is_empty() || self.next < self.references.len();
+            debug_assert!(is_undecided, "no reference node is left to end the suspicion");
+            let is_asked = |address| self.references.contains(address);
+            debug_assert!(
+                self.waiting.iter().all(is_asked),
+                "it waits for a former reference node"
+            );
         }
     }
 }
@@ -449,6 +644,10 @@ impl Arrivals {
         if self.times.len() > MAX_ARRIVALS {
             self.times.pop_front();
         }
+    }
+
+    fn latest(&self) -> Option<Duration> {
+        self.times.back().copied()
     }
 
     /// Whether nothing has arrived for [`MIN_GAP`].

@@ -52,6 +52,12 @@ pub(super) fn crawler_params(max_sockets: usize) -> CrawlerParams {
     }
 }
 
+/// The key of an open probe: a reference node may be probed twice at once.
+fn slot(target: Target) -> Address {
+    let address = target.address();
+    if target.is_reference() { Address::new(address.ip(), 1) } else { address }
+}
+
 /// A crawl without sockets: a map tells which nodes answer and what they send.
 struct Rig {
     crawler: Crawler,
@@ -70,6 +76,11 @@ struct Rig {
     seeds: Vec<Address>,
     named: Vec<(Address, String)>,
     is_name_service_down: bool,
+    /// Addresses to which the kernel has no route.
+    without_route: BTreeSet<Address>,
+    /// A router refuses in the name of every node.
+    is_router_refusing: bool,
+    greeted: Vec<Address>,
     is_writer_stuck: bool,
     stuck: Vec<ToWriter>,
 }
@@ -95,6 +106,9 @@ impl Rig {
             seeds: Vec::new(),
             named: Vec::new(),
             is_name_service_down: false,
+            without_route: BTreeSet::new(),
+            is_router_refusing: false,
+            greeted: Vec::new(),
             is_writer_stuck: false,
             stuck: Vec::new(),
         }
@@ -151,30 +165,50 @@ impl Rig {
 
     fn dial(&mut self, target: Target) {
         let pass = self.crawler.counters().pass;
-        if !target.is_reference() {
+        if self.without_route.contains(&target.address()) {
+            return self.crawler.handle_undialled(target, Fault::Uplink, self.now);
+        }
+        if target.is_reference() {
+            self.greeted.push(target.address());
+        } else if !self.is_router_refusing {
             let is_first = self.probed.entry(pass).or_default().insert(target.address());
             assert!(is_first, "{} was probed twice in pass {pass}", target.address());
         }
         if target.wants_peers() {
             self.asked.insert(target.address());
         }
-        let takes = if self.nodes.contains_key(&target.address()) { 300 } else { 3_000 };
-        let end = self.now.mono + Duration::from_millis(takes);
-        self.open.insert(target.address(), (target, end));
+        let end = self.now.mono + self.duration(target);
+        self.open.insert(slot(target), (target, end));
         self.dials.push(self.now.mono);
         self.most_open = self.most_open.max(self.open.len());
         assert_eq!(self.open.len(), self.crawler.open());
     }
 
+    fn duration(&self, target: Target) -> Duration {
+        let is_node = self.nodes.contains_key(&target.address());
+        Duration::from_millis(if is_node { 300 } else { 3_000 })
+    }
+
     fn result(&self, target: Target) -> ProbeResult {
-        let peers = self.nodes.get(&target.address());
+        if self.is_router_refusing {
+            return ProbeResult {
+                outcome: Outcome::Refused,
+                heard_at: Some(self.now.mono),
+                version: None,
+                ..self.result_of(target, None)
+            };
+        }
+        self.result_of(target, self.nodes.get(&target.address()))
+    }
+
+    fn result_of(&self, target: Target, peers: Option<&Vec<Address>>) -> ProbeResult {
         let peer = |address: &Address| Peer { address: *address, services: 1, time: 0 };
         let sent = peers.filter(|_| target.wants_peers());
         ProbeResult {
             target,
             outcome: if peers.is_some() { Outcome::Responded } else { Outcome::ConnectTimeout },
             probed_at: self.now.wall,
-            dialled_at: self.now.mono.saturating_sub(Duration::from_secs(3)),
+            dialled_at: self.now.mono.saturating_sub(self.duration(target)),
             heard_at: peers.map(|_| self.now.mono),
             connect_ms: None,
             version_ms: None,
@@ -539,7 +573,7 @@ fn a_reference_node_that_must_not_be_probed_stops_nothing() {
     };
     assert!(rig.run(|rig| !reference_probes(rig).is_empty()), "no reference node is probed");
     for target in reference_probes(&rig) {
-        rig.open.remove(&target.address());
+        rig.open.remove(&slot(target));
         rig.crawler.handle_undialled(target, Fault::Forbidden, rig.now);
     }
     // Targets that were put back are probed again.

@@ -281,16 +281,23 @@ fn the_last_results_of_a_pass_are_judged_where_they_matter() {
     rig.uplink.question(rig.now, &mut rig.rng);
     rig.drain();
     assert_eq!((rig.accepted.len(), rig.reference_probes().len()), (1, 0));
-    // A node that was up until now.
-    rig.silence(1);
+    // A handful of nodes that were up until now: neither waited for nor tried again.
+    rig.silence(MAX_UNDOUBTED as u32);
     rig.uplink.question(rig.now, &mut rig.rng);
     rig.drain();
-    assert_eq!(rig.accepted.len(), 1);
+    assert_eq!((rig.accepted.len(), rig.reference_probes().len()), (1 + MAX_UNDOUBTED, 0));
+    assert!(rig.put_back.is_empty() && !rig.uplink.is_holding());
+    // One more.
+    rig.accepted.clear();
+    rig.silence(MAX_UNDOUBTED as u32 + 1);
+    rig.uplink.question(rig.now, &mut rig.rng);
+    rig.drain();
+    assert_eq!(rig.accepted.len(), 0);
     let references = rig.reference_probes();
     assert_eq!(references.len(), MAX_REFERENCES);
     rig.now += secs(1);
     rig.responds(Target::reference(references[5]));
-    assert_eq!(rig.accepted.len(), 2);
+    assert_eq!(rig.accepted.len(), MAX_UNDOUBTED + 1);
 }
 
 #[test]
@@ -381,16 +388,15 @@ fn a_node_probed_a_moment_ago_rests_while_others_are_known() {
         MAX_REFERENCES,
         "no others are known"
     );
-    // Eight of the hour, and ten that may be long gone: those that answered a moment ago are probed
-    // again.
+    // Eight of the hour, and ten that may be long gone: those rest too.
     let mut rig = Rig::with_witnesses();
     rig.now += secs(3_700);
     let fresh: Vec<Address> = (30..38).map(address).collect();
     fresh.iter().for_each(|address| rig.responds(Target::node(*address, false).up()));
-    for times in [1, 2, 4] {
-        let asked = again(&mut rig, 5, times * MIN_ALARM_THRESHOLD);
-        assert!(fresh.iter().all(|address| asked.contains(address)), "{asked:?}");
-    }
+    let asked = again(&mut rig, 5, MIN_ALARM_THRESHOLD);
+    assert!(fresh.iter().all(|address| asked.contains(address)), "{asked:?}");
+    let asked = again(&mut rig, 5, 2 * MIN_ALARM_THRESHOLD);
+    assert!(!fresh.iter().any(|address| asked.contains(address)), "{asked:?}");
 }
 
 #[test]
@@ -436,22 +442,175 @@ fn late_reference_probes_do_not_count_for_the_next_alarm() {
     assert!(rig.uplink.is_down());
 }
 
-#[test]
-fn addresses_without_a_route_are_told_from_a_dead_uplink() {
-    let mut rig = Rig::with_witnesses();
-    let target = Target::candidate(address(77));
-    for _ in 1..UNROUTABLE_THRESHOLD {
-        rig.uplink.handle_unroutable(target, rig.now, &mut rig.rng);
-    }
-    assert_eq!(rig.uplink.handle_routable(), UNROUTABLE_THRESHOLD as u64 - 1);
-    for _ in 0..UNROUTABLE_THRESHOLD {
-        assert!(!rig.uplink.is_down());
+/// Grants `count` targets to which the kernel has no route.
+fn without_route(rig: &mut Rig, count: usize) {
+    for number in 0..count {
+        let target = Target::candidate(address(20_000 + number as u32));
         rig.uplink.handle_unroutable(target, rig.now, &mut rig.rng);
     }
     rig.drain();
+}
+
+#[test]
+fn without_a_route_to_a_reference_node_the_uplink_is_down() {
+    let mut rig = Rig::with_witnesses();
+    without_route(&mut rig, UNROUTABLE_THRESHOLD - 1);
+    rig.uplink.handle_routable();
+    assert_eq!(rig.uplink.take_skipped(), UNROUTABLE_THRESHOLD as u64 - 1);
+    without_route(&mut rig, UNROUTABLE_THRESHOLD);
+    let references = rig.reference_probes();
+    assert_eq!((references.len(), rig.uplink.is_holding()), (MAX_REFERENCES, true));
+    // What older connections deliver may have waited in a buffer.
+    rig.now += secs(1);
+    let dialled_at = rig.now - secs(2);
+    let node = Target::node(address(3), false);
+    rig.end(dialled(node, Outcome::Responded, Some(rig.now), dialled_at));
+    for reference in references {
+        assert!(!rig.uplink.is_down());
+        rig.uplink.handle_unroutable(Target::reference(reference), rig.now, &mut rig.rng);
+    }
+    without_route(&mut rig, 3);
     assert_eq!(rig.events, [UplinkEvent::Unroutable]);
-    assert_eq!(rig.put_back.len(), UNROUTABLE_THRESHOLD, "no target is skipped");
+    assert_eq!(rig.put_back.len(), UNROUTABLE_THRESHOLD + 3, "no target is skipped");
     assert!((0..2).filter_map(|_| rig.uplink.poll_trickle()).count() == 1);
+    rig.end(dialled(node, Outcome::Responded, Some(rig.now + secs(1)), dialled_at));
+    assert!(rig.uplink.is_down(), "nor do they end it");
+    rig.now += secs(1);
+    rig.responds(node);
+    assert!(!rig.uplink.is_down());
+    assert_eq!(rig.uplink.take_skipped(), 0);
+}
+
+#[test]
+fn targets_without_a_route_are_skipped_while_a_reference_node_answers() {
+    let mut rig = Rig::with_witnesses();
+    let mut asked = BTreeSet::new();
+    for second in 0..120 {
+        rig.now += secs(1);
+        without_route(&mut rig, 100);
+        for reference in rig.reference_probes() {
+            rig.uplink.handle_routable();
+            assert!(asked.insert((second / 60, reference)), "greeted twice within a minute");
+            rig.responds(Target::reference(reference));
+        }
+    }
+    assert_eq!(rig.uplink.take_skipped(), 12_000);
+    assert!(rig.events.is_empty() && rig.put_back.is_empty() && !rig.uplink.is_holding());
+    assert!(asked.len() <= 2 * MAX_REFERENCES, "{}", asked.len());
+    // Other nodes answer meanwhile, and all reference nodes rest: nothing goes down either.
+    let mut rig = Rig::with_witnesses();
+    for number in 0..10 {
+        rig.uplink.chosen.push((rig.now, address(number)));
+    }
+    without_route(&mut rig, 1_000);
+    assert_eq!((rig.uplink.take_skipped(), rig.reference_probes().len()), (1_000, 0));
+}
+
+/// Ends probes of nodes that were up with this outcome, which came from them or a router.
+fn refuse(rig: &mut Rig, count: u32, outcome: Outcome) {
+    for number in 0..count {
+        rig.now += Duration::from_millis(1);
+        rig.end(result(Target::node(address(1_000 + number), true).up(), outcome, Some(rig.now)));
+    }
+}
+
+#[test]
+fn where_all_reference_nodes_refuse_the_uplink_is_down() {
+    // A kill switch, and a portal that accepts and closes.
+    for outcome in [Outcome::Refused, Outcome::Closed, Outcome::NotBitcoin] {
+        let mut rig = Rig::with_witnesses();
+        refuse(&mut rig, 20, outcome);
+        assert!(rig.accepted.is_empty() && rig.uplink.is_holding(), "no version is newer");
+        rig.end(result(Target::candidate(address(50)), outcome, Some(rig.now)));
+        assert_eq!(rig.accepted.drain(..).count(), 1, "a candidate is not worth a doubt");
+        rig.uplink.question(rig.now, &mut rig.rng);
+        let references = rig.reference_probes();
+        assert_eq!(references.len(), MAX_REFERENCES);
+        for (number, reference) in references.into_iter().enumerate() {
+            assert!(!rig.uplink.is_down());
+            rig.now += secs(1);
+            match number {
+                3 => rig.is_silent(Target::reference(reference)),
+                _ => rig.end(result(Target::reference(reference), outcome, Some(rig.now))),
+            }
+        }
+        assert_eq!(rig.events, [UplinkEvent::Refusing { references: MAX_REFERENCES }]);
+        assert_eq!((rig.put_back.drain(..).count(), rig.accepted.len()), (20, 0));
+        // More of it does not bring the uplink up, and is no result.
+        refuse(&mut rig, 5, outcome);
+        rig.end(result(Target::candidate(address(50)), outcome, Some(rig.now)));
+        assert_eq!((rig.put_back.len(), rig.accepted.len()), (6, 0));
+        rig.now += secs(60);
+        rig.responds(Target::node(address(3), true));
+        assert!(!rig.uplink.is_down());
+    }
+}
+
+#[test]
+fn a_run_of_refusals_raises_suspicion_in_the_middle_of_a_pass() {
+    let mut rig = Rig::with_witnesses();
+    refuse(&mut rig, (MIN_ALARM_THRESHOLD / REFUSALS_DIVISOR) as u32, Outcome::Refused);
+    let references = rig.reference_probes();
+    assert_eq!(references.len(), MAX_REFERENCES);
+    // They are down in truth: one `version` is enough.
+    rig.now += secs(1);
+    rig.end(result(Target::reference(references[0]), Outcome::Refused, Some(rig.now)));
+    rig.now += secs(1);
+    rig.responds(Target::reference(references[1]));
+    assert_eq!(rig.accepted.len(), MIN_ALARM_THRESHOLD / REFUSALS_DIVISOR);
+    assert!(rig.events.is_empty() && rig.put_back.is_empty());
+    // Refusals among answers raise none.
+    for _ in 0..20 {
+        refuse(&mut rig, 10, Outcome::Refused);
+        rig.now += Duration::from_millis(1);
+        rig.responds(Target::node(address(3), true));
+    }
+    assert!(rig.reference_probes().is_empty() && !rig.uplink.is_holding());
+}
+
+#[test]
+fn a_refusing_reference_node_is_no_sign_of_a_living_uplink() {
+    let mut rig = Rig::with_witnesses();
+    rig.silence(MIN_ALARM_THRESHOLD as u32);
+    for reference in rig.reference_probes() {
+        rig.now += secs(1);
+        rig.end(result(Target::reference(reference), Outcome::Refused, Some(rig.now)));
+    }
+    assert_eq!(rig.events, [UplinkEvent::Refusing { references: MAX_REFERENCES }]);
+    assert_eq!((rig.put_back.len(), rig.accepted.len()), (MIN_ALARM_THRESHOLD, 0));
+}
+
+#[test]
+fn reference_nodes_are_those_that_sent_a_version_last() {
+    let mut rig = Rig::with_witnesses();
+    for number in 20..50 {
+        rig.now += secs(1);
+        rig.responds(Target::node(address(number), false).up());
+    }
+    // Two of the newest closed and refused since.
+    for (number, outcome) in [(48, Outcome::Closed), (46, Outcome::Refused)] {
+        let target = Target::node(address(number), false).up();
+        rig.end(result(target, outcome, Some(rig.now)));
+    }
+    rig.now += secs(4);
+    rig.silence(MIN_ALARM_THRESHOLD as u32);
+    let newest = [49, 47, 45, 44, 43, 42, 41, 40].map(address);
+    let references = rig.reference_probes();
+    assert_eq!(references, newest);
+    rig.now += secs(1);
+    rig.end(result(Target::reference(newest[0]), Outcome::Closed, Some(rig.now)));
+    rig.responds(Target::reference(newest[1]));
+    // Within the minute others are asked; after it, not the one that closed.
+    rig.now += secs(10);
+    rig.silence(2 * MIN_ALARM_THRESHOLD as u32);
+    let references = rig.reference_probes();
+    assert!(!references.iter().any(|reference| newest.contains(reference)));
+    rig.now += secs(1);
+    rig.responds(Target::reference(references[0]));
+    rig.now += secs(61);
+    rig.silence(4 * MIN_ALARM_THRESHOLD as u32);
+    let references = rig.reference_probes();
+    assert_eq!(references[..7], newest[1..]);
 }
 
 #[test]
