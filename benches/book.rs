@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bitdash::config::Config;
 use bitdash::sys::process::resident_bytes;
 use bitdash_core::book::BookParams;
-use bitdash_core::record::messages::ToWriter;
+use bitdash_core::record::messages::{Names, ToWriter};
 use bitdash_core::record::recorder::{Recorder, RecorderParams};
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::filter::Filter;
@@ -54,7 +54,7 @@ fn recorder(size: u32) -> Recorder {
         });
     }
     recorder.handle_loaded(LastPass::default());
-    recorder.handle(ToWriter::StartPass { at: START, named: Vec::new(), seeds: Vec::new() }, NOW);
+    recorder.handle(ToWriter::StartPass { at: START, names: Names::default() }, NOW);
     while recorder.poll_output().is_some() {}
     recorder.take_batch();
     recorder

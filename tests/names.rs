@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -126,6 +127,32 @@ fn a_crawl_asks_only_the_dns_and_dials_nothing_excluded() {
     ] {
         assert!(log.contains(message), "no {message} in\n{log}");
     }
+}
+
+#[test]
+fn a_named_node_keeps_its_name_while_the_name_server_is_away() {
+    static IS_AWAY: AtomicBool = AtomicBool::new(false);
+    let name = "a_named_node_keeps_its_name_while_the_name_server_is_away";
+    let Some(_namespace) = enter_with_resolv_conf(name, RESOLV_CONF) else { return };
+    let asked = name_server(|name| {
+        let is_known = name == "friend.example" && !IS_AWAY.load(Ordering::Relaxed);
+        if is_known { vec![[127, 24, 0, 1].into()] } else { Vec::new() }
+    });
+    let (connected, _) = nodes(&["127.24.0.1"]);
+    let database = Cluster::shared().database();
+    let directory = tempfile::tempdir().unwrap();
+    let seeds = directory.path().join("nodes.txt");
+    std::fs::write(&seeds, "friend.example 8333 Friend\n").unwrap();
+    let interval = "crawl.pass_interval = \"1s\"";
+    let mut crawl = Crawl::configure(&database, &seeds, &[interval]);
+    for is_away in [false, true] {
+        IS_AWAY.store(is_away, Ordering::Relaxed);
+        connected.lock().unwrap().clear();
+        assert!(crawl.run(&["--passes", "1"]).success());
+        assert_eq!(all(&connected), ["127.24.0.1"], "is_away {is_away}");
+        assert_eq!(database.rows("SELECT host, name, status FROM nodes"), ["127.24.0.1|Friend|up"]);
+    }
+    assert_eq!(all(&asked), ["friend.example"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bitdash_core::book::BookParams;
 use bitdash_core::book::backoff::BackoffParams;
-use bitdash_core::record::messages::{Database, FromWriter, ToWriter, WriterParams};
+use bitdash_core::record::messages::{Database, FromWriter, Names, ToWriter, WriterParams};
 use bitdash_core::record::recorder::{Recorder, RecorderParams};
 use bitdash_core::schedule::crawler::{
     Crawler, CrawlerParams, Event, MAX_UNACKED, NameRequest, Phase, StopReason,
@@ -120,7 +120,8 @@ impl Run {
                 let wants_seeds = request == NameRequest::NamedAndSeeds;
                 let seeds = if wants_seeds { vec![address(0), address(1)] } else { Vec::new() };
                 let named = vec![(address(2), "two".to_owned())];
-                self.crawler.handle_names(named, seeds, false, self.now);
+                let names = Names { named, seeds, ..Names::default() };
+                self.crawler.handle_names(names, self.now);
             }
             while let Some(event) = self.crawler.poll_event() {
                 self.note(&event);

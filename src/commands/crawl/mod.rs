@@ -151,7 +151,7 @@ impl<'a> Crawl<'a> {
         self.reap(now);
         self.receive_from_writer(now)?;
         if let Some(names) = self.names.receive(&self.params.crawler.filter) {
-            self.crawler.handle_names(names.named, names.seeds, names.is_partial, now);
+            self.crawler.handle_names(names, now);
         }
         if turn.is_signalled {
             self.handle_signals(now);

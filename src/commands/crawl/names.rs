@@ -11,18 +11,9 @@ use mio::Waker;
 
 use crate::net::nodes_file::{Line, NodesFile, NodesFileError};
 use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, admitted, resolve};
+use bitdash_core::record::messages::Names;
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::filter::Filter;
-
-/// Addresses of the nodes file.
-pub struct Names {
-    /// The named nodes.
-    pub named: Vec<(Address, String)>,
-    /// All other addresses of the file; empty if seeds were not requested.
-    pub seeds: Vec<Address>,
-    /// Whether some names did not resolve.
-    pub is_partial: bool,
-}
 
 /// The lines of the nodes file and the lookups in flight.
 pub struct NameBook {
@@ -84,7 +75,7 @@ impl NameBook {
     /// Returns the answer of a lookup that has finished.
     pub fn receive(&mut self, filter: &Filter) -> Option<Names> {
         let resolved = self.receiver.try_recv().ok()?;
-        let mut names = Names { named: Vec::new(), seeds: Vec::new(), is_partial: false };
+        let mut names = Names::default();
         for Resolved { line, addresses } in resolved {
             let key = (line.host.to_string(), line.port);
             let admit = |found| admitted(&line, found, line.name.is_some(), filter);
@@ -102,8 +93,9 @@ impl NameBook {
                 },
             };
             match (addresses, line.name) {
-                (Err(why), _) => {
+                (Err(why), name) => {
                     names.is_partial = true;
+                    names.unresolved.extend(name);
                     log::warn!("nodes_file line={} error=\"{why}\"", line.number);
                 }
                 (Ok(addresses), None) => names.seeds.extend(addresses),

@@ -18,6 +18,7 @@ use std::thread;
 
 use bitdash_core::record::messages::ToWriter;
 use bitdash_core::record::writer_machine::{OpenError, Reply, WriteError};
+use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::rows::{Batch, Known, LastPass, SourceRow};
 use bitdash_core::vocabulary::time::UnixTime;
 use postgres::{CancelToken, NoTls};
@@ -58,6 +59,7 @@ pub(super) enum Answer {
 /// Something that the database knows.
 pub(super) enum Row {
     Source(u16, SourceRow),
+    Name(Address, String),
     Address(Known),
 }
 
@@ -297,6 +299,7 @@ impl ConnectionThread {
             }
         };
         store.load_sources(&mut |group, row| hand_over(Row::Source(group, row)))?;
+        store.load_names(&mut |address, name| hand_over(Row::Name(address, name)))?;
         let last_pass = store.load(&mut |known| hand_over(Row::Address(known)))?;
         let _ = sender.send(piece);
         drop(sender);

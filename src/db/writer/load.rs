@@ -60,6 +60,18 @@ pub(super) fn sources(
     transaction.commit()
 }
 
+pub(super) fn names(
+    client: &mut Client,
+    each: &mut dyn FnMut(Address, String),
+) -> Result<(), Error> {
+    for row in client.query("SELECT bitdash_internal.key(host, port), name FROM node_names", &[])? {
+        if let Some(address) = address_of(row.try_get(0)?) {
+            each(address, row.try_get(1)?);
+        }
+    }
+    Ok(())
+}
+
 /// Calls `take` for every row and counts those that it refuses.
 fn stream(
     transaction: &mut Transaction,

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::rows::{Batch, Known, LastPass, PassRow, SourceRow};
 use bitdash_core::vocabulary::time::UnixTime;
 use postgres::{CancelToken, Client, Error, GenericClient, Transaction};
@@ -171,6 +172,15 @@ impl Store {
     /// Those of the connection, possibly after calls of `each`.
     pub fn load_sources(&mut self, each: &mut dyn FnMut(u16, SourceRow)) -> Result<(), StoreError> {
         let result = load::sources(&mut self.client, each);
+        self.checked(result)
+    }
+
+    /// Passes every name of an address to `each`.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn load_names(&mut self, each: &mut dyn FnMut(Address, String)) -> Result<(), StoreError> {
+        let result = load::names(&mut self.client, each);
         self.checked(result)
     }
 

@@ -229,6 +229,7 @@ impl Worker {
                 for row in piece {
                     match row {
                         Row::Source(group, row) => self.machine.load_source(group, row),
+                        Row::Name(address, name) => self.machine.load_name(address, name),
                         Row::Address(known) => self.machine.load(&known),
                     }
                 }

@@ -42,6 +42,19 @@ impl WriterParams {
     }
 }
 
+/// The resolved nodes file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Every named node.
+    pub named: Vec<(Address, String)>,
+    /// Names of the lines whose look-up failed: their nodes keep the stored addresses.
+    pub unresolved: Vec<String>,
+    /// Addresses to begin with; empty where nodes are up.
+    pub seeds: Vec<Address>,
+    /// Whether some look-up failed.
+    pub is_partial: bool,
+}
+
 /// From the event loop to the writer.
 #[derive(Clone, Debug)]
 pub enum ToWriter {
@@ -49,10 +62,8 @@ pub enum ToWriter {
     StartPass {
         /// The wall clock.
         at: UnixTime,
-        /// Every named node.
-        named: Vec<(Address, String)>,
-        /// Addresses of the nodes file to begin with; empty where nodes are up.
-        seeds: Vec<Address>,
+        /// The resolved nodes file.
+        names: Names,
     },
     /// The queue runs low.
     MoreDue {

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use crate::book::{AddressBook, BookParams, Recorded, ResultFacts, Source};
 use crate::lookup::species::species;
-use crate::record::messages::{FromWriter, Opened, ToWriter, Totals};
+use crate::record::messages::{FromWriter, Names, Opened, ToWriter, Totals};
 use crate::vocabulary::address::Address;
 use crate::vocabulary::clock_jump::ClockWatch;
-use crate::vocabulary::filter::Filter;
+use crate::vocabulary::filter::{Asked, Filter};
 use crate::vocabulary::rows::{
     Batch, FailedRow, HeardRow, Known, LastPass, NodeRow, PassRow, ProbeRow, Seen, SourceRow,
 };
@@ -97,6 +97,11 @@ impl Recorder {
         self.book.load_source(group, row);
     }
 
+    /// Loads the name of an address from the database.
+    pub fn load_name(&mut self, address: Address, name: String) {
+        self.names.insert(address, name);
+    }
+
     /// Handles the end of loading.
     pub fn handle_loaded(&mut self, last_pass: LastPass) {
         let opened = self.opened(last_pass);
@@ -140,9 +145,7 @@ impl Recorder {
         // The event loop may have read the wall clock before a step that is detected only now.
         let time = |at| if has_stepped { now } else { at };
         match message {
-            ToWriter::StartPass { at, named, seeds } => {
-                self.start_pass(time(at), named, &seeds);
-            }
+            ToWriter::StartPass { at, names } => self.start_pass(time(at), names),
             ToWriter::MoreDue { over_quota } => self.more_due(over_quota, now),
             ToWriter::Finished(result) => self.finished(*result, now),
             ToWriter::EndPass { at } => self.end_pass(time(at)),
@@ -209,7 +212,7 @@ impl Recorder {
         }
     }
 
-    fn start_pass(&mut self, at: UnixTime, named: Vec<(Address, String)>, seeds: &[Address]) {
+    fn start_pass(&mut self, at: UnixTime, names: Names) {
         let resumed = self.last_pass.pass > 0 && self.last_pass.row.finished_at.is_none();
         let pass = if resumed {
             Pass { number: self.last_pass.pass, row: self.last_pass.row }
@@ -221,9 +224,14 @@ impl Recorder {
         self.book.start_pass(started_at);
         let (number, row) = (pass.number, pass.row);
         self.pass = Some(pass);
-        self.names.clear();
+        let stored = std::mem::take(&mut self.names);
+        let is_kept = |(address, name): &(Address, String)| {
+            let is_checked = self.filter.check_answer(*address, Asked::Named).is_ok();
+            is_checked && names.unresolved.contains(name)
+        };
+        let kept: Vec<(Address, String)> = stored.into_iter().filter(is_kept).collect();
         let mut targets = Vec::new();
-        for (address, name) in named {
+        for (address, name) in names.named.into_iter().chain(kept) {
             let target = self.hand_out_named(address, resumed, at);
             targets.extend(target.map(Target::named));
             if self.filter.admits_named(address) {
@@ -231,7 +239,7 @@ impl Recorder {
                 self.names.entry(address).or_insert(name);
             }
         }
-        for address in seeds {
+        for address in &names.seeds {
             // The operator vouches for seeds too, and the shell checked what name servers answered.
             let target = self.hand_out_named(*address, resumed, at);
             targets.extend(target.map(Target::named));

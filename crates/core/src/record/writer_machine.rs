@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::record::messages::{Database, FromWriter, ToWriter, Totals, WriterParams};
 use crate::record::recorder::Recorder;
+use crate::vocabulary::address::Address;
 use crate::vocabulary::rows::{Batch, Known, LastPass, SourceRow};
 use crate::vocabulary::time::{Now, UnixTime};
 
@@ -252,6 +253,11 @@ impl WriterMachine {
     /// Takes in what the database knows of a source.
     pub fn load_source(&mut self, group: u16, row: SourceRow) {
         self.recorder.load_source(group, row);
+    }
+
+    /// Takes in a name that the database stores.
+    pub fn load_name(&mut self, address: Address, name: String) {
+        self.recorder.load_name(address, name);
     }
 
     /// Notes that rows arrive: a connection that delivers is not silent.

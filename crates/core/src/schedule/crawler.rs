@@ -28,12 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::state::{ClockWait, Leftovers};
-use crate::record::messages::{Database, FromWriter, Opened, ToWriter, Totals, WriterParams};
+use crate::record::messages::{
+    Database, FromWriter, Names, Opened, ToWriter, Totals, WriterParams,
+};
 use crate::schedule::limiter::Limiter;
 use crate::schedule::queue::Queue;
 use crate::schedule::stats::Limit;
 use crate::schedule::uplink::UplinkMonitor;
-use crate::vocabulary::address::Address;
 use crate::vocabulary::filter::Filter;
 use crate::vocabulary::outcome::Fault;
 use crate::vocabulary::target::{ProbeResult, Target};
@@ -201,28 +202,22 @@ impl Crawler {
         self.check_invariants();
     }
 
-    /// Handles the resolved nodes file: named nodes, and addresses to begin with. `is_partial` if
-    /// some names did not resolve.
-    pub fn handle_names(
-        &mut self,
-        named: Vec<(Address, String)>,
-        seeds: Vec<Address>,
-        is_partial: bool,
-        now: Now,
-    ) {
+    /// Handles the resolved nodes file.
+    pub fn handle_names(&mut self, names: Names, now: Now) {
         self.leftovers.has_names = false;
         if self.phase != Phase::ResolvingNames {
             return;
         }
         let knows_none = self.totals.nodes + self.totals.candidates == 0;
-        if knows_none && is_partial && named.is_empty() && seeds.is_empty() {
+        let has_none = names.named.is_empty() && names.seeds.is_empty();
+        if knows_none && names.is_partial && has_none {
             // A pass without any address would only delay the next one by its interval.
             self.events.push_back(Event::NoSeeds);
             self.phase = Phase::Waiting { until: now.mono + SEED_RETRY_DELAY };
             return;
         }
         self.phase = Phase::Starting;
-        self.to_writer.push_back(ToWriter::StartPass { at: now.wall, named, seeds });
+        self.to_writer.push_back(ToWriter::StartPass { at: now.wall, names });
     }
 
     /// Handles the end of a session; `None` if a stop cut it, which reveals nothing about its

@@ -33,7 +33,7 @@ use crate::network::Network;
 use crate::network::world::World;
 use crate::verify::conservation::Conservation;
 use bitdash_core::probe::ProbeParams;
-use bitdash_core::record::messages::{ToWriter, WriterParams};
+use bitdash_core::record::messages::{Names, ToWriter, WriterParams};
 use bitdash_core::record::writer_machine::WriterMachine;
 use bitdash_core::schedule::crawler::{Crawler, CrawlerParams, Event, NameRequest, StopReason};
 use bitdash_core::schedule::stats::Limit;
@@ -479,7 +479,10 @@ impl<N: Network> Simulation<N> {
         let wanted = wants_seeds && finds;
         let seeds = if wanted { self.network.seed_addresses() } else { Vec::new() };
         let named = if finds { self.named.clone() } else { Vec::new() };
-        self.crawler.handle_names(named, seeds, !finds, self.now);
+        let unresolved = if finds { &[] } else { self.named.as_slice() };
+        let unresolved = unresolved.iter().map(|(_, name)| name.clone()).collect();
+        let names = Names { named, unresolved, seeds, is_partial: !finds };
+        self.crawler.handle_names(names, self.now);
     }
 
     /// Counts whether sockets or rate are exhausted in this turn and until the next one.

@@ -133,6 +133,9 @@ impl Store {
             for (group, row) in &self.sources {
                 recorder.load_source(*group, *row);
             }
+            for (address, name) in &self.names {
+                recorder.load_name(*address, name.clone());
+            }
             let mut known = self.known();
             rng.shuffle(&mut known);
             if attempt < tries {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::book::BookParams;
 use crate::book::backoff::BackoffParams;
+use crate::record::messages::Names;
 use crate::record::recorder::RecorderParams;
 use crate::vocabulary::address::Address;
 use crate::vocabulary::filter::Filter;
@@ -53,7 +54,7 @@ impl Rig {
         rig.reply(Reply::Loaded(LastPass::default()));
         let at = rig.now.wall;
         let seeds = (1..100).map(address).collect();
-        rig.send(ToWriter::StartPass { at, named: Vec::new(), seeds });
+        rig.send(ToWriter::StartPass { at, names: Names { seeds, ..Names::default() } });
         rig.messages();
         rig
     }
@@ -313,19 +314,22 @@ fn a_node_that_was_forgotten_while_its_row_waits_is_no_candidate() {
     rig.reply(Reply::Loaded(LastPass::default()));
     let named = || vec![(address(1), String::new())];
     let at = rig.now.wall;
-    rig.send(ToWriter::StartPass { at, named: named(), seeds: Vec::new() });
+    rig.send(ToWriter::StartPass { at, names: Names { named: named(), ..Names::default() } });
     rig.fail(1);
     rig.send(ToWriter::EndPass { at });
     // Years pass without a clock step while the database is away: the book forgets the node.
     for _ in 0..200 {
         rig.advance(30 * DAY);
         let at = rig.now.wall;
-        rig.send(ToWriter::StartPass { at, named: Vec::new(), seeds: vec![address(2)] });
+        rig.send(ToWriter::StartPass {
+            at,
+            names: Names { seeds: vec![address(2)], ..Names::default() },
+        });
         rig.fail(2);
         rig.send(ToWriter::EndPass { at });
     }
     let at = rig.now.wall;
-    rig.send(ToWriter::StartPass { at, named: named(), seeds: Vec::new() });
+    rig.send(ToWriter::StartPass { at, names: Names { named: named(), ..Names::default() } });
     rig.fail(1);
     let batch = rig.machine.recorder.take_batch();
     assert!(batch.nodes.contains_key(&address(1)));

@@ -13,6 +13,7 @@ use crate::book::backoff::BackoffParams;
 use crate::record::messages::WriterParams;
 use crate::record::recorder::{Recorder, RecorderParams};
 use crate::schedule::uplink::UplinkEvent;
+use crate::vocabulary::address::Address;
 use crate::vocabulary::outcome::Outcome;
 use crate::vocabulary::rows::{Batch, Known, KnownNode, LastPass, PassRow};
 use crate::vocabulary::target::{Peer, VersionInfo};
@@ -75,6 +76,7 @@ struct Rig {
     dials: Vec<Duration>,
     seeds: Vec<Address>,
     named: Vec<(Address, String)>,
+    unresolved: Vec<String>,
     is_name_service_down: bool,
     /// Addresses to which the kernel has no route.
     without_route: BTreeSet<Address>,
@@ -105,6 +107,7 @@ impl Rig {
             dials: Vec::new(),
             seeds: Vec::new(),
             named: Vec::new(),
+            unresolved: Vec::new(),
             is_name_service_down: false,
             without_route: BTreeSet::new(),
             is_router_refusing: false,
@@ -143,7 +146,9 @@ impl Rig {
                 let has_seeds = seeds && !self.is_name_service_down;
                 let seeds = if has_seeds { self.seeds.clone() } else { Vec::new() };
                 let is_partial = std::mem::take(&mut self.is_name_service_down);
-                self.crawler.handle_names(self.named.clone(), seeds, is_partial, self.now);
+                let (named, unresolved) = (self.named.clone(), self.unresolved.clone());
+                let names = Names { named, unresolved, seeds, is_partial };
+                self.crawler.handle_names(names, self.now);
             }
             while let Some(target) = self.crawler.poll_dial(self.now) {
                 self.dial(target);
@@ -449,6 +454,27 @@ fn an_open_session_that_a_reload_excludes_is_cut_and_the_pass_ends() {
     rig.pass_ends();
     assert_eq!(rig.crawler.open(), 0);
     assert!(!rig.batches.iter().any(|batch| batch.failed.contains_key(&address(70))));
+}
+
+// bitnodes#20: a named node was forgotten when its look-up failed after a restart.
+#[test]
+fn a_named_node_whose_look_up_fails_is_probed_at_its_stored_addresses() {
+    let list: Vec<Known> = (0..50).map(|number| known(number, START, None)).collect();
+    let mut rig = Rig::new(1, None, &list, LastPass::default());
+    for (number, name) in [(7, "seven"), (8, "seven"), (9, "gone from the file"), (70, "seventy")] {
+        rig.recorder.load_name(address(number), name.to_owned());
+    }
+    rig.unresolved = vec!["seven".into()];
+    rig.named = vec![(address(8), "eight".into()), (address(70), "seventy".into())];
+    for pass in 1..=3 {
+        rig.pass_ends();
+        let names = rig.batches.last().and_then(|batch| batch.names.as_ref()).unwrap();
+        let names: Vec<&str> = names.values().map(String::as_str).collect();
+        assert_eq!(names, ["seven", "eight", "seventy"], "pass {pass}");
+        let named = [7, 8, 70].map(address);
+        assert!(named.iter().all(|address| rig.probed[&pass].contains(address)), "pass {pass}");
+    }
+    assert!(!rig.probed[&3].contains(&address(9)));
 }
 
 #[test]

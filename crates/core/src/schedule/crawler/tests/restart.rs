@@ -110,10 +110,10 @@ fn names_requested_before_the_replacement_are_ignored() {
     rig.crawler.handle_writer(FromWriter::Reset(opened), now);
     rig.crawler.tick(now);
     assert_eq!(rig.crawler.poll_name_request(), None, "one request at a time");
-    rig.crawler.handle_names(Vec::new(), Vec::new(), false, now);
+    rig.crawler.handle_names(Names::default(), now);
     rig.crawler.tick(now);
     assert_eq!(rig.crawler.poll_name_request(), Some(NameRequest::NamedAndSeeds));
-    rig.crawler.handle_names(Vec::new(), vec![address(0)], false, now);
+    rig.crawler.handle_names(Names { seeds: vec![address(0)], ..Names::default() }, now);
     assert_eq!(*rig.crawler.phase(), Phase::Starting);
 }
 
