@@ -221,7 +221,7 @@ run_psql() {
 # make_database NAME: creates it unless it exists.
 make_database() {
     [ "$(run_psql postgres -At -c "SELECT 1 FROM pg_database WHERE datname = '$1'")" = 1 ] ||
-        run_psql postgres -c "CREATE DATABASE $1 OWNER bitdash"
+        run_psql postgres -c "CREATE DATABASE $1 OWNER bitdash TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'"
 }
 
 # database_url NAME: prints the value of database.url.

@@ -13,7 +13,7 @@ SELECT format('CREATE ROLE %I LOGIN', name) FROM (VALUES (:'crawler'), (:'web'))
 ALTER ROLE :"crawler" NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 ALTER ROLE :"web" NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 
-SELECT format('CREATE DATABASE %I', :'database')
+SELECT format('CREATE DATABASE %I TEMPLATE template0 ENCODING ''UTF8'' LOCALE ''C''', :'database')
     WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 
 -- The crawler creates and changes its tables: it owns this database and has no right in any other

@@ -348,6 +348,36 @@ fn a_database_emptied_during_a_pass_restarts_the_crawl_at_once() {
 }
 
 #[test]
+fn a_session_lost_between_passes_is_regained_before_the_next_one() {
+    let cluster = Cluster::start();
+    let simnet = Simnet::start(&["--nodes", "60", "--dead", "60", "--time-scale", "0.05"]);
+    let database = cluster.database();
+    let lines = ["crawl.pass_interval = \"40s\"", "database.flush_interval = \"200ms\""];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
+    crawl.start(&["--passes", "2"]);
+    crawl.wait_for_log(|line| line.contains("pass=1 state=finished"));
+    let session = "SELECT pid FROM pg_stat_activity WHERE usename = 'bitdash' AND state = 'idle'
+        AND application_name = 'bitdash'";
+    wait_until("it is idle", Duration::from_secs(10), || database.rows(session).len() == 1);
+    sleep(Duration::from_secs(5));
+    let former = database.value(session);
+    database.rows(&format!("SELECT pg_terminate_backend({former})"));
+    wait_until("it has a session again", Duration::from_secs(15), || {
+        let session = database.value(session);
+        !session.is_empty() && session != former
+    });
+    // A second one is refused long before the next pass.
+    let second = Crawl::configure(&database, &simnet.seeds(), &lines);
+    let output = second.command(&["crawl"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!crawl.log().contains("pass=2 state=started"), "{}", crawl.log());
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    let log = crawl.log();
+    assert!(log.contains("database session=lost") && !log.contains("[WARN] database"), "{log}");
+    check_map(&database, &simnet);
+}
+
+#[test]
 fn a_disconnected_crawler_that_was_replaced_exits_and_writes_nothing() {
     let cluster = Cluster::start();
     let SmallCrawl { simnet, database, crawl: mut first } = small_crawl(&cluster);

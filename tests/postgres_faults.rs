@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bitdash::db::StoreError;
 use bitdash::db::connect::connect;
 use bitdash::db::schema::{MIGRATIONS, known_version};
 use bitdash::db::writer::Store;
@@ -63,35 +64,142 @@ fn a_foreign_table_is_not_touched() {
 #[test]
 fn a_second_crawler_is_refused_until_the_first_is_gone() {
     let database = Cluster::shared().database();
-    let mut first = Store::connect(&database.url).unwrap();
-    first.lock_crawler().unwrap();
-    let mut second = Store::connect(&database.url).unwrap();
-    let error = second.lock_crawler().unwrap_err();
+    let (mut first, mut second) = (ready(&database), ready(&database));
+    assert!(first.lock_crawler(&[]).unwrap());
+    assert!(first.lock_crawler(&[]).unwrap());
+    let error = second.lock_crawler(&[]).unwrap_err();
+    assert_eq!(error, StoreError::Locked);
     assert!(!error.is_transient() && error.to_string().starts_with("another bitdash"), "{error}");
     // A backend with the same number and another start time is another one: numbers are reused.
     let reborn = BackendId { pid: first.backend_id().pid, ..second.backend_id().clone() };
-    assert!(!second.relock_crawler(&[reborn]).unwrap_err().is_transient());
+    assert_eq!(second.lock_crawler(&[reborn]), Err(StoreError::Locked));
     // A former session of another crawler does not release the lock.
-    assert!(!second.relock_crawler(&[second.backend_id().clone()]).unwrap_err().is_transient());
+    let own = second.backend_id().clone();
+    assert_eq!(second.lock_crawler(&[own]), Err(StoreError::Locked));
     assert!(!first.is_closed());
     // Another database of the same server has its own crawler.
     let other = Cluster::shared().database();
-    Store::connect(&other.url).unwrap().lock_crawler().unwrap();
+    assert!(ready(&other).lock_crawler(&[]).unwrap());
     drop(first);
-    second.lock_crawler().unwrap();
+    assert!(second.lock_crawler(&[]).unwrap());
+}
+
+#[test]
+fn of_crawlers_that_start_at_once_one_gets_the_lock() {
+    for _ in 0..3 {
+        let database = Cluster::shared().database();
+        let results: Vec<_> = thread::scope(|scope| {
+            let start = || {
+                let mut store = Store::connect(&database.url).unwrap();
+                // As the program does: before and after the schema is created.
+                store.lock_crawler(&[]).and_then(|_| store.migrate())?;
+                store.lock_crawler(&[]).map(|is_locked| (store, is_locked))
+            };
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(results.iter().filter(|result| matches!(result, Ok((_, true)))).count(), 1);
+        let refused = |result: &&Result<_, _>| result.as_ref().err() == Some(&StoreError::Locked);
+        assert_eq!(results.iter().filter(refused).count(), 5);
+    }
+}
+
+#[test]
+fn the_lock_of_a_killed_crawler_is_free_at_once() {
+    let database = Cluster::shared().database();
+    let mut admin = Cluster::shared().admin();
+    for role in ["bitdash", "postgres"] {
+        let url = Cluster::shared().url(role, &database.name);
+        let mut first = Store::connect(&url).unwrap();
+        first.migrate().unwrap();
+        assert!(first.lock_crawler(&[]).unwrap());
+        let mut second = ready(&database);
+        assert_eq!(second.lock_crawler(&[]), Err(StoreError::Locked), "{role}");
+        let end = "SELECT pg_terminate_backend($1)";
+        admin.execute(end, &[&first.backend_id().pid]).unwrap();
+        let start = Instant::now();
+        assert!(second.lock_crawler(&[]).unwrap());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        drop(second);
+        // Its process number was given to a session of another role.
+        let reused = format!(
+            "UPDATE bitdash_internal.store_state SET crawler_pid = {}, crawler_role = 1",
+            admin.query_one("SELECT pg_backend_pid()", &[]).unwrap().get::<_, i32>(0)
+        );
+        database.client().batch_execute(&reused).unwrap();
+        assert!(ready(&database).lock_crawler(&[]).unwrap(), "{role}");
+    }
+}
+
+#[test]
+fn a_read_only_role_can_neither_hold_nor_hide_the_lock() {
+    let database = Cluster::shared().database();
+    let mut admin = Cluster::shared().admin();
+    admin.batch_execute("CREATE ROLE looker LOGIN").unwrap();
+    let url = Cluster::shared().url("looker", &database.name);
+    let mut looker = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+    // Every advisory lock that bitdash ever used.
+    for key in [0x6269_7464_6173_6801_i64, 0x6269_7464_6173_6802] {
+        looker.execute("SELECT pg_advisory_lock($1)", &[&key]).unwrap();
+    }
+    let mut first = ready(&database);
+    let grant = "GRANT USAGE ON SCHEMA public TO looker; GRANT SELECT ON ALL TABLES IN SCHEMA public TO looker";
+    database.client().batch_execute(grant).unwrap();
+    for mode in ["ACCESS SHARE", "ROW EXCLUSIVE", "SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE"] {
+        for table in ["store_state", "schema_migrations"] {
+            let sql = format!("BEGIN; LOCK TABLE bitdash_internal.{table} IN {mode} MODE");
+            let is_locked = looker.batch_execute(&sql).is_ok();
+            assert_eq!(is_locked, (table, mode) == ("schema_migrations", "ACCESS SHARE"), "{sql}");
+            looker.batch_execute("ROLLBACK").unwrap();
+        }
+    }
+    looker.batch_execute("BEGIN; SELECT * FROM bitdash_internal.schema_migrations").unwrap();
+    assert!(first.lock_crawler(&[]).unwrap());
+    first.write(&rich_batch(), 25).unwrap();
+    let mut second = ready(&database);
+    assert_eq!(second.lock_crawler(&[]), Err(StoreError::Locked));
+    for sql in [
+        "UPDATE bitdash_internal.store_state SET crawler_pid = 1",
+        "SELECT * FROM bitdash_internal.store_state",
+    ] {
+        let mut looker = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+        assert_eq!(looker.batch_execute(sql).unwrap_err().code().unwrap().code(), "42501");
+    }
+    drop(first);
+    assert!(second.lock_crawler(&[]).unwrap());
 }
 
 #[test]
 fn a_crawler_that_reconnects_takes_the_lock_from_its_own_former_session() {
     let database = Cluster::shared().database();
-    let mut former = Store::connect(&database.url).unwrap();
-    former.lock_crawler().unwrap();
-    let mut store = Store::connect(&database.url).unwrap();
+    let mut former = ready(&database);
+    assert!(former.lock_crawler(&[]).unwrap());
+    let mut store = ready(&database);
     let sessions = [store.backend_id().clone(), former.backend_id().clone()];
-    store.relock_crawler(&sessions).unwrap();
-    assert!(former.lock_crawler().unwrap_err().is_transient(), "its connection is closed");
+    assert!(store.lock_crawler(&sessions).unwrap());
+    assert!(former.check().unwrap_err().is_transient(), "its connection is closed");
     assert!(former.is_closed());
-    store.relock_crawler(&sessions).unwrap();
+    assert!(store.lock_crawler(&sessions).unwrap());
+}
+
+#[test]
+fn a_server_that_ends_idle_sessions_spares_ours() {
+    let database = Cluster::shared().database();
+    let mut admin = Cluster::shared().admin();
+    let version: String = admin.query_one("SHOW server_version_num", &[]).unwrap().get(0);
+    for (setting, since) in [("idle_session_timeout", "140000"), ("transaction_timeout", "170000")]
+    {
+        if version.as_str() >= since {
+            let set = format!("ALTER DATABASE {} SET {setting} = '500ms'", database.name);
+            admin.batch_execute(&set).unwrap();
+        }
+    }
+    let (mut store, mut other) = (ready(&database), database.client());
+    assert!(store.lock_crawler(&[]).unwrap());
+    thread::sleep(Duration::from_secs(2));
+    store.write(&rich_batch(), 25).unwrap();
+    // Control: a session without these settings ends.
+    assert!(version.as_str() < "140000" || other.batch_execute("SELECT 1").is_err());
 }
 
 #[test]

@@ -6,7 +6,12 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
+
+use bitdash::db::writer::Store;
 use bitdash_core::lookup::{services, species};
+use bitdash_core::vocabulary::rows::Batch;
 use support::rows::*;
 use support::{Cluster, Database};
 
@@ -176,16 +181,77 @@ fn address_returns_every_port_of_a_host_and_sources_are_networks() {
     assert_eq!(database.value(networks), "29");
 }
 
+/// What a server does not convert, or cannot convert from UTF8.
 #[test]
 fn an_encoding_other_than_utf8_is_refused_with_advice() {
     let cluster = Cluster::shared();
-    let create = "CREATE DATABASE ascii OWNER bitdash TEMPLATE template0 ENCODING 'SQL_ASCII'";
-    cluster.admin().batch_execute(create).unwrap();
-    let url = cluster.url("bitdash", "ascii");
-    let error = bitdash::db::writer::Store::connect(&url).err().unwrap();
-    assert!(!error.is_transient());
-    assert_eq!(
-        error.to_string(),
-        "the encoding of the database is SQL_ASCII, not UTF8: create it with \"createdb -T template0 -E UTF8 NAME\""
-    );
+    for encoding in ["SQL_ASCII", "LATIN1", "WIN1252", "EUC_JP"] {
+        let name = format!("in_{}", encoding.to_lowercase());
+        let create = format!(
+            "CREATE DATABASE {name} OWNER bitdash TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+        );
+        cluster.admin().batch_execute(&create).unwrap();
+        let error = Store::connect(&cluster.url("bitdash", &name)).err().unwrap();
+        assert!(!error.is_transient());
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the encoding of the database is {encoding}, not UTF8: create one with \
+                 \"createdb -T template0 -E UTF8 -l C NAME\""
+            )
+        );
+    }
+}
+
+/// The lines of a file that contain the words.
+fn lines_with(file: &str, words: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let lines = text.lines().filter(|line| line.contains(words)).map(|line| line.trim().to_owned());
+    lines.collect()
+}
+
+// mattermost/docs#3943: the cluster's default is LATIN1.
+#[test]
+fn every_way_to_create_a_database_makes_utf8_of_it() {
+    let cluster = Cluster::start_with(&std::env::temp_dir(), "LATIN1");
+    cluster.admin().batch_execute("CREATE DATABASE plain OWNER bitdash").unwrap();
+    let error = Store::connect(&cluster.url("bitdash", "plain")).err().unwrap().to_string();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let advice = error.split('"').nth(1).unwrap().replace("NAME", "advised");
+    let mut commands = vec![
+        format!("{advice} -O bitdash"),
+        format!(
+            "psql -q -v database=roles -v crawler=bitdash -v web=web -f {root}/scripts/roles.sql postgres"
+        ),
+        format!(
+            ". {root}/scripts/lib.sh; pg_bin=$(dirname \"$(command -v psql)\"); pg_socket=$PGHOST; make_database scripted"
+        ),
+    ];
+    let begin = "as_postgres() { \"$@\"; }; sudo() { shift 2; \"$@\"; }; dropdb() { :; }; ";
+    let mut names = vec!["advised".to_owned(), "roles".to_owned(), "scripted".to_owned()];
+    let documents = ["debian/setup-database", "docs/operations.md", "README.md"];
+    for (index, file) in documents.into_iter().enumerate() {
+        let lines = lines_with(file, "createdb -");
+        for (number, line) in lines.iter().enumerate() {
+            let name = format!("db_{index}_{number}");
+            let line = line.split('`').find(|part| part.contains("createdb -")).unwrap();
+            assert!(line.contains(" bitdash"), "{file}: {line}");
+            let line = line.trim_end_matches(" bitdash");
+            commands.push(format!(
+                "{begin}{line} {name}; psql -q -c 'ALTER DATABASE {name} OWNER TO bitdash' postgres"
+            ));
+            names.push(name);
+        }
+        assert!(!lines.is_empty(), "{file}");
+    }
+    for command in &commands {
+        cluster.shell(command);
+    }
+    for name in &names {
+        let mut store = Store::connect(&cluster.url("bitdash", name)).unwrap();
+        store.migrate().unwrap();
+        let names = [(address(1), "\u{6bd4}\u{7279}\u{5e01}".to_owned())].into();
+        store.write(&Batch { names: Some(names), ..Batch::default() }, 25).unwrap();
+    }
+    assert!(names.len() >= 8, "{names:?}");
 }

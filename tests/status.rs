@@ -184,6 +184,7 @@ fn json_holds_the_same_figures() {
     assert_eq!(node["host"], "127.0.0.2");
     assert_eq!(node["node"]["user_agent"], "/Satoshi:27.0.0/\\\\ \\x09");
     assert_eq!(node["node"]["services"], "9223372036854776841");
+    assert_eq!(node["probes"][0]["services"], "9223372036854776841");
     assert_eq!(node["probes"][0]["outcome"], "responded");
     let none: serde_json::Value =
         serde_json::from_str(&status_text(&database, Some("127.0.0.99"), true)).unwrap();

@@ -77,7 +77,7 @@ fn check_facts(found: &Value, row: &Row) {
         ("user_agent", json(fields.and_then(|fields| fields.user_agent.clone()))),
         ("species", json(fields.map(|fields| fields.species.clone()))),
         ("relay", json(fields.and_then(|fields| fields.relay))),
-        ("services", json(services)),
+        ("services", json(services.map(|bits| bits.to_string()))),
         ("service_names", json(services.map(services::names))),
     ] {
         assert_eq!(found[key], expected, "{key} of {label}: {found}");

@@ -27,11 +27,14 @@ pub(super) const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Settings of every session. The server drops a client that vanished within a minute, so that the
 /// lock of a crashed crawler does not outlive it for hours. Flash reads at random as fast as in
-/// order.
+/// order. A crawler is idle between passes and keeps its session (`idle_session_timeout` since
+/// version 14); it may take an hour to load (`transaction_timeout` since version 17).
+// FreeSql#2049: a server's idle_session_timeout ended the session, and with it the lock.
 const SESSION: &str = "SET client_min_messages = warning; SET TimeZone = 'UTC'; \
      SET search_path = public, bitdash_internal; SET statement_timeout = '120s'; SET idle_in_transaction_session_timeout = '120s'; \
      SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; \
-     SET random_page_cost = 1.1; SHOW server_encoding";
+     SET random_page_cost = 1.1; SHOW server_encoding; \
+     SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
 
 /// Makes the server notice within 2 s that a client was killed in the middle of a statement
 /// (PostgreSQL 14 and newer, not on every system).
@@ -53,7 +56,7 @@ pub fn connect(url: &str) -> Result<Client, StoreError> {
     });
     if encoding != Some("UTF8") {
         return Err(StoreError::permanent(&format!(
-            "the encoding of the database is {}, not UTF8: create it with \"createdb -T template0 -E UTF8 NAME\"",
+            "the encoding of the database is {}, not UTF8: create one with \"createdb -T template0 -E UTF8 -l C NAME\"",
             encoding.unwrap_or("unknown")
         )));
     }

@@ -17,6 +17,8 @@ pub enum StoreError {
     Permanent(String),
     /// The database was emptied or replaced since it was loaded: nothing was written.
     Emptied,
+    /// Another crawler uses the database.
+    Locked,
 }
 
 impl StoreError {
@@ -83,6 +85,9 @@ impl fmt::Display for StoreError {
         match self {
             Self::Transient(text) | Self::Permanent(text) => f.write_str(text),
             Self::Emptied => f.write_str("the database was emptied or replaced"),
+            Self::Locked => f.write_str(
+                "another bitdash crawls into this database already: stop it, or use another database",
+            ),
         }
     }
 }
@@ -92,7 +97,9 @@ impl Error for StoreError {}
 /// Classifies an SQLSTATE. Unknown codes are transient: waiting loses nothing.
 fn of_code(code: &str, text: &str) -> StoreError {
     let advice = match code {
-        "3D000" => "create it (createdb NAME), or name another one in database.url",
+        "3D000" => {
+            "create it (createdb -T template0 -E UTF8 -l C NAME), or name another one in database.url"
+        }
         "28000" => {
             "create the role (createuser NAME), or name another one in database.url (postgresql://ROLE@HOST/DATABASE)"
         }

@@ -90,7 +90,7 @@ pub struct NodeFacts {
     /// User agent, as stored.
     pub user_agent: Option<String>,
     /// Service bits in two's complement.
-    #[serde(serialize_with = "unsigned")]
+    #[serde(serialize_with = "bits")]
     pub services: i64,
     /// Height of its chain.
     pub start_height: Option<i32>,
@@ -157,6 +157,7 @@ pub struct ProbeLine {
     /// User agent, if it sent one.
     pub user_agent: Option<String>,
     /// Service bits in two's complement.
+    #[serde(serialize_with = "bits")]
     pub services: Option<i64>,
     /// Height of its chain.
     pub start_height: Option<i32>,
@@ -166,6 +167,15 @@ pub struct ProbeLine {
     pub version_ms: Option<i32>,
     /// Number of entries sent in reply to `getaddr`.
     pub peers_sent: Option<i32>,
+}
+
+/// 64 bits as decimal text: a double cannot hold them.
+fn bits<S: Serializer>(
+    services: &(impl Copy + Into<Option<i64>>),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let services: Option<i64> = (*services).into();
+    services.map(|bits| bits.cast_unsigned().to_string()).serialize(serializer)
 }
 
 /// Everything known of an address.
@@ -527,11 +537,6 @@ fn probe_line(row: &Row) -> Result<ProbeLine, Error> {
         version_ms: row.try_get("version_ms")?,
         peers_sent: row.try_get("peers_sent")?,
     })
-}
-
-/// Writes 64 bits as a string: many readers of JSON hold numbers in a double.
-fn unsigned<S: Serializer>(bits: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&bits.cast_unsigned())
 }
 
 /// The constraints of the tables admit only IPv4.

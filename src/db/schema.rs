@@ -31,8 +31,14 @@ pub struct Migrated {
     pub to: i32,
 }
 
-/// Advisory lock of a migration: two programs may start at once. "bitdash" and 1.
-const LOCK: i64 = 0x6269_7464_6173_6801;
+/// Two programs may start at once. Readers may not lock the table in this mode, but could hold any
+/// advisory lock. In an empty database, the first program to create the schema makes the others fail.
+const LOCK: &str = "DO $$ BEGIN
+    IF to_regclass('schema_migrations') IS NOT NULL THEN LOCK TABLE schema_migrations IN EXCLUSIVE MODE; END IF;
+    END $$";
+
+/// Maximum number of attempts to create a schema that others create, too.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Without the tables of `public`, the internal ones are remains of a schema that was dropped.
 const DROP_REMAINS: &str = "DO $$ BEGIN
@@ -53,7 +59,8 @@ const RECORD: &str = "CREATE SCHEMA IF NOT EXISTS bitdash_internal;
 /// a column tells it, later ones are in the comment of `store_state`. Null for a new database.
 const VERSION_WITHOUT_RECORD: &str = "SELECT greatest(
     substring(obj_description(to_regclass('store_state'), 'pg_class') FROM 'version (\\d+)')::integer,
-    (SELECT max(v.version) FROM (VALUES (1, 'only_row'), (2, 'identity'), (3, 'probes_base'))
+    (SELECT max(v.version) FROM (VALUES (1, 'only_row'), (2, 'identity'), (3, 'probes_base'),
+        (4, 'crawler_pid'))
         v (version, brought) JOIN pg_attribute a
         ON a.attrelid = to_regclass('store_state') AND a.attname = v.brought))
     WHERE NOT EXISTS (SELECT FROM schema_migrations)";
@@ -80,8 +87,13 @@ pub fn migrate(client: &mut Client) -> Result<Migrated, StoreError> {
     let from = version(client)?;
     refuse_newer(from)?;
     let mut to = from;
+    let mut attempts = 0;
     while to < known_version() {
         let applied = apply_next(client);
+        attempts += 1;
+        if attempts < MAX_ATTEMPTS && applied.as_ref().is_err_and(was_created) {
+            continue;
+        }
         to = applied.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
         refuse_newer(to)?;
     }
@@ -124,11 +136,19 @@ fn read_version(client: &mut impl postgres::GenericClient) -> Result<i32, postgr
     client.query_one("SELECT coalesce(max(version), 0) FROM schema_migrations", &[])?.try_get(0)
 }
 
+/// Whether another program has just created the same object.
+fn was_created(error: &postgres::Error) -> bool {
+    use postgres::error::SqlState;
+    [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_SCHEMA]
+        .iter()
+        .any(|code| error.code() == Some(code))
+}
+
 /// Applies the first missing file, if one is still missing under the lock, and returns the version.
 fn apply_next(client: &mut Client) -> Result<i32, postgres::Error> {
     let mut transaction = client.transaction()?;
     transaction.batch_execute("SET LOCAL statement_timeout = 0")?;
-    transaction.query("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+    transaction.batch_execute(LOCK)?;
     transaction.batch_execute(DROP_REMAINS)?;
     transaction.batch_execute(RECORD)?;
     if let Some(row) = transaction.query_opt(VERSION_WITHOUT_RECORD, &[])? {

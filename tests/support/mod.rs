@@ -69,6 +69,11 @@ impl Cluster {
     }
 
     pub fn start_in(parent: &Path) -> Self {
+        Self::start_with(parent, "UTF8")
+    }
+
+    /// Starts a cluster whose databases have this encoding by default.
+    pub fn start_with(parent: &Path, encoding: &str) -> Self {
         let programs = find_programs();
         let run_as = (id("-u", None) == 0).then(|| {
             let user = ["postgres", "nobody"].into_iter().find(|user| has_user(user));
@@ -89,7 +94,7 @@ impl Cluster {
             .spawn()
             .unwrap();
         let cluster = Self { directory, programs, run_as, watcher, databases: AtomicU32::new(0) };
-        cluster.initialise();
+        cluster.initialise(encoding);
         cluster.start_server();
         cluster.admin().batch_execute("CREATE ROLE bitdash LOGIN").unwrap();
         cluster
@@ -166,7 +171,7 @@ impl Cluster {
         file.lines().next().unwrap().to_owned()
     }
 
-    fn initialise(&self) {
+    fn initialise(&self, encoding: &str) {
         let options = [
             "-D",
             "data",
@@ -175,7 +180,7 @@ impl Cluster {
             "-A",
             "trust",
             "-E",
-            "UTF8",
+            encoding,
             "--locale=C",
             "--no-sync",
         ];

@@ -120,8 +120,8 @@ pub fn event(event: &Event) -> bool {
             log::warn!("skipped addresses={addresses} error=\"{why}\"");
         }
         Event::Database(Database::Up) => log::warn!("database state=up"),
-        Event::Database(Database::Down { error, held }) => {
-            log::warn!("database state=down error=\"{error}\" held={held}");
+        Event::Database(Database::Down { error, pending_rows }) => {
+            log::warn!("database state=down error=\"{error}\" pending_rows={pending_rows}");
         }
         Event::Database(Database::Replaced { dropped }) => log::warn!(
             "database state=emptied dropped={dropped} error=\"it was emptied or recreated; \

@@ -40,13 +40,17 @@ pub struct Facts {
     trace: Option<Vec<StepFacts>>,
 }
 
+/// Largest number up to which a double holds every integer.
+const MAX_EXACT: i64 = 1 << 53;
+
 #[derive(Debug, Default, Serialize)]
 struct VersionFacts {
     protocol_version: Option<i32>,
-    services: Option<u64>,
+    /// Decimal: a double cannot hold 64 bits.
+    services: Option<String>,
     service_names: Option<Vec<String>>,
-    /// The node's clock.
-    time: Option<i64>,
+    /// The node's clock in seconds since 1970: any 64 bits.
+    time: Option<String>,
     /// Its lead over ours in seconds.
     time_offset_s: Option<i64>,
     addr_recv: Option<EndpointFacts>,
@@ -65,14 +69,14 @@ struct VersionFacts {
 struct EndpointFacts {
     host: String,
     port: u16,
-    services: u64,
+    services: String,
 }
 
 #[derive(Debug, Serialize)]
 struct PeerFacts {
     host: Ipv4Addr,
     port: u16,
-    services: u64,
+    services: String,
     service_names: Vec<String>,
     /// Claimed time of its last contact, in seconds since 1970.
     time: Option<u32>,
@@ -125,10 +129,10 @@ impl VersionFacts {
         let place = |address: Option<NetworkAddress>| address.map(EndpointFacts::of);
         Self {
             protocol_version: Some(info.protocol_version),
-            services: Some(info.services),
+            services: Some(info.services.to_string()),
             service_names: Some(services::names(info.services)),
-            time: Some(info.timestamp),
-            time_offset_s: Some(offset(info, found.result.probed_at)),
+            time: Some(info.timestamp.to_string()),
+            time_offset_s: Some(offset(info, found.result.probed_at).clamp(-MAX_EXACT, MAX_EXACT)),
             addr_recv: place(full.map(|version| version.addr_recv)),
             addr_from: place(full.and_then(|version| version.addr_from)),
             nonce: full.and_then(|version| version.nonce).map(|nonce| format!("{nonce:016x}")),
@@ -143,7 +147,11 @@ impl VersionFacts {
 
 impl EndpointFacts {
     fn of(address: NetworkAddress) -> Self {
-        Self { host: host_text(&address), port: address.port, services: address.services }
+        Self {
+            host: host_text(&address),
+            port: address.port,
+            services: address.services.to_string(),
+        }
     }
 }
 
@@ -152,7 +160,7 @@ impl PeerFacts {
         Self {
             host: peer.address.ip(),
             port: peer.address.port(),
-            services: peer.services,
+            services: peer.services.to_string(),
             service_names: services::names(peer.services),
             time: (peer.time != 0).then_some(peer.time),
             age_s: age(peer, at),

@@ -4,17 +4,17 @@
 //! The crate postgres waits for an answer without a bound, and a server that is frozen, or a link
 //! whose NAT entry is gone, gives neither an answer nor an error. So the writer hands each job to
 //! the connection's thread and goes on; a connection that stays silent is abandoned, and its thread
-//! ends when the socket does. Invariants: 1. nothing is written without the crawler's lock, taken
-//! before anything else; 2. an abandoned connection writes nothing beyond its current job: the next
+//! ends when the socket does. Invariants: 1. no row is written without the crawler's lock; 2. an abandoned connection writes nothing beyond its current job: the next
 //! one ends its backend before it writes; 3. no more than [`MAX_CONNECTIONS`] exist, however long
 //! the server is silent.
 
 use std::cell::Cell;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use bitdash_core::record::messages::ToWriter;
 use bitdash_core::record::writer_machine::{OpenError, Reply, WriteError};
@@ -29,6 +29,8 @@ use crate::db::StoreError;
 
 /// Maximum number of connections, abandoned ones that still wait for their server included.
 const MAX_CONNECTIONS: usize = 4;
+/// Interval between checks of an idle connection. It also keeps routers from forgetting it.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Rows in a piece.
 const PIECE_ROWS: usize = 512;
 /// Maximum number of pieces that wait for the writer.
@@ -235,14 +237,24 @@ impl ConnectionThread {
             Ok(store) => store,
             Err(error) => return self.answer(Answer::Plain(Reply::Refused(error))),
         };
-        while let Ok(job) = jobs.recv() {
+        loop {
+            let job = match jobs.recv_timeout(CHECK_INTERVAL) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Err(error) = store.check() {
+                log::info!("database session=lost error=\"{error}\"");
+                return self.answer(Answer::Plain(Reply::Lost(error.to_string())));
+            }
             match job {
-                Job::Write(batch, results_per_node) => {
+                None => {}
+                Some(Job::Write(batch, results_per_node)) => {
                     let written = store.write(&batch, results_per_node);
                     let written = written.map(|()| store.fingerprint().cloned());
                     self.answer(Answer::Written(written.map_err(write_error)));
                 }
-                Job::Compact(now, params) => {
+                Some(Job::Compact(now, params)) => {
                     self.compact(&mut store, now, &params);
                     self.answer(Answer::Plain(Reply::Compacted));
                 }
@@ -262,20 +274,16 @@ impl ConnectionThread {
         let mut store = connected.map_err(open_error)?;
         self.is_connected.set(true);
         self.answer(Answer::Connected(store.backend_id().clone()));
-        let locked = if request.backends.is_empty() {
-            store.lock_crawler()
-        } else {
-            store.relock_crawler(&request.backends)
-        };
-        locked.map_err(|error| match error {
-            StoreError::Permanent(why) => OpenError::Locked(why),
-            error => open_error(error),
-        })?;
-        self.answer(Answer::Plain(Reply::Locked));
+        // Before an upgrade too: it would change the tables under a running crawler.
+        store.lock_crawler(&request.backends).map_err(open_error)?;
         let migrated = store.migrate().map_err(open_error)?;
         if migrated.from != migrated.to {
             log::info!("schema from={} to={}", migrated.from, migrated.to);
         }
+        if !store.lock_crawler(&request.backends).map_err(open_error)? {
+            return Err(OpenError::Transient("the database was emptied meanwhile".to_owned()));
+        }
+        self.answer(Answer::Plain(Reply::Locked));
         if let Some(fingerprint) = &request.fingerprint
             && store.expect(fingerprint).map_err(open_error)?
         {
@@ -331,6 +339,7 @@ impl ConnectionThread {
 fn open_error(error: StoreError) -> OpenError {
     match error {
         StoreError::Permanent(why) => OpenError::Permanent(why),
+        StoreError::Locked => OpenError::Locked(error.to_string()),
         error => OpenError::Transient(error.to_string()),
     }
 }

@@ -50,9 +50,6 @@ pub struct DatabaseFingerprint {
     has_nodes: bool,
 }
 
-/// Advisory lock of a database's only crawler, held as long as its connection. "bitdash" and 2.
-const CRAWLER_LOCK: i64 = 0x6269_7464_6173_6802;
-
 /// Maximum number of attempts, 200 ms apart. The server notices within 2 s that a client was
 /// killed.
 const MAX_LOCK_ATTEMPTS: u32 = 20;
@@ -90,42 +87,50 @@ impl Store {
         Ok(migrated)
     }
 
-    /// Makes this session the only crawler of the database until its connection ends. Retries for a
-    /// few seconds: the server may still execute the last statement of a crawler that was stopped.
+    /// Makes this session the only crawler of the database until its connection ends; `false` if
+    /// there is no schema yet. Retries for a few seconds: the server may still execute the last
+    /// statement of a crawler that was stopped, and may not have noticed yet that our `former`
+    /// connections broke. The backend among them that holds the lock is terminated.
     ///
     /// # Errors
-    /// Permanent if another crawler runs.
-    pub fn lock_crawler(&mut self) -> Result<(), StoreError> {
+    /// `Locked` if another crawler runs, transient while the former backend lingers.
+    pub fn lock_crawler(&mut self, former: &[BackendId]) -> Result<bool, StoreError> {
+        let row = self.client.query_one(HAS_LOCK, &[]).and_then(|row| row.try_get(0));
+        if !self.checked(row)? {
+            return Ok(false);
+        }
+        let mut is_former = false;
         for _ in 0..MAX_LOCK_ATTEMPTS {
-            if self.try_lock()? {
-                return Ok(());
+            let holder = holder(&mut self.client);
+            if let Some(holder) = self.checked(holder)? {
+                is_former = former.contains(&holder);
+                if is_former {
+                    let end = "SELECT pg_terminate_backend($1)";
+                    let ended = self.client.execute(end, &[&holder.pid]);
+                    self.checked(ended)?;
+                }
+            } else {
+                let taken = take_lock(&mut self.client);
+                if self.checked(taken)? {
+                    return Ok(true);
+                }
             }
             pause();
         }
-        Err(StoreError::permanent(
-            "another bitdash crawls into this database already: stop it, or use another database",
-        ))
+        Err(if is_former {
+            StoreError::transient("our former session still holds the crawler's lock")
+        } else {
+            StoreError::Locked
+        })
     }
 
-    /// Does the same after a reconnect. The server may not have noticed yet that our `former`
-    /// connections broke: the backend among them that holds the lock is terminated.
+    /// Checks that the connection is still open.
     ///
     /// # Errors
-    /// Permanent if another crawler runs, transient while the former backend lingers.
-    pub fn relock_crawler(&mut self, former: &[BackendId]) -> Result<(), StoreError> {
-        for _ in 0..MAX_LOCK_ATTEMPTS {
-            if self.try_lock()? {
-                return Ok(());
-            }
-            let Some(holder) = self.holder()?.filter(|holder| former.contains(holder)) else {
-                // It may have ended between the two queries.
-                return self.lock_crawler();
-            };
-            let ended = self.client.execute("SELECT pg_terminate_backend($1)", &[&holder.pid]);
-            self.checked(ended)?;
-            pause();
-        }
-        Err(StoreError::transient("our former session still holds the crawler's lock"))
+    /// Those of the connection.
+    pub fn check(&mut self) -> Result<(), StoreError> {
+        let checked = self.client.batch_execute("");
+        self.checked(checked)
     }
 
     /// The backend of this connection.
@@ -238,29 +243,6 @@ impl Store {
         self.checked(set)
     }
 
-    fn try_lock(&mut self) -> Result<bool, StoreError> {
-        let row = self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&CRAWLER_LOCK]);
-        let row = self.checked(row)?;
-        let is_ours = row.try_get(0);
-        self.checked(is_ours)
-    }
-
-    /// The backend that holds the crawler's lock.
-    fn holder(&mut self) -> Result<Option<BackendId>, StoreError> {
-        // The start time of another role's backend is hidden: it is not ours either.
-        let held = "SELECT l.pid, coalesce(a.backend_start::text, '')
-            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-            WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
-            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND (l.classid::bigint << 32 | l.objid::bigint) = $1";
-        let row = self.client.query_opt(held, &[&CRAWLER_LOCK]);
-        let Some(row) = self.checked(row)? else { return Ok(None) };
-        let backend = row
-            .try_get(0)
-            .and_then(|pid| row.try_get(1).map(|started_at| BackendId { pid, started_at }));
-        self.checked(backend).map(Some)
-    }
-
     fn checked<T>(&self, result: Result<T, Error>) -> Result<T, StoreError> {
         result.map_err(|error| StoreError::of_statement(&error, self.client.is_closed()))
     }
@@ -270,6 +252,40 @@ impl Store {
 /// any size, and with the default of 4 MB their tables would go to disk.
 pub(super) const PLANNING: &str = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_nestloop = off;
     SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+
+/// Whether the schema is new enough to have the lock.
+const HAS_LOCK: &str = "SELECT EXISTS (SELECT FROM pg_attribute
+    WHERE attrelid = to_regclass('store_state') AND attname = 'crawler_pid')";
+
+/// The backend that holds the crawler's lock: the one in `store_state`, as long as it runs. A
+/// backend vanishes from `pg_stat_activity` after its transaction has ended.
+const HOLDER: &str = "SELECT s.crawler_pid, s.crawler_started_at::text
+    FROM store_state s JOIN pg_stat_activity a ON a.pid = s.crawler_pid
+    WHERE s.crawler_pid <> pg_backend_pid() AND (a.backend_start = s.crawler_started_at
+        OR a.backend_start IS NULL AND a.usesysid = s.crawler_role)";
+
+/// Readers have no right to lock the table.
+const LOCK_STATE: &str =
+    "SET LOCAL lock_timeout = '2s'; LOCK TABLE store_state IN SHARE ROW EXCLUSIVE MODE";
+
+const HOLD: &str =
+    "UPDATE store_state SET crawler_pid = a.pid, crawler_started_at = a.backend_start,
+        crawler_role = a.usesysid
+    FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()";
+
+fn holder(client: &mut impl GenericClient) -> Result<Option<BackendId>, Error> {
+    let Some(row) = client.query_opt(HOLDER, &[])? else { return Ok(None) };
+    Ok(Some(BackendId { pid: row.try_get(0)?, started_at: row.try_get(1)? }))
+}
+
+/// Returns `false` if another session was quicker, or if the table was emptied.
+fn take_lock(client: &mut Client) -> Result<bool, Error> {
+    let mut t = client.transaction()?;
+    t.batch_execute(LOCK_STATE)?;
+    let is_taken = holder(&mut t)?.is_none() && t.execute(HOLD, &[])? > 0;
+    t.commit()?;
+    Ok(is_taken)
+}
 
 /// Tables of a batch, in the order in which it writes them.
 const LOCKS: &str =

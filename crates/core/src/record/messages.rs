@@ -179,8 +179,8 @@ pub enum Database {
     Down {
         /// Why, in one line.
         error: String,
-        /// Number of rows held for it.
-        held: usize,
+        /// Number of rows that wait for it.
+        pending_rows: usize,
     },
     /// It was emptied or is another one; the crawl restarts from its contents and the nodes file.
     Replaced {

@@ -34,6 +34,8 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(7);
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Longest delay between two attempts to reach the database.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// A session that ends sooner means that the database is down.
+const MIN_SESSION_TIME: Duration = Duration::from_secs(5);
 
 /// What the shell has to do with the database.
 #[derive(Clone, Debug)]
@@ -72,6 +74,9 @@ pub enum Reply {
     Written(Result<(), WriteError>),
     /// Compaction ended or gave up.
     Compacted,
+    /// The session ended while it was idle, and with it the lock; why, in one line. What it was
+    /// asked last was not done.
+    Lost(String),
     /// The connection's thread panicked.
     Panicked,
 }
@@ -154,6 +159,8 @@ pub struct WriterMachine {
     recorder: Recorder,
     params: WriterParams,
     connection: Connection,
+    /// When the connection was last opened.
+    opened_at: Duration,
     is_loaded: bool,
     /// Taken from the recorder and not known to be committed.
     unconfirmed: Option<Arc<Batch>>,
@@ -177,6 +184,7 @@ impl WriterMachine {
             recorder: Recorder::new(&params.recorder, seed),
             params,
             connection: Connection::Closed,
+            opened_at: Duration::ZERO,
             is_loaded: false,
             unconfirmed: None,
             backlog: VecDeque::new(),
@@ -222,7 +230,7 @@ impl WriterMachine {
             Reply::Locked => self.set_busy(Activity::Loading, now),
             Reply::LoadStarted => self.start_loading(now),
             Reply::Resumed => {
-                self.connection = Connection::Idle;
+                (self.connection, self.opened_at) = (Connection::Idle, now.mono);
                 // With an unconfirmed batch, only writing it proves that the database works again.
                 if self.unconfirmed.is_none() {
                     self.set_up();
@@ -240,6 +248,11 @@ impl WriterMachine {
             Reply::Written(Err(WriteError::Replaced)) => self.close(),
             Reply::Written(Err(WriteError::Failed(why))) => self.abandon(why, now),
             Reply::Compacted => self.connection = Connection::Idle,
+            // It is regained at once: another crawler could take the lock.
+            Reply::Lost(_) if now.mono.saturating_sub(self.opened_at) >= MIN_SESSION_TIME => {
+                self.close()
+            }
+            Reply::Lost(why) => self.abandon(why, now),
             Reply::Panicked => self.fail("the database thread panicked".to_owned()),
         }
         self.check_invariants();
@@ -315,10 +328,8 @@ impl WriterMachine {
                 Some(since + activity.timeout())
             }
             Connection::Busy { activity, since } => Some(since + activity.down_after()),
-            Connection::Closed if !self.is_loaded || self.is_down() => Some(self.retry_at),
-            Connection::Closed | Connection::Idle => {
-                self.flush_at().map(|due| due.max(self.retry_at))
-            }
+            Connection::Closed => Some(self.retry_at),
+            Connection::Idle => self.flush_at().map(|due| due.max(self.retry_at)),
         };
         [deadline, work].into_iter().flatten().min().map(|at| at.max(now))
     }
@@ -361,7 +372,7 @@ impl WriterMachine {
     fn start_work(&mut self, now: Now) {
         let is_due = self.flush_at().is_some_and(|at| at <= now.mono);
         match self.connection {
-            Connection::Closed if is_due || !self.is_loaded || self.is_down() => {
+            Connection::Closed => {
                 self.set_busy(Activity::Connecting, now);
                 self.commands.push_back(Command::Open);
             }
@@ -411,7 +422,7 @@ impl WriterMachine {
             self.recorder.handle_loaded(last_pass);
         }
         self.is_loaded = true;
-        self.connection = Connection::Idle;
+        (self.connection, self.opened_at) = (Connection::Idle, now.mono);
         self.set_up();
         self.record_backlog(now);
     }
@@ -469,8 +480,8 @@ impl WriterMachine {
         self.retry_delay = Some(delay);
         self.retry_at = now.mono + delay;
         if former.is_none() {
-            let held = self.pending_rows();
-            self.outbox.push_back(FromWriter::Database(Database::Down { error, held }));
+            let pending_rows = self.pending_rows();
+            self.outbox.push_back(FromWriter::Database(Database::Down { error, pending_rows }));
         }
     }
 

@@ -335,3 +335,73 @@ fn a_node_that_was_forgotten_while_its_row_waits_is_no_candidate() {
     assert!(batch.nodes.contains_key(&address(1)));
     assert!(!batch.failed.contains_key(&address(1)));
 }
+
+/// A machine that has written its first batch and waits for the next pass.
+fn idle() -> Rig {
+    let mut rig = Rig::running();
+    rig.advance(10 * SECOND);
+    assert_eq!(rig.commands(), ["Write 0"]);
+    rig.reply(Reply::Written(Ok(())));
+    rig.messages();
+    rig
+}
+
+fn lose() -> Reply {
+    Reply::Lost("the connection to the database broke".to_owned())
+}
+
+#[test]
+fn a_session_lost_while_idle_is_regained_at_once_without_a_warning() {
+    let mut rig = idle();
+    for _ in 0..3 {
+        rig.advance(600 * SECOND);
+        assert_eq!(rig.commands(), [""; 0]);
+        rig.reply(lose());
+        assert_eq!(rig.commands(), ["Close", "Open"]);
+        rig.reply(Reply::Locked);
+        rig.reply(Reply::Resumed);
+        assert!(!rig.has_message(|message| is_down(message) || is_up(message)));
+    }
+    rig.advance(600 * SECOND);
+    rig.reply(lose());
+    assert_eq!(rig.commands(), ["Close", "Open"]);
+    rig.reply(Reply::Refused(OpenError::Locked("another bitdash".to_owned())));
+    assert!(rig.has_message(|message| matches!(message, FromWriter::Failed(_))));
+    assert_eq!(rig.commands(), [""; 0], "it writes nothing without the lock");
+}
+
+#[test]
+fn a_batch_for_a_lost_session_is_written_once_the_lock_is_regained() {
+    let mut rig = idle();
+    rig.fail(1);
+    rig.advance(600 * SECOND);
+    assert_eq!(rig.commands(), ["Write 1"]);
+    rig.reply(lose());
+    rig.fail(2);
+    assert_eq!(rig.commands(), ["Close", "Open"]);
+    rig.advance(SECOND);
+    assert_eq!(rig.commands(), [""; 0]);
+    rig.reply(Reply::Locked);
+    rig.reply(Reply::Resumed);
+    assert_eq!(rig.commands(), ["Write 1"]);
+    rig.reply(Reply::Written(Ok(())));
+    assert!(!rig.has_message(|message| is_down(message) || is_up(message)));
+    rig.advance(10 * SECOND);
+    assert_eq!(rig.commands(), ["Write 1"]);
+}
+
+#[test]
+fn a_session_that_is_lost_as_soon_as_it_is_opened_is_an_outage() {
+    let mut rig = idle();
+    rig.advance(600 * SECOND);
+    rig.reply(lose());
+    assert_eq!(rig.commands(), ["Close", "Open"]);
+    rig.reply(Reply::Locked);
+    rig.reply(Reply::Resumed);
+    rig.advance(SECOND);
+    rig.reply(lose());
+    assert!(rig.has_message(is_down));
+    assert_eq!(rig.commands(), ["Close"]);
+    rig.advance(SECOND);
+    assert_eq!(rig.commands(), ["Open"]);
+}
