@@ -32,7 +32,12 @@ use support::rows::ready;
 
 const PASS: i64 = 1_800;
 const START: i64 = 1_790_000_000;
+const PASSES_PER_DAY: u64 = 48;
 const ROWS_PER_BATCH: usize = 5_000;
+/// Number of times that a query is timed.
+const REPETITIONS: usize = 9;
+/// One node in so many is a TRB node.
+const TRB_SHARE: u64 = 190;
 /// Passes between two `getaddr`s to a node.
 const GETADDR_PASSES: u64 = 48;
 /// Nodes that are down; each is probed about once a day.
@@ -92,9 +97,37 @@ fn main() {
     let started = Instant::now();
     for pass in 1..=world.size.passes {
         world.pass(pass, &mut store, &mut meter);
+        if pass == PASSES_PER_DAY / 2 {
+            time_queries(&database, &world);
+        }
     }
     let total = meter.lsn() - begin;
     report(&mut store, &database, &world, &meter, total, started.elapsed());
+}
+
+/// What people ask most, in the middle of a day: journals are half full, nodes were updated 24
+/// times.
+fn time_queries(database: &support::Database, world: &World) {
+    let mut client = database.client();
+    let candidate = World::address(world.nodes() + 1).ip();
+    let node = World::address(1).ip();
+    println!("in the middle of a day, median of {REPETITIONS}:");
+    for sql in [
+        "SELECT * FROM nodes WHERE species = 'TRB'".to_owned(),
+        format!("SELECT * FROM address('{candidate}')"),
+        format!("SELECT * FROM address('{node}')"),
+        "SELECT * FROM address('1.2.3.4')".to_owned(),
+        format!("SELECT * FROM probes WHERE host = '{node}'"),
+    ] {
+        let mut count = 0;
+        let mut times = [(); REPETITIONS].map(|()| {
+            let begin = Instant::now();
+            count = support::rows(&mut client, &sql).len();
+            begin.elapsed()
+        });
+        times.sort();
+        println!("  {sql}: {count} rows in {:.1?}", times[REPETITIONS / 2]);
+    }
 }
 
 fn compact(store: &mut Store, pass: u64) -> Option<CompactionReport> {
@@ -192,7 +225,8 @@ impl World {
             version_ms: version_ms.filter(|_| is_up),
             peers_sent: peers_sent.filter(|_| is_up),
         };
-        let seen = Seen { at, version, species: "Knots", connect_ms, version_ms };
+        let species = if number.is_multiple_of(TRB_SHARE) { "TRB" } else { "Knots" };
+        let seen = Seen { at, version, species, connect_ms, version_ms };
         let node = NodeRow {
             status: if is_up { Status::Up } else { Status::Down },
             last_probed: at,
@@ -368,7 +402,7 @@ fn report(
     let known: i64 = meter.causes.values().sum();
     println!("{:<24}{:>10.1}", "everything else", mb(total - known));
     println!("{:<24}{:>10.1}{:>14.3}", "all", mb(total), mb(total) / size.passes as f64);
-    let day = 48.0 / size.passes as f64;
+    let day = PASSES_PER_DAY as f64 / size.passes as f64;
     println!("all, in 24 hours: {:.1} MB", mb(total) * day);
     let of = |cause| meter.causes.get(cause).copied().unwrap_or(0) as f64;
     println!(

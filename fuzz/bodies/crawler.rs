@@ -265,8 +265,11 @@ impl Run {
     }
 
     fn database(&mut self, is_up: bool) {
-        let state =
-            if is_up { Database::Up } else { Database::Down { error: "gone".to_owned(), held: 1 } };
+        let state = if is_up {
+            Database::Up
+        } else {
+            Database::Down { error: "gone".to_owned(), pending_rows: 1 }
+        };
         self.crawler.handle_writer(FromWriter::Database(state), self.now);
     }
 
