@@ -36,7 +36,7 @@ const PASSES_PER_DAY: u64 = 48;
 const ROWS_PER_BATCH: usize = 5_000;
 /// Number of times that a query is timed.
 const REPETITIONS: usize = 9;
-/// One node in so many is a TRB node.
+/// One node of this number is a TRB node.
 const TRB_SHARE: u64 = 190;
 /// Passes between two `getaddr`s to a node.
 const GETADDR_PASSES: u64 = 48;

@@ -32,7 +32,7 @@ pub struct Migrated {
 }
 
 /// Two programs may start at once. Readers may not lock the table in this mode, but could hold any
-/// advisory lock. In an empty database, the first program to create the schema makes the others fail.
+/// advisory lock. In an empty database, the first program to create the schema makes others fail.
 const LOCK: &str = "DO $$ BEGIN
     IF to_regclass('schema_migrations') IS NOT NULL THEN LOCK TABLE schema_migrations IN EXCLUSIVE MODE; END IF;
     END $$";

@@ -4,9 +4,9 @@
 //! The crate postgres waits for an answer without a bound, and a server that is frozen, or a link
 //! whose NAT entry is gone, gives neither an answer nor an error. So the writer hands each job to
 //! the connection's thread and goes on; a connection that stays silent is abandoned, and its thread
-//! ends when the socket does. Invariants: 1. no row is written without the crawler's lock; 2. an abandoned connection writes nothing beyond its current job: the next
-//! one ends its backend before it writes; 3. no more than [`MAX_CONNECTIONS`] exist, however long
-//! the server is silent.
+//! ends when the socket does. Invariants: 1. no row is written without the crawler's lock; 2. an
+//! abandoned connection writes nothing beyond its current job: the next one ends its backend before
+//! it writes; 3. no more than [`MAX_CONNECTIONS`] exist, however long the server is silent.
 
 use std::cell::Cell;
 use std::fs::File;
