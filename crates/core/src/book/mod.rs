@@ -53,8 +53,10 @@ const FULL_STATUS_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 /// Minimum time between writes of `last_heard`: most of the six million entries per pass are known.
 const MIN_LAST_HEARD_INTERVAL_SECS: u32 = 86_400;
 
-/// Maximum number of ports stored per IP: a host that answers on every port is one host.
+/// Maximum number of ports stored per IP.
 const MAX_PORTS_PER_IP: usize = 16;
+/// Maximum number of ports of other services among them.
+const MAX_AVOIDED_PORTS_PER_IP: usize = 2;
 /// Source quotas are not enforced until this many nodes are known.
 const QUOTA_NODES_THRESHOLD: usize = 100;
 /// A candidate that no source has named for this long is deleted, as Bitcoin Core does.
@@ -173,6 +175,13 @@ impl AddressBook {
 
     /// Loads an address from the database.
     pub fn load(&mut self, known: &Known, is_admitted: bool) {
+        if known.node.is_none()
+            && known.address.has_avoided_port()
+            && self.has_enough_ports(known.address)
+        {
+            // Stored by an earlier version. Not renewed, it expires in the database too.
+            return;
+        }
         let mut entry = Entry::new(known.address);
         entry.next_probe = ceil_secs(known.next_probe);
         entry.last_heard = secs(known.last_heard);
@@ -366,7 +375,7 @@ impl AddressBook {
             let only_source = only_source(entry);
             return Heard { is_new: false, wants_row, only_source, target };
         }
-        if source != Source::NodesFile && self.table.ports(address) >= MAX_PORTS_PER_IP {
+        if source != Source::NodesFile && self.has_enough_ports(address) {
             return Heard { is_new: false, wants_row: false, only_source: group, target: None };
         }
         let mut entry = Entry::new(address);
@@ -387,6 +396,14 @@ impl AddressBook {
         self.table.insert(entry);
         self.check_invariants();
         Heard { is_new: true, wants_row: true, only_source: only_source(&entry), target }
+    }
+
+    /// Whether no further port of this IP is stored: a host that answers on every port is one host,
+    /// and a flood of ports of other services is an attempt to have them dialled.
+    fn has_enough_ports(&self, address: Address) -> bool {
+        let avoided = || self.table.same_ip(address).filter(|other| other.has_avoided_port());
+        self.table.same_ip(address).count() >= MAX_PORTS_PER_IP
+            || (address.has_avoided_port() && avoided().count() >= MAX_AVOIDED_PORTS_PER_IP)
     }
 
     /// Evicts the worst candidates if there are more than `max_addresses`, and returns them.

@@ -183,12 +183,13 @@ impl Table {
         slots.get(start_of(hash, slots.len())).map_or(0, |entry| entry.ip)
     }
 
-    /// Number of ports of this IP.
-    pub fn ports(&self, address: Address) -> usize {
+    /// The addresses with this IP, on any port.
+    pub fn same_ip(&self, address: Address) -> impl Iterator<Item = Address> {
         let hash = self.hash(address);
-        let Some(shard) = self.shards.get(shard_of(hash)) else { return 0 };
         let ip = u32::from(address.ip());
-        shard.walk(hash).take_while(|(_, e)| e.is_used()).filter(|(_, e)| e.ip == ip).count()
+        let slots = self.shards.get(shard_of(hash)).into_iter().flat_map(move |s| s.walk(hash));
+        let used = slots.map(|(_, entry)| entry).take_while(|entry| entry.is_used());
+        used.filter(move |entry| entry.ip == ip).map(Entry::address)
     }
 
     /// Keeps only the entries for which `keep` returns `true`, and frees memory.
@@ -293,8 +294,8 @@ mod tests {
         for number in 0..30_000 {
             table.insert(Entry::new(address(number)));
         }
-        assert!((0..10_000).all(|ip| table.ports(address(ip * 3)) == 3));
-        assert_eq!(table.ports(address(90_000)), 0);
+        assert!((0..10_000).all(|ip| table.same_ip(address(ip * 3)).count() == 3));
+        assert_eq!(table.same_ip(address(90_000)).count(), 0);
         let before = table.bytes();
         table.retain(|entry| entry.address().port() == 1);
         assert_eq!((table.len(), table.iter().count()), (10_000, 10_000));

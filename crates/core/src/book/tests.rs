@@ -193,6 +193,37 @@ fn a_node_cut_off_while_asked_is_asked_again_at_its_next_probe() {
 }
 
 #[test]
+fn at_most_two_ports_of_other_services_are_heard_of_a_host() {
+    let mut book = with_nodes(1);
+    let host = |port| Address::new(Ipv4Addr::new(5, 5, 5, 5), port);
+    let other = Address::new(Ipv4Addr::new(5, 5, 5, 6), 22);
+    let mut is_new = |address, source| book.hear(address, source, START).is_new;
+    let heard = [22, 8333, 25, 53, 3306, 8334].map(|port| is_new(host(port), node_source(9)));
+    assert_eq!(heard, [true, true, true, false, false, true]);
+    assert!(is_new(other, node_source(9)), "the bound is a host's");
+    assert!(is_new(host(80), node_source(9)), "no port of the list");
+    assert!(is_new(host(110), Source::NodesFile), "the operator vouches for it");
+    // Rows of an earlier version.
+    let mut book = self::book();
+    for port in [22, 25, 53, 8333] {
+        let known = Known {
+            address: host(port),
+            last_heard: START,
+            failures: 1,
+            last_probed: None,
+            last_outcome: None,
+            next_probe: START,
+            source: 9,
+            node: None,
+        };
+        book.load(&known, true);
+    }
+    book.start_pass(START);
+    let due = all_due(&mut book, START);
+    assert_eq!(due, BTreeSet::from([22, 25, 8333].map(host)));
+}
+
+#[test]
 fn addresses_beyond_a_quota_are_deferred_not_lost() {
     let mut book = with_nodes(150);
     book.start_pass(START.plus(HOUR));
@@ -204,7 +235,7 @@ fn addresses_beyond_a_quota_are_deferred_not_lost() {
     assert_eq!(book.deferred(), 900);
     let late = over_quota(&mut book);
     assert_eq!(late.len(), 900, "a quota orders, it discards none");
-    assert!(late.iter().all(|target| target.tier() == 5));
+    assert!(late.iter().all(|target| target.tier() == Target::OVER_QUOTA_TIER));
 
     // Those that were not probed stay for the next pass, where the quota applies too.
     let next = now.plus(HOUR);

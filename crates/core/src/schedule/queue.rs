@@ -2,7 +2,7 @@
 //!
 //! Sans-I/O, driven by the `Crawler`. Named nodes go first; then nodes, alternating with
 //! candidates; new candidates that several sources named; other new ones; candidates that failed
-//! before; last, addresses over their source's quota. Within such a tier the order is random, and a
+//! before; those on ports of other services; last, addresses over their source's quota. Within such a tier the order is random, and a
 //! few random picks avoid a /16 that was dialled lately. Invariant: 1. each target that goes in
 //! comes out exactly once, unless it is dropped.
 
@@ -63,7 +63,7 @@ impl Queue {
             tiers.into_iter().find(|tier| self.tiers.get(*tier).is_some_and(|t| !t.is_empty()))
         };
         let first = waiting(0..Target::TIERS)?;
-        let second = waiting(Target::FIRST_CANDIDATES..Target::OVER_QUOTA_TIER);
+        let second = waiting(Target::FIRST_CANDIDATES..Target::AVOIDED_TIER);
         if first != Target::NODES_TIER {
             return Some(first);
         }
@@ -133,12 +133,28 @@ mod tests {
         let nodes = order[100..].iter().rposition(|target| target.is_node());
         assert!(nodes.is_some_and(|last| last < 170), "every second dial is a node's");
         let tiers = order[100..].iter().filter(|t| !t.is_node()).map(|target| target.tier());
-        assert!(tiers.clone().is_sorted() && tiers.max() == Some(5));
+        assert!(tiers.clone().is_sorted() && tiers.max() == Some(Target::OVER_QUOTA_TIER));
         let mut numbers: Vec<u64> = order.iter().map(|t| t.address().to_bits()).collect();
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), 300);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn candidates_on_ports_of_other_services_go_last() {
+        let mut queue = Queue::default();
+        for number in 0..100 {
+            let ssh = Address::new(Ipv4Addr::from(number << 16), 22);
+            queue.push(Target::candidate(ssh).confirmed());
+            queue.push(Target::candidate(address(number << 16)).failed());
+            queue.push(Target::node(address((number << 16) + 1), true));
+            queue.push(Target::node(Address::new(ssh.ip(), 53), true));
+        }
+        let mut rng = fastrand::Rng::with_seed(1);
+        let order: Vec<Target> = std::iter::from_fn(|| queue.pop(&mut rng)).collect();
+        assert!(order[..300].iter().all(|target| target.address().port() != 22));
+        assert_eq!(order.len(), 400, "dialled, but last");
     }
 
     #[test]

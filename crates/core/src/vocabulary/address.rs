@@ -6,6 +6,17 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::str::FromStr;
 
+/// Ports of other services, which browsers and Bitcoin Core avoid: a gossiped address with one of
+/// them serves to point crawlers at that service. Source: `IsBadPort` in Bitcoin Core's
+/// src/netbase.cpp, and its doc/p2p-bad-ports.md.
+const AVOIDED_PORTS: [u16; 85] = [
+    1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
+    103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465,
+    512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993,
+    995, 1719, 1720, 1723, 2049, 3306, 3389, 3659, 4045, 5060, 5061, 5432, 5900, 6000, 6566, 6665,
+    6666, 6667, 6668, 6669, 6697, 10080, 27017,
+];
+
 /// An IPv4 address and a port. Services and names are not part of a node's identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(u64);
@@ -34,6 +45,11 @@ impl Address {
     /// The TCP port.
     pub fn port(self) -> u16 {
         self.0 as u16
+    }
+
+    /// Whether the port belongs to another service.
+    pub fn has_avoided_port(self) -> bool {
+        AVOIDED_PORTS.binary_search(&self.port()).is_ok()
     }
 
     /// Its /16: the network group in Bitcoin Core's sense.
@@ -87,5 +103,13 @@ mod tests {
         assert_eq!("127.1.2.3:8333".parse::<Address>().unwrap().group(), 0x7f01);
         assert!("127.1.2.3".parse::<Address>().is_err());
         assert!("[::1]:8333".parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn ports_of_other_services_are_sorted_and_known() {
+        assert!(AVOIDED_PORTS.is_sorted());
+        let is_avoided = |port| Address::new(Ipv4Addr::LOCALHOST, port).has_avoided_port();
+        assert!([1, 22, 25, 53, 6667, 10080, 27017].into_iter().all(is_avoided));
+        assert!(![0, 80, 443, 8332, 8333, 18333, 39388, 65535].into_iter().any(is_avoided));
     }
 }

@@ -14,13 +14,15 @@ pub struct Target(u64);
 
 impl Target {
     /// Number of tiers, see [`Target::tier`].
-    pub const TIERS: usize = 6;
+    pub const TIERS: usize = 7;
     /// The tier of nodes.
     pub const NODES_TIER: usize = 1;
     /// The first tier of candidates.
     pub const FIRST_CANDIDATES: usize = 2;
+    /// The tier of candidates on ports of other services.
+    pub const AVOIDED_TIER: usize = 5;
     /// The last tier: candidates over their source's quota.
-    pub const OVER_QUOTA_TIER: usize = 5;
+    pub const OVER_QUOTA_TIER: usize = 6;
     const NODE: u64 = 1 << 48;
     const WANT_PEERS: u64 = 1 << 49;
     const NAMED: u64 = 1 << 50;
@@ -96,13 +98,14 @@ impl Target {
     /// Its place in the order of a pass; 0 is first.
     pub fn tier(self) -> usize {
         let tiers = [
-            (Self::NAMED, 0),
-            (Self::NODE, Self::NODES_TIER),
-            (Self::OVER_QUOTA, Self::OVER_QUOTA_TIER),
-            (Self::FAILED, 4),
-            (Self::CONFIRMED, Self::FIRST_CANDIDATES),
+            (self.has(Self::NAMED), 0),
+            (self.has(Self::NODE), Self::NODES_TIER),
+            (self.has(Self::OVER_QUOTA), Self::OVER_QUOTA_TIER),
+            (self.address().has_avoided_port(), Self::AVOIDED_TIER),
+            (self.has(Self::FAILED), 4),
+            (self.has(Self::CONFIRMED), Self::FIRST_CANDIDATES),
         ];
-        tiers.into_iter().find(|(flag, _)| self.has(*flag)).map_or(3, |(_, tier)| tier)
+        tiers.into_iter().find(|(applies, _)| *applies).map_or(3, |(_, tier)| tier)
     }
 
     /// Whether it is a node whose last probe responded.
