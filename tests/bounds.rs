@@ -324,7 +324,8 @@ fn accept(listener: TcpListener, count: usize) -> thread::JoinHandle<Vec<TcpStre
 
 #[test]
 fn the_memory_of_all_sessions_together_is_bounded() {
-    // Each session buffers 30,000 bytes of an incomplete addr; one in fifteen exceeds the sum.
+    // Each session buffers 30,000 bytes of an incomplete addr and no peer yet; one in fifteen
+    // exceeds the sum.
     let fit = MAX_BUFFERED_BYTES / 30_000;
     let count = fit + fit / 15;
     let _ = process::raise_open_files();

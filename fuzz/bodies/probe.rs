@@ -23,12 +23,13 @@ use bitdash_core::probe::{
 };
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::outcome::{Outcome, of_connect_error};
-use bitdash_core::vocabulary::target::{ProbeResult, Target};
+use bitdash_core::vocabulary::target::{Peer, ProbeResult, Target};
 use bitdash_core::vocabulary::time::{Now, UnixTime};
 use watchglass::{Command, Decoder, Magic, Message, encode_message};
 
 const NONCE: u64 = 0x0807_0605_0403_0201;
-const MAX_BUFFERED_BYTES: usize = 30_000;
+/// A payload, and the peers in a vector that doubles.
+const MAX_BUFFERED_BYTES: usize = 30_000 + 2 * MAX_PROBE_PEERS * size_of::<Peer>();
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The timeouts of software that answers at once, in turn, and after a delay.
 const ADDR_TIMEOUTS: [Duration; 3] =

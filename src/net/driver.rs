@@ -47,7 +47,7 @@ pub const MAX_DIALS_PER_TURN: usize = 32;
 const EVENTS: usize = 1_024;
 /// Maximum duration of a poll while sessions are open, so that no stall hides in a longer one.
 const MAX_POLL: Duration = Duration::from_secs(1);
-/// Maximum number of payload bytes buffered by all sessions together.
+/// Maximum number of bytes buffered by all sessions together: payloads and peers.
 pub const MAX_BUFFERED_BYTES: usize = 32 * 1024 * 1024;
 
 struct Session {
@@ -127,7 +127,7 @@ impl Driver {
         self.sessions.len()
     }
 
-    /// Payload bytes buffered by all sessions, at most [`MAX_BUFFERED_BYTES`] between turns.
+    /// Bytes buffered by all sessions, at most [`MAX_BUFFERED_BYTES`] between turns.
     pub fn buffered_bytes(&self) -> usize {
         self.buffered_bytes
     }

@@ -310,9 +310,9 @@ impl Probe {
         self.target
     }
 
-    /// Memory of the payload that is being received, in bytes.
+    /// Memory of what was received, in bytes: the payload in progress, and the peers.
     pub fn buffered_bytes(&self) -> usize {
-        self.decoder.buffered_bytes()
+        self.decoder.buffered_bytes() + self.result.peers.capacity() * size_of::<Peer>()
     }
 
     fn note(&mut self, now: Now, event: impl FnOnce() -> TraceEvent) {

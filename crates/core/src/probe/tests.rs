@@ -481,6 +481,19 @@ fn input_from_one_peer_is_bounded() {
 }
 
 #[test]
+fn the_peers_of_an_open_probe_count_as_buffered() {
+    let mut probe = responded("/therealbitcoin.org:0.9.99.99/");
+    for number in 0..4 {
+        probe.handle_bytes(&addr(number * 1_000 + 1..=number * 1_000 + 1_000), at(200));
+    }
+    let bytes = probe.buffered_bytes();
+    assert!((4_000 * 24..=2 * MAX_PROBE_PEERS * 24).contains(&bytes), "{bytes}");
+    probe.handle_timeout(at(20_000));
+    assert_eq!(result(&mut probe).peers.len(), 4_000);
+    assert!(probe.buffered_bytes() < 1_000, "they left with the result");
+}
+
+#[test]
 fn a_stop_returns_results_of_nodes_that_responded_only() {
     let mut probe = responded("/Satoshi:0.21.1/");
     probe.handle_bytes(&addr(1..=1), at(200));
