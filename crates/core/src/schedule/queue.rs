@@ -2,9 +2,10 @@
 //!
 //! Sans-I/O, driven by the `Crawler`. Named nodes go first; then nodes, alternating with
 //! candidates; new candidates that several sources named; other new ones; candidates that failed
-//! before; those on ports of other services; last, addresses over their source's quota. Within such a tier the order is random, and a
-//! few random picks avoid a /16 that was dialled lately. Invariant: 1. each target that goes in
-//! comes out exactly once, unless it is dropped.
+//! before; those on ports of other services; last, addresses over their source's quota. Within such
+//! a tier the order is random, and a few random picks avoid a /16 that was dialled lately.
+//! Invariants: 1. each target that goes in comes out exactly once, unless it is dropped; 2. each
+//! waits in its own tier.
 
 use crate::vocabulary::target::Target;
 
@@ -15,6 +16,8 @@ pub struct Queue {
     /// Ring of the /16s dialled last.
     recent: [u16; MAX_RECENT],
     next: usize,
+    /// Number of targets that went in and neither came out nor were dropped.
+    waiting: usize,
     is_candidates_turn: bool,
 }
 
@@ -28,6 +31,8 @@ impl Queue {
     pub fn push(&mut self, target: Target) {
         let tier = self.tiers.get_mut(target.tier()).expect("a target has a tier below `TIERS`");
         tier.push(target);
+        self.waiting += 1;
+        self.check_invariants(target.tier());
     }
 
     /// Removes the next target.
@@ -44,6 +49,7 @@ impl Queue {
             pick = rng.usize(..tier.len());
         }
         let target = tier.swap_remove(pick);
+        self.waiting -= 1;
         if tier.is_empty() {
             // The vector of a first pass holds half a million targets: free it.
             *tier = Vec::new();
@@ -52,6 +58,7 @@ impl Queue {
             *slot = target.address().group();
         }
         self.next = (self.next + 1) % MAX_RECENT;
+        self.check_invariants(first);
         Some(target)
     }
 
@@ -73,7 +80,7 @@ impl Queue {
 
     /// Number of waiting targets.
     pub fn len(&self) -> usize {
-        self.tiers.iter().map(Vec::len).sum()
+        self.waiting
     }
 
     /// Whether none waits.
@@ -88,14 +95,37 @@ impl Queue {
 
     /// Drops the targets over their source's quota: their share of this pass is used up.
     pub fn drop_over_quota(&mut self) {
-        if let Some(tier) = self.tiers.last_mut() {
-            *tier = Vec::new();
-        }
+        let dropped = std::mem::take(&mut self.tiers[Target::OVER_QUOTA_TIER]);
+        self.waiting -= dropped.len();
+        self.check_invariants(Target::OVER_QUOTA_TIER);
     }
 
     /// Drops all targets.
     pub fn clear(&mut self) {
         self.tiers = Default::default();
+        self.waiting = 0;
+        self.check_invariants(0);
+    }
+
+    /// Checks the counts, and the ends of the tier that changed.
+    fn check_invariants(&self, changed: usize) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let held: usize = self.tiers.iter().map(Vec::len).sum();
+        debug_assert_eq!(held, self.waiting, "1. a target was lost or comes out twice");
+        debug_assert!(self.next < MAX_RECENT);
+        let tier = &self.tiers[changed];
+        let ends = tier.first().into_iter().chain(tier.last());
+        debug_assert!(
+            ends.clone().all(|t| t.tier() == changed),
+            "2. a target waits in another tier"
+        );
+        debug_assert!(
+            ends.clone().all(|t| !t.is_reference()),
+            "a reference node waits in the queue"
+        );
+        debug_assert!(!tier.is_empty() || tier.capacity() == 0, "an empty tier holds memory");
     }
 }
 
