@@ -178,9 +178,10 @@ pub fn definition() -> clap::Command {
 /// # Errors
 /// Invalid usage, an invalid configuration, or a failed command.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return answer(&error),
+        Err(error) => return answer(&error, &command_in(&arguments)),
     };
     let source = ConfigSource::new(cli.config);
     screen::set_color(cli.color);
@@ -205,13 +206,13 @@ fn completions(shell: &str) -> Result<(), Failure> {
 }
 
 /// Help and version go to stdout; an error becomes one line.
-fn answer(error: &clap::Error) -> Result<(), Failure> {
+fn answer(error: &clap::Error, command: &str) -> Result<(), Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&rendered(error)),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Err(Failure::Usage(format!("no command given\n\n{}", rendered(error).trim_end())))
         }
-        _ => Err(Failure::Usage(one_line(error))),
+        _ => Err(Failure::Usage(format!("{}; see {command} --help", one_line(error)))),
     }
 }
 
@@ -234,7 +235,7 @@ fn one_line(error: &clap::Error) -> String {
     if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) {
         line = line.replace(argument, &without_brackets(argument));
     }
-    format!("{line}; see {} --help", command_of(error))
+    line
 }
 
 /// An argument as a person writes it: `--passes N` for `--passes <N>`, `HOST[:PORT]` for
@@ -245,16 +246,19 @@ fn without_brackets(argument: &str) -> String {
     inner.unwrap_or(&argument).to_owned()
 }
 
-/// The command whose help explains the error.
-fn command_of(error: &clap::Error) -> String {
-    let usage = match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => String::new(),
+/// The command that is called, whose help explains an error.
+fn command_in(arguments: &[OsString]) -> String {
+    let definition = definition();
+    let is_value = |index: usize| {
+        let before = index.checked_sub(1).and_then(|before| arguments[before].to_str());
+        matches!(before, Some("-c" | "--config" | "--color"))
     };
-    let words = usage.split_whitespace().skip_while(|word| *word != "bitdash");
-    let command: Vec<&str> =
-        words.take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())).collect();
-    if command.is_empty() { "bitdash".to_owned() } else { command.join(" ") }
+    let words = arguments.iter().enumerate().skip(1).filter(|(index, _)| !is_value(*index));
+    let names = words.filter_map(|(_, word)| word.to_str());
+    match names.into_iter().find(|name| definition.find_subcommand(name).is_some()) {
+        Some(name) => format!("bitdash {name}"),
+        None => "bitdash".to_owned(),
+    }
 }
 
 fn passes(text: &str) -> Result<u64, String> {

@@ -210,7 +210,7 @@ fn a_start_waits_for_an_absent_database() {
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[]);
     crawl.start(&["--passes", "1"]);
     let line = crawl.wait_for_log(|line| line.contains("database state=down"));
-    assert!(line.contains("cannot reach the database"), "{line}");
+    assert!(line.contains("cannot connect to the database"), "{line}");
     cluster.start_server();
     assert!(crawl.wait().success(), "{}", crawl.log());
     check_map(&database, &simnet);

@@ -258,7 +258,7 @@ fn a_usage_error_is_one_line_and_exit_status_2() {
         (&["probe", "127.0.0.1:0"], "its port must be a whole number from 1 to 65535"),
         (&["probe", "--user-agent", "\u{e9}", "127.0.0.1"], "256 printable ASCII characters"),
         (&["poll", "--watch", "10s"], "must be a duration with a unit, from 60s to 7d"),
-        (&["poll", "missing.txt"], "missing.txt: cannot be read: no such file or directory"),
+        (&["poll", "missing.txt"], "missing.txt: cannot be read: No such file or directory"),
         (&["poll", "empty.txt"], "empty.txt: contains no node"),
     ];
     for (arguments, text) in table {

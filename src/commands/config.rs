@@ -1,8 +1,12 @@
 //! `bitdash config`: the effective configuration, checked and printed.
 
+use std::fs::OpenOptions;
+use std::path::Path;
+
 use super::{Failure, note, print};
-use crate::config::{ConfigSource, URL_VARIABLE};
+use crate::config::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
 use crate::net::nodes_file::NodesFile;
+use crate::sys::text_file::cause;
 
 /// Checks the configuration and its exclude files and prints it. A missing file and invalid lines
 /// of the nodes file are only noted.
@@ -17,13 +21,22 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
             note(&notice);
             "the defaults".to_owned()
         }
-        None => one_line(&source.path().display().to_string()),
+        None => {
+            let path = source.path().map(|path| path.display().to_string());
+            one_line(&path.unwrap_or_default())
+        }
     };
+    if let Some(problem) = config.log.file.as_deref().and_then(|file| log_problem(file)) {
+        note(&problem);
+    }
     match NodesFile::read(&config.crawl.nodes_file, config.network.port) {
         Ok(nodes) => nodes.complaints.iter().for_each(|complaint| note(complaint)),
         Err(error) => note(&error.to_string()),
     }
-    let mut text = format!("# The effective configuration, from {origin}.\n");
+    let mut text = format!(
+        "# The effective configuration, from {origin}.\n# Tried: -c FILE, ${FILE_VARIABLE}, {}.\n",
+        DEFAULT_FILES.join(", ")
+    );
     if source.url_from_environment() {
         text.push_str(&format!(
             "# database.url is from the environment variable {URL_VARIABLE}.\n"
@@ -32,6 +45,18 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
     text.push_str(&format!("# The user agent as sent: {}\n\n", config.sent_user_agent()));
     text.push_str(&config.to_toml());
     print(&text)
+}
+
+/// Why the log could not be written to this file by this user.
+fn log_problem(file: &Path) -> Option<String> {
+    let opened = if file.exists() {
+        OpenOptions::new().append(true).open(file).map(drop)
+    } else {
+        let directory = file.parent().filter(|directory| *directory != Path::new(""));
+        std::fs::read_dir(directory.unwrap_or(Path::new("."))).map(drop)
+    };
+    let error = opened.err()?;
+    Some(format!("log.file {} cannot be written: {}", file.display(), cause(&error)))
 }
 
 /// A file name for a comment: without newlines, which would end the comment.

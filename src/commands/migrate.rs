@@ -12,7 +12,8 @@ use crate::db::{StoreError, schema};
 /// The configuration is wrong; the database is away, refuses the connection, or has a newer schema.
 pub fn run(source: &ConfigSource) -> Result<(), Failure> {
     let config = source.load()?;
-    let done = migrate(config.database.url.expose()).map_err(|error| Failure::failed(&error))?;
+    let done = migrate(config.database.url.expose());
+    let done = done.map_err(|error| Failure::of_store(&error, source, &config))?;
     print(&format!("{done}\n"))
 }
 

@@ -8,7 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError, ConfigSource};
+use crate::db::StoreError;
 use crate::net::nodes_file::{Host, NodesFileError};
 
 pub mod config;
@@ -38,6 +39,11 @@ impl Failure {
         Self::Failed(chain(error))
     }
 
+    /// A failure of the database; says what `database.url` comes from.
+    pub fn of_store(error: &StoreError, source: &ConfigSource, config: &Config) -> Self {
+        Self::Failed(format!("{error} (database.url is from {})", source.origin_of_url(config)))
+    }
+
     /// The exit status of the process.
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -58,7 +64,7 @@ impl std::error::Error for Failure {}
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::Usage(error.to_string())
+        Self::Usage(error.lines().join("\nbitdash: "))
     }
 }
 

@@ -124,7 +124,7 @@ const PAGE: usize = 1_000;
 pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<(), Failure> {
     let config = source.load()?;
     let reader = Reader::open(config.database.url.expose());
-    let mut reader = reader.map_err(|error| Failure::failed(&error))?;
+    let mut reader = reader.map_err(|error| Failure::of_store(&error, source, &config))?;
     list(&mut reader, options, screen, &mut print_on)
 }
 

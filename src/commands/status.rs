@@ -38,7 +38,7 @@ pub fn run(
 ) -> Result<(), Failure> {
     let config = source.load()?;
     let answer = text(&config, places, is_json, screen);
-    let (text, unknown) = answer.map_err(|error| Failure::failed(&error))?;
+    let (text, unknown) = answer.map_err(|error| Failure::of_store(&error, source, &config))?;
     print(&text)?;
     if unknown.is_empty() {
         return Ok(());

@@ -272,7 +272,7 @@ mod tests {
             let widest = text.lines().map(UnicodeWidthStr::width).max();
             assert!(widest <= Some(width.max(37)), "{width}: {text}");
         }
-        assert!(text(80).contains("860000") && text(80).contains("/Satoshi:27.0.0(with a c…"));
+        assert!(text(60).contains("860000") && text(60).contains("/Satoshi:27.0.0(wi…"));
         assert!(!text(50).contains("860000") && text(50).contains("…"), "{}", text(50));
     }
 }

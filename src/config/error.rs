@@ -44,6 +44,8 @@ pub enum ConfigError {
         /// The allowed values.
         allowed: String,
     },
+    /// More than one of the others.
+    Several(Vec<ConfigError>),
     /// A line of an exclude file that is neither an address nor a CIDR.
     ListLine {
         /// The exclude file.
@@ -55,12 +57,35 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// All of several errors, if there are any.
+    ///
+    /// # Errors
+    /// The errors.
+    pub(super) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
+    /// The errors, one a line.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Several(errors) => errors.iter().flat_map(Self::lines).collect(),
+            error => vec![error.to_string()],
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Several(_) => f.write_str(&self.lines().join("; ")),
             Self::File { file, problem } => write!(f, "{file}: {problem}"),
             Self::Syntax { file, line, column, message } => {
-                write!(f, "{file}: line {line}, column {column}: {message}")
+                write!(f, "{file}:{line}:{column}: {message}")
             }
             Self::UnknownKey { file, key, suggestion: Some(suggestion) } => {
                 write!(f, "{file}: {key}: no such key, did you mean {suggestion}?")

@@ -77,6 +77,6 @@ mod tests {
     #[test]
     fn an_unreadable_list_is_reported_in_one_line() {
         let error = read_exclude_file(Path::new("no/such.txt")).unwrap_err();
-        assert_eq!(error.to_string(), "no/such.txt: cannot be read: no such file or directory");
+        assert_eq!(error.to_string(), "no/such.txt: cannot be read: No such file or directory");
     }
 }

@@ -16,7 +16,8 @@ mod user_agent;
 
 use std::path::Path;
 
-use toml::Value;
+use toml::de::DeTable;
+use toml::{Spanned, Value};
 
 pub use self::database_url::DatabaseUrl;
 pub use self::error::ConfigError;
@@ -26,7 +27,7 @@ pub use self::keys::{
 };
 pub use self::lists::read_exclude_file;
 pub use self::rules::duration_text;
-pub use self::source::{ConfigSource, DEFAULT_FILE, URL_VARIABLE};
+pub use self::source::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
 use crate::sys::text_file::quoted;
 use bitdash_core::vocabulary::filter::Filter;
 
@@ -45,71 +46,88 @@ impl Config {
     /// against `directory`.
     ///
     /// # Errors
-    /// The first error in the file.
+    /// Every error in the file, each with its line.
     pub fn parse(text: &str, file: &str, directory: &Path) -> Result<Self, ConfigError> {
         let table: toml::Table = text.parse().map_err(|error| syntax_error(file, text, &error))?;
         let mut config = Self::defaults_in(directory);
+        let lines = Lines::of(text);
+        let mut errors = Vec::new();
         for (section, value) in &table {
-            config.read_section(file, directory, section, value)?;
+            let place = |field: Option<&str>| lines.place(file, section, field);
+            config.read_section(&place, directory, section, value, &mut errors);
         }
-        let excess = config.sent_user_agent().len().saturating_sub(user_agent::MAX_LENGTH);
-        if excess > 0 {
-            return Err(ConfigError::Value {
-                file: file.to_owned(),
-                key: "network.contact".to_owned(),
-                value: quoted(&config.network.contact),
-                allowed: format!(
-                    "{excess} characters shorter: with it the user agent has more than {}",
-                    user_agent::MAX_LENGTH
-                ),
-            });
-        }
+        ConfigError::all(errors)?;
+        config.check_user_agent(file, &lines)?;
         Ok(config)
     }
 
+    fn check_user_agent(&self, file: &str, lines: &Lines) -> Result<(), ConfigError> {
+        let excess = self.sent_user_agent().len().saturating_sub(user_agent::MAX_LENGTH);
+        if excess == 0 {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            file: lines.place(file, "network", Some("contact")),
+            key: "network.contact".to_owned(),
+            value: quoted(&self.network.contact),
+            allowed: format!(
+                "{excess} characters shorter: with it the user agent has more than {}",
+                user_agent::MAX_LENGTH
+            ),
+        })
+    }
+
+    /// Reads a section; its errors are appended to `errors`. `place` is the file and line of a key.
     fn read_section(
         &mut self,
-        file: &str,
+        place: &dyn Fn(Option<&str>) -> String,
         directory: &Path,
         section: &str,
         value: &Value,
-    ) -> Result<(), ConfigError> {
-        let unknown = |key: &str| ConfigError::UnknownKey {
-            file: file.to_owned(),
+        errors: &mut Vec<ConfigError>,
+    ) {
+        let unknown = |file: String, key: &str| ConfigError::UnknownKey {
+            file,
             key: one_word(key),
             suggestion: keys::suggestion(key).map(str::to_owned),
         };
-        let wrong = |key: &str, refusal: rules::Refusal| ConfigError::Value {
-            file: file.to_owned(),
+        let wrong = |file: String, key: &str, refusal: rules::Refusal| ConfigError::Value {
+            file,
             key: key.to_owned(),
             value: shown(section, refusal.value),
             allowed: refusal.allowed,
         };
         if !KEYS.iter().any(|key| key.section == section) {
-            return Err(unknown(section));
+            return errors.push(unknown(place(None), section));
         }
         let Some(fields) = value.as_table() else {
             let value = rules::show_value(value);
             let allowed = format!("a section, written as [{section}]");
-            return Err(wrong(section, rules::Refusal { value, allowed }));
+            return errors.push(wrong(place(None), section, rules::Refusal { value, allowed }));
         };
         for (field, value) in fields {
             let name = format!("{section}.{field}");
-            let key = KEYS.iter().find(|key| key.name == name).ok_or_else(|| unknown(&name))?;
-            (key.read)(self, value, directory).map_err(|refusal| wrong(key.name, refusal))?;
+            let place = place(Some(field));
+            let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+                errors.push(unknown(place, &name));
+                continue;
+            };
+            if let Err(refusal) = (key.read)(self, value, directory) {
+                errors.push(wrong(place, key.name, refusal));
+            }
         }
-        Ok(())
     }
 
     /// The user agent as sent, with the contact.
     pub fn sent_user_agent(&self) -> String {
-        user_agent::with_contact(&self.network.user_agent, &self.network.contact)
+        let agent = user_agent::with_version(&self.network.user_agent);
+        user_agent::with_contact(&agent, &self.network.contact)
     }
 
     /// Reads the exclude files and builds the filter.
     ///
     /// # Errors
-    /// A file cannot be read or contains an invalid line.
+    /// Files cannot be read or contain an invalid line.
     pub fn load_filter(&self) -> Result<Filter, ConfigError> {
         let mut exclude = self.filter.exclude.clone();
         for path in &self.filter.exclude_files {
@@ -118,14 +136,18 @@ impl Config {
         Ok(Filter::new(&exclude, &self.filter.only))
     }
 
-    /// The effective configuration as TOML that can be parsed again, with the password masked.
+    /// The effective configuration as TOML that can be parsed again, with the password masked and
+    /// differences from the defaults marked.
     pub fn to_toml(&self) -> String {
-        let mut text = String::new();
+        let (mut text, defaults) = (String::new(), Self::default());
         for section in KEYS.chunk_by(|a, b| a.section == b.section) {
             let separator = if text.is_empty() { "" } else { "\n" };
             text.push_str(&format!("{separator}[{}]\n", section[0].section));
             for key in section {
-                text.push_str(&format!("{} = {}\n", key.field, (key.show)(self)));
+                let (value, default) = ((key.show)(self), (key.show)(&defaults));
+                let mark =
+                    if value == default { String::new() } else { format!(" # default: {default}") };
+                text.push_str(&format!("{} = {value}{mark}\n", key.field));
             }
         }
         text
@@ -164,6 +186,35 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self::defaults_in(Path::new(""))
+    }
+}
+
+/// The lines of the keys of a configuration file.
+struct Lines<'t> {
+    text: &'t str,
+    table: Option<DeTable<'t>>,
+}
+
+impl<'t> Lines<'t> {
+    fn of(text: &'t str) -> Self {
+        Self { text, table: DeTable::parse(text).ok().map(Spanned::into_inner) }
+    }
+
+    /// The file and, if it is known, the line of a section or key.
+    fn place(&self, file: &str, section: &str, field: Option<&str>) -> String {
+        match self.line(section, field) {
+            Some(line) => format!("{file}:{line}"),
+            None => file.to_owned(),
+        }
+    }
+
+    fn line(&self, section: &str, field: Option<&str>) -> Option<usize> {
+        let (key, value) = self.table.as_ref()?.get_key_value(section)?;
+        let start = match field {
+            None => key.span().start,
+            Some(field) => value.get_ref().as_table()?.get_key_value(field)?.0.span().start,
+        };
+        Some(self.text.get(..start)?.matches('\n').count() + 1)
     }
 }
 

@@ -355,9 +355,9 @@ impl Rule for UserAgentRule {
     type Kind = String;
 
     fn read(&self, value: &Value, _: &Path) -> Result<String, Option<String>> {
-        let agent = user_agent::with_version(value.as_str().ok_or(None)?);
-        let fits = agent.len() <= user_agent::MAX_LENGTH && is_printable_ascii(&agent);
-        fits.then_some(agent).ok_or(None)
+        let agent = value.as_str().ok_or(None)?;
+        let fits = user_agent::with_version(agent).len() <= user_agent::MAX_LENGTH;
+        (fits && is_printable_ascii(agent)).then(|| agent.to_owned()).ok_or(None)
     }
 
     fn show(&self, value: &String) -> String {

@@ -1,28 +1,32 @@
 //! `ConfigSource`: loads the configuration, at start and at every SIGHUP.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Config, ConfigError, DatabaseUrl};
 use crate::sys::text_file;
 
-/// The file and the environment variable that the configuration is read from.
+/// Where the configuration is read from.
 #[derive(Debug)]
 pub struct ConfigSource {
-    /// The file named with `-c`, if any.
+    /// The file named with `-c` or [`FILE_VARIABLE`], if any: it must exist.
     named: Option<PathBuf>,
+    /// The files that are tried without `-c`, the first one first.
+    tried: Vec<PathBuf>,
     /// The value of [`URL_VARIABLE`] unless empty; masked by `Debug`.
     url: Option<Secret>,
-    /// Whether the file has existed at any load.
-    found: Cell<bool>,
+    /// The file that was read, which from then on must stay.
+    found: OnceCell<PathBuf>,
 }
 
 /// The environment variable that overrides `database.url`.
 pub const URL_VARIABLE: &str = "BITDASH_DATABASE_URL";
+/// The environment variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "BITDASH_CONFIG";
 
-/// The configuration file without `-c`.
-pub const DEFAULT_FILE: &str = "bitdash.toml";
+/// The configuration files without `-c` and [`FILE_VARIABLE`], the first one first.
+pub const DEFAULT_FILES: [&str; 2] = ["bitdash.toml", "/etc/bitdash/bitdash.toml"];
 
 /// Maximum size of a configuration file in bytes.
 const MAX_BYTES: u64 = 1_000_000;
@@ -36,38 +40,41 @@ impl std::fmt::Debug for Secret {
 }
 
 impl ConfigSource {
-    /// A source of the file named with `-c`, or [`DEFAULT_FILE`] in the current directory, and of
-    /// the process's environment.
+    /// A source of the file named with `-c`, else of [`FILE_VARIABLE`], else of the first of
+    /// [`DEFAULT_FILES`] that exists, and of the process's environment.
     pub fn new(named: Option<PathBuf>) -> Self {
+        let variable = || std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
+        let named = named.or_else(|| variable().map(PathBuf::from));
         Self::with_environment(named, std::env::var_os(URL_VARIABLE))
     }
 
     /// A source with the given value of [`URL_VARIABLE`].
     pub fn with_environment(named: Option<PathBuf>, url: Option<OsString>) -> Self {
         let url = url.filter(|url| !url.is_empty()).map(Secret);
-        Self { named, url, found: Cell::new(false) }
+        let tried = DEFAULT_FILES.map(PathBuf::from).to_vec();
+        Self { named, tried, url, found: OnceCell::new() }
     }
 
     /// Reads and checks the configuration.
     ///
-    /// A file named with `-c` must exist. A missing [`DEFAULT_FILE`] counts as empty, which
-    /// [`ConfigSource::notice`] reports; once it has been read, it must stay.
+    /// Without any file every key has its default, which [`ConfigSource::notice`] reports.
     ///
     /// # Errors
-    /// The first error in the file or in [`URL_VARIABLE`].
+    /// Every error in the file, or that in [`URL_VARIABLE`].
     pub fn load(&self) -> Result<Config, ConfigError> {
-        let path = self.path();
-        let file = path.display().to_string();
-        let may_be_missing = self.named.is_none() && !self.found.get();
-        let mut config = if may_be_missing && !path.exists() {
-            Config::default()
-        } else {
-            let wrong = |problem| ConfigError::File { file: file.clone(), problem };
-            let bytes = text_file::read(path, MAX_BYTES).map_err(wrong)?;
-            let text = std::str::from_utf8(text_file::without_bom(&bytes))
-                .map_err(|_| wrong("is not UTF-8 text".to_owned()))?;
-            self.found.set(true);
-            Config::parse(text, &file, path.parent().unwrap_or(Path::new("")))?
+        let existing = || self.tried.iter().find(|file| file.exists());
+        let path = self.found.get().or(self.named.as_ref()).or_else(existing);
+        let mut config = match path {
+            None => Config::default(),
+            Some(path) => {
+                let file = path.display().to_string();
+                let wrong = |problem| ConfigError::File { file: file.clone(), problem };
+                let bytes = text_file::read(path, MAX_BYTES).map_err(wrong)?;
+                let text = std::str::from_utf8(text_file::without_bom(&bytes))
+                    .map_err(|_| wrong("is not UTF-8 text".to_owned()))?;
+                let path = self.found.get_or_init(|| path.clone());
+                Config::parse(text, &file, path.parent().unwrap_or(Path::new("")))?
+            }
         };
         if let Some(Secret(url)) = &self.url {
             let parsed = url.to_str().and_then(|url| url.parse().ok());
@@ -81,17 +88,28 @@ impl ConfigSource {
         Ok(config)
     }
 
-    /// Path of the configuration file.
-    pub fn path(&self) -> &Path {
-        self.named.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    /// The configuration file in effect; `None` if the last [`ConfigSource::load`] found none.
+    pub fn path(&self) -> Option<&Path> {
+        self.found.get().map(PathBuf::as_path)
     }
 
-    /// A note for the operator if the last [`ConfigSource::load`] did not find the default file.
+    /// A note for the operator if the last [`ConfigSource::load`] found no file.
     pub fn notice(&self) -> Option<String> {
-        let missing = self.named.is_none() && !self.found.get();
-        missing.then(|| {
-            format!("{DEFAULT_FILE}: no such file in this directory, every key has its default")
-        })
+        let is_missing = self.path().is_none();
+        is_missing
+            .then(|| format!("no {}: every key has its default", DEFAULT_FILES.join(" and no ")))
+    }
+
+    /// What `database.url` comes from, for an error that may stem from it.
+    pub fn origin_of_url(&self, config: &Config) -> String {
+        match self.path() {
+            _ if self.url.is_some() => URL_VARIABLE.to_owned(),
+            Some(path) if config.database.url != Config::default().database.url => {
+                path.display().to_string()
+            }
+            Some(path) => format!("the default, {} does not set it", path.display()),
+            None => "the default, there is no configuration file".to_owned(),
+        }
     }
 
     /// Whether the environment overrides `database.url`.
@@ -139,13 +157,36 @@ mod tests {
         let path = directory.path().join("b.toml");
         let error = |path: &Path| source(path, None).load().unwrap_err().to_string();
         let name = path.display().to_string();
-        assert_eq!(error(&path), format!("{name}: cannot be read: no such file or directory"));
+        assert_eq!(error(&path), format!("{name}: cannot be read: No such file or directory"));
         std::fs::write(&path, b"\xff\xfe").unwrap();
         assert_eq!(error(&path), format!("{name}: is not UTF-8 text"));
         std::fs::write(&path, vec![b'#'; 1_000_001]).unwrap();
         assert_eq!(error(&path), format!("{name}: is larger than 1 MB"));
         std::fs::write(&path, "\u{feff}[crawl]\r\nmax_sockets = 7\r\n").unwrap();
         assert_eq!(source(&path, None).load().unwrap().crawl.max_sockets, 7);
+    }
+
+    #[test]
+    fn the_first_file_that_exists_is_read_and_must_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = ["here.toml", "etc.toml"].map(|file| directory.path().join(file));
+        let source =
+            || ConfigSource { tried: files.to_vec(), ..ConfigSource::with_environment(None, None) };
+        let missing = source();
+        assert_eq!(missing.load().unwrap(), Config::default());
+        assert_eq!(
+            missing.notice().unwrap(),
+            "no bitdash.toml and no /etc/bitdash/bitdash.toml: every key has its default"
+        );
+        std::fs::write(&files[1], "[crawl]\nmax_sockets = 7\n").unwrap();
+        let second = source();
+        assert_eq!(second.load().unwrap().crawl.max_sockets, 7);
+        assert_eq!((second.path(), second.notice()), (Some(files[1].as_path()), None));
+        std::fs::write(&files[0], "[crawl]\nmax_sockets = 8\n").unwrap();
+        assert_eq!(source().load().unwrap().crawl.max_sockets, 8);
+        assert_eq!(second.load().unwrap().crawl.max_sockets, 7);
+        std::fs::remove_file(&files[1]).unwrap();
+        assert!(second.load().is_err());
     }
 
     #[test]

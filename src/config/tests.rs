@@ -35,7 +35,7 @@ fn an_invalid_value_is_reported_with_its_key_and_the_allowed_values() {
     for key in KEYS {
         for value in (key.samples)().invalid {
             let line = error(&with(key.name, &value));
-            assert!(line.starts_with(&format!("bitdash.toml: {} = ", key.name)), "{line}");
+            assert!(line.starts_with(&format!("bitdash.toml:2: {} = ", key.name)), "{line}");
             assert!(line.contains(": must be "), "{line}");
         }
     }
@@ -60,7 +60,7 @@ fn an_invalid_value_is_reported_with_its_key_and_the_allowed_values() {
         ("crawl.spam_share", "2.0", "2.0: must be a number from 0 to 1"),
     ];
     for (name, value, end) in expected {
-        assert_eq!(error(&with(name, value)), format!("bitdash.toml: {name} = {end}"));
+        assert_eq!(error(&with(name, value)), format!("bitdash.toml:2: {name} = {end}"));
     }
 }
 
@@ -69,31 +69,48 @@ fn unknown_keys_and_sections_are_errors_with_a_suggestion() {
     let table = [
         (
             "[crawl]\nmax_socket = 5",
-            "crawl.max_socket: no such key, did you mean crawl.max_sockets?",
+            "2: crawl.max_socket: no such key, did you mean crawl.max_sockets?",
         ),
-        ("max_sockets = 5", "max_sockets: no such key, did you mean crawl.max_sockets?"),
-        ("[crwal]\nmax_sockets = 5", "crwal: no such key, did you mean crawl?"),
-        ("[elsewhere]", "elsewhere: no such key, `bitdash config` prints all keys"),
+        ("max_sockets = 5", "1: max_sockets: no such key, did you mean crawl.max_sockets?"),
+        ("[crwal]\nmax_sockets = 5", "1: crwal: no such key, did you mean crawl?"),
+        ("[elsewhere]", "1: elsewhere: no such key, `bitdash config` prints all keys"),
         (
             "[crawl]\n\"a\\nb\" = 1",
-            "\"crawl.a\\nb\": no such key, `bitdash config` prints all keys",
+            "2: \"crawl.a\\nb\": no such key, `bitdash config` prints all keys",
         ),
-        ("crawl = 5", "crawl = 5: must be a section, written as [crawl]"),
-        ("[[crawl]]\nmax_sockets = 5", "crawl = [...]: must be a section, written as [crawl]"),
+        ("crawl = 5", "1: crawl = 5: must be a section, written as [crawl]"),
+        ("[[crawl]]\nmax_sockets = 5", "1: crawl = [...]: must be a section, written as [crawl]"),
     ];
     for (text, end) in table {
-        assert_eq!(error(text), format!("bitdash.toml: {end}"));
+        assert_eq!(error(text), format!("bitdash.toml:{end}"));
     }
+}
+
+#[test]
+fn every_error_is_reported_with_its_line() {
+    let text = "[log]\nlevel = \"loud\"\n\n[crawl]\n# a comment\nmax_sockets = 0\nspeed = 7\n";
+    let error = parse(text).unwrap_err();
+    let lines = error.lines();
+    let places = [
+        "bitdash.toml:6: crawl.max_sockets",
+        "bitdash.toml:7: crawl.speed",
+        "bitdash.toml:2: log.level",
+    ];
+    assert_eq!(lines.len(), 3, "{error}");
+    for place in places {
+        assert!(lines.iter().any(|line| line.starts_with(place)), "{place}: {error}");
+    }
+    assert!(!error.to_string().contains('\n'));
 }
 
 #[test]
 fn syntax_errors_name_line_and_column() {
     let line = error("[crawl]\nmax_sockets = = 5\n");
-    assert!(line.starts_with("bitdash.toml: line 2, column 15: "), "{line}");
+    assert!(line.starts_with("bitdash.toml:2:15: "), "{line}");
     let line = error("[crawl]\nmax_sockets = 5\nmax_sockets = 6\n");
-    assert!(line.starts_with("bitdash.toml: line 3, column 1: "), "{line}");
+    assert!(line.starts_with("bitdash.toml:3:1: "), "{line}");
     let line = error("[crawl\n");
-    assert!(line.starts_with("bitdash.toml: line 1, column 7: "), "{line}");
+    assert!(line.starts_with("bitdash.toml:1:7: "), "{line}");
 }
 
 #[test]
@@ -109,7 +126,7 @@ fn a_contact_that_makes_the_user_agent_too_long_is_refused() {
     let line = error(&text(longest + 3));
     assert!(
         line.starts_with(
-            "bitdash.toml: network.contact = \"a@example.org\": must be 3 characters shorter"
+            "bitdash.toml:3: network.contact = \"a@example.org\": must be 3 characters shorter"
         ),
         "{line}"
     );

@@ -4,10 +4,9 @@
 //! 1. What `database.url` leaves out is filled in as `psql` does.
 //! 2. No error text contains the password.
 //! 3. A server that vanished is noticed within 30 s, and a client by the server within a minute. A
-//!    server
-//!    that is connected but silent is not noticed here: see `writer::connection`.
+//!    server that is connected but silent is not noticed here: see `writer::connection`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use postgres::config::Host;
 use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::error::StoreError;
+use super::password_file;
 use crate::config::DatabaseUrl;
 use crate::sys::clock::Clock;
 
@@ -79,7 +79,8 @@ pub fn connect_within(url: &str, timeout: Duration) -> Result<Client, StoreError
     thread::spawn(move || {
         loop {
             let result = connect(&url);
-            let is_away = result.as_ref().is_err_and(StoreError::is_transient);
+            // A server that is not there is told at once: it is the most common mistake.
+            let is_away = matches!(result, Err(StoreError::Transient(_)));
             // An attempt that exceeds the timeout would replace this error by a vaguer one.
             if !is_away || clock.now().mono + 2 * RETRY_DELAY >= timeout {
                 let _ = sender.send(result); // closed if the other thread has given up
@@ -121,7 +122,7 @@ fn config_of(url: &str) -> Result<Config, StoreError> {
         config.port(port);
     }
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        let port = config.get_ports().first().copied().unwrap_or(5432);
+        let port = config.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
         config.host(&variable("PGHOST").unwrap_or_else(|| socket_directory(port).to_owned()));
     }
     if config.get_user().is_none()
@@ -130,7 +131,7 @@ fn config_of(url: &str) -> Result<Config, StoreError> {
         config.user(&user);
     }
     if config.get_password().is_none()
-        && let Some(password) = variable("PGPASSWORD")
+        && let Some(password) = variable("PGPASSWORD").or_else(|| password_file::find(&config))
     {
         config.password(password);
     }
@@ -149,22 +150,28 @@ fn config_of(url: &str) -> Result<Config, StoreError> {
     Ok(config)
 }
 
+fn socket(directory: &Path, port: u16) -> PathBuf {
+    directory.join(format!(".s.PGSQL.{port}"))
+}
+
+const DEFAULT_PORT: u16 = 5432;
+
 /// The socket directory of a local server: Debian's, or PostgreSQL's own default.
 fn socket_directory(port: u16) -> &'static str {
     const DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
-    let exists = |directory: &&str| Path::new(directory).join(format!(".s.PGSQL.{port}")).exists();
+    let exists = |directory: &&str| socket(Path::new(directory), port).exists();
     DIRECTORIES.into_iter().find(exists).unwrap_or(DIRECTORIES[0])
 }
 
 /// The server's address for messages, without the password.
 fn place(config: &Config) -> String {
-    let host = match (config.get_hosts().first(), config.get_hostaddrs().first()) {
-        (Some(Host::Tcp(name)), _) => name.clone(),
-        (Some(Host::Unix(directory)), _) => directory.display().to_string(),
-        (None, Some(address)) => address.to_string(),
-        (None, None) => String::new(),
-    };
-    format!("{host}:{}", config.get_ports().first().copied().unwrap_or(5432))
+    let port = config.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
+    match (config.get_hosts().first(), config.get_hostaddrs().first()) {
+        (Some(Host::Tcp(name)), _) => format!("{name}:{port}"),
+        (Some(Host::Unix(directory)), _) => socket(directory, port).display().to_string(),
+        (None, Some(address)) => format!("{address}:{port}"),
+        (None, None) => format!(":{port}"),
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +200,7 @@ mod tests {
         let config = config_of("postgresql://bob:secret@db.example:5433/bitdash").unwrap();
         assert_eq!(place(&config), "db.example:5433");
         let config = config_of("postgresql://bob@/bitdash?host=/run/x&port=6000").unwrap();
-        assert_eq!(place(&config), "/run/x:6000");
+        assert_eq!(place(&config), "/run/x/.s.PGSQL.6000");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::{fmt, io};
 pub enum StoreError {
     /// The database is away or busy: the same attempt may succeed later.
     Transient(String),
+    /// No server listens there: the same attempt may succeed later.
+    Absent(String),
     /// An operator has to act; the text says how.
     Permanent(String),
     /// The database was emptied or replaced since it was loaded: nothing was written.
@@ -24,7 +26,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same attempt may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient(_))
+        matches!(self, Self::Transient(_) | Self::Absent(_))
     }
 
     pub(crate) fn transient(text: &str) -> Self {
@@ -60,30 +62,43 @@ impl StoreError {
             return of_code(code.code(), &text);
         }
         if let Some(cause) = io_cause(error) {
-            let text = format!("cannot reach the database at {place}: {cause}");
+            let text = format!(
+                "cannot connect to the database at {place}: {}",
+                crate::sys::text_file::cause(cause)
+            );
             return match cause.kind() {
                 io::ErrorKind::PermissionDenied => Self::permanent(&text),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    Self::Absent(one_line(&format!(
+                        "{text}: is PostgreSQL running there? Start it (systemctl start postgresql), or set database.url"
+                    )))
+                }
                 _ => Self::transient(&text),
             };
         }
         if text.contains("password missing") {
             return Self::permanent(
-                "the database asks for a password: put it into database.url or BITDASH_DATABASE_URL",
+                "the database asks for a password: put it into ~/.pgpass, database.url or BITDASH_DATABASE_URL",
             );
         }
         // The crate does not expose the kind of its errors.
         let permanent = ["invalid configuration", "authentication error", "error performing TLS"];
         if permanent.iter().any(|start| text.starts_with(start)) {
+            let text = if text.starts_with("error performing TLS") {
+                "it accepts only TLS, which bitdash cannot do: connect through a tunnel (ssh -L), or allow connections without TLS from this host in pg_hba.conf".to_owned()
+            } else {
+                text
+            };
             return Self::permanent(&format!("cannot log in to the database at {place}: {text}"));
         }
-        Self::transient(&format!("cannot reach the database at {place}: {text}"))
+        Self::transient(&format!("cannot connect to the database at {place}: {text}"))
     }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transient(text) | Self::Permanent(text) => f.write_str(text),
+            Self::Transient(text) | Self::Absent(text) | Self::Permanent(text) => f.write_str(text),
             Self::Emptied => f.write_str("the database was emptied or replaced"),
             Self::Locked => f.write_str(
                 "another bitdash crawls into this database already: stop it, or use another database",
@@ -106,6 +121,9 @@ fn of_code(code: &str, text: &str) -> StoreError {
         "28P01" => "check the password in database.url or BITDASH_DATABASE_URL",
         "42501" => {
             "make the role of bitdash the owner of the database (ALTER DATABASE NAME OWNER TO ROLE), or grant the missing right"
+        }
+        "25006" => {
+            "it is a standby, or the role may only read: name the primary server in database.url, or a role that owns the database"
         }
         "42P01" | "42703" => {
             "the schema is incomplete: run \"bitdash migrate\" on an empty database"
@@ -169,6 +187,7 @@ mod tests {
             ("28000", "createuser"),
             ("28P01", "password"),
             ("42501", "owner"),
+            ("25006", "primary"),
             ("42P01", "bitdash migrate"),
             ("23514", "bug in bitdash"),
         ] {
@@ -181,10 +200,9 @@ mod tests {
 
     #[test]
     fn other_codes_are_transient() {
-        for code in [
-            "57P03", "57P01", "57P02", "53300", "53100", "57014", "40001", "08006", "25006",
-            "XX000", "",
-        ] {
+        for code in
+            ["57P03", "57P01", "57P02", "53300", "53100", "57014", "40001", "08006", "XX000", ""]
+        {
             assert!(of_code(code, "x").is_transient(), "{code}");
         }
     }

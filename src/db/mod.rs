@@ -3,6 +3,7 @@
 pub mod connect;
 mod copy;
 pub mod error;
+mod password_file;
 pub mod reader;
 pub mod schema;
 pub mod timestamp;

@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn an_unreadable_file_is_reported_in_one_line() {
         let error = NodesFile::read(Path::new("no/nodes.txt"), 8333).unwrap_err();
-        assert_eq!(error.to_string(), "no/nodes.txt: cannot be read: no such file or directory");
+        assert_eq!(error.to_string(), "no/nodes.txt: cannot be read: No such file or directory");
     }
 
     proptest! {

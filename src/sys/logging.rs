@@ -431,7 +431,7 @@ mod tests {
         let wrong = directory.path().join("none/b.log");
         let error = handle.reopen(Some(&wrong), LevelFilter::Info).unwrap_err().to_string();
         let expected =
-            format!("log.file {}: cannot be opened: no such file or directory", wrong.display());
+            format!("log.file {}: cannot be opened: No such file or directory", wrong.display());
         assert_eq!(error, expected);
         log_line(&*handle.logger(), Level::Info, "bitdash", "still=here");
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("[INFO] still=here\n"));

@@ -46,14 +46,10 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
-/// The text of an operating system error in lower case.
+/// The text of an operating system error, as other programs print it.
 pub fn cause(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        _ => error.to_string().to_lowercase(),
-    }
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// Linux's flag for opening without blocking: a named pipe without a writer reads as empty, and one
@@ -80,8 +76,8 @@ mod tests {
     fn the_error_of_an_unreadable_file_says_why() {
         let directory = tempfile::tempdir().unwrap();
         let missing = read(&directory.path().join("none"), 10).unwrap_err();
-        assert_eq!(missing, "cannot be read: no such file or directory");
-        assert_eq!(read(directory.path(), 10).unwrap_err(), "cannot be read: it is a directory");
+        assert_eq!(missing, "cannot be read: No such file or directory");
+        assert_eq!(read(directory.path(), 10).unwrap_err(), "cannot be read: Is a directory");
     }
 
     #[test]

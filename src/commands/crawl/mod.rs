@@ -322,7 +322,10 @@ impl<'a> Crawl<'a> {
 
     fn finish(self) -> Result<(), Failure> {
         match self.crawler.phase() {
-            Phase::Failed(why) => Err(Failure::Failed(why.clone())),
+            Phase::Failed(why) => {
+                let origin = self.source.origin_of_url(&self.config);
+                Err(Failure::Failed(format!("{why} (database.url is from {origin})")))
+            }
             Phase::Stopped { lost: 0 } => {
                 log::info!("stop lost=0");
                 Ok(())
