@@ -26,7 +26,7 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
             one_line(&path.unwrap_or_default())
         }
     };
-    if let Some(problem) = config.log.file.as_deref().and_then(|file| log_problem(file)) {
+    if let Some(problem) = config.log.file.as_deref().and_then(log_problem) {
         note(&problem);
     }
     match NodesFile::read(&config.crawl.nodes_file, config.network.port) {

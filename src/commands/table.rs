@@ -273,6 +273,6 @@ mod tests {
             assert!(widest <= Some(width.max(37)), "{width}: {text}");
         }
         assert!(text(60).contains("860000") && text(60).contains("/Satoshi:27.0.0(wi…"));
-        assert!(!text(50).contains("860000") && text(50).contains("…"), "{}", text(50));
+        assert!(!text(45).contains("860000") && text(45).contains("…"), "{}", text(45));
     }
 }
