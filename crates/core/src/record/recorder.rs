@@ -140,6 +140,11 @@ impl Recorder {
         if matches!(message, ToWriter::StartPass { .. }) {
             self.clock_watch.get_or_insert_default();
         }
+        let acks = self.acks_waiting();
+        let result_of = match &message {
+            ToWriter::Finished(result) => Some(result.target.address()),
+            _ => None,
+        };
         let has_stepped = self.watch_clock(now);
         let now = now.wall;
         // The event loop may have read the wall clock before a step that is detected only now.
@@ -156,7 +161,12 @@ impl Recorder {
             // For the writer machine.
             ToWriter::Hurry | ToWriter::Stop => {}
         }
-        self.check_invariants();
+        debug_assert_eq!(
+            self.acks_waiting(),
+            acks + usize::from(result_of.is_some()),
+            "1. a result is acknowledged once"
+        );
+        self.check_invariants(result_of);
     }
 
     /// Whether candidates may expire: not within a day after a step of the wall clock, since older
@@ -447,11 +457,33 @@ impl Recorder {
         self.outbox.push_back(FromWriter::Ended);
     }
 
-    fn check_invariants(&self) {
+    /// Number of results acknowledged by replies that the event loop has not taken yet.
+    fn acks_waiting(&self) -> usize {
+        let acked = |reply: &FromWriter| match reply {
+            FromWriter::Heard { acked, .. } => *acked,
+            _ => 0,
+        };
+        self.outbox.iter().map(acked).sum()
+    }
+
+    /// Checks the pass, the last reply, and the rows of the address whose result came in.
+    fn check_invariants(&self, changed: Option<Address>) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
         if let Some(pass) = &self.pass {
             debug_assert!(pass.number > 0 && pass.number >= self.last_pass.pass);
             debug_assert!(pass.row.finished_at.is_none(), "a finished pass runs");
+        } else if let Some(FromWriter::Heard { targets, .. } | FromWriter::Due { targets, .. }) =
+            self.outbox.back()
+        {
+            debug_assert!(targets.is_empty(), "3. a target is handed out outside a pass");
         }
+        let Some(address) = changed else { return };
+        let batch = &self.batch;
+        let is_failed = batch.failed.contains_key(&address);
+        let is_node = batch.nodes.contains_key(&address);
+        debug_assert!(!is_failed || !is_node, "4. {address} has two rows");
     }
 }
 
