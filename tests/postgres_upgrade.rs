@@ -35,7 +35,8 @@ fn contents(database: &Database, source: &str, internal: &str, key: &str) -> Vec
         "SELECT 'address', a.* FROM addresses a ORDER BY host, port".to_owned(),
         "SELECT 'candidate', c.* FROM candidates c ORDER BY host, port".to_owned(),
         format!("SELECT 'source', {source} AS source, tried, answered FROM sources ORDER BY 2"),
-        "SELECT 'pass', p.* FROM passes p ORDER BY pass".to_owned(),
+        "SELECT 'pass', pass, started_at, finished_at, probed, responded, failed, new_nodes, new_addresses FROM passes
+            ORDER BY pass".to_owned(),
         "SELECT 'history', h.* FROM history h ORDER BY pass, dimension, value".to_owned(),
         format!("SELECT 'state', s.* FROM {internal}.address_state(0, 281474976710655) s ORDER BY key"),
         format!("SELECT 'name', {key}, name FROM {internal}.node_names ORDER BY 2"),
