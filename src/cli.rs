@@ -75,8 +75,8 @@ enum Command {
     #[command(
         long_about = "Probes nodes now, in parallel, without a database: connects, exchanges version, \
             and prints the outcome, the latencies and every field of the reply. All IPv4 addresses of \
-            a host name are probed. PORT defaults to network.port (8333). Of the filters, only \
-            filter.only applies.\n\n\
+            a host name are probed. PORT defaults to network.port (8333). filter.only and \
+            filter.exclude apply.\n\n\
             Exit status: 0 all responded, 1 some did not.",
         after_help = "Examples:\n  \
             bitdash probe 205.134.172.28                its version and latency\n  \

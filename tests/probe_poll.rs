@@ -15,7 +15,7 @@ use bitdash_core::lookup::services;
 use bitdash_simnet::verify::truth::{Kind, Row};
 use serde_json::Value;
 use support::crawl::Simnet;
-use support::tools::Directory;
+use support::tools::{Directory, Ran};
 use watchglass::{Decoder, Magic, Message, text};
 
 /// A small simulated network, stopped on drop.
@@ -347,6 +347,28 @@ fn poll_of_the_configured_file_exits_with_0_when_all_nodes_are_up() {
         let name = format!("node {i}");
         let found = found.iter().find(|found| found["name"] == name.as_str()).unwrap();
         check_node(found, node);
+    }
+}
+
+#[test]
+fn pipes_and_standard_input_are_read_to_their_end() {
+    let directory = Directory::new();
+    directory.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
+    let program = env!("CARGO_BIN_EXE_bitdash");
+    for script in [
+        "\"$0\" poll <(sleep 0.5; cat mine.txt)",
+        "\"$0\" -c <(sleep 0.3; cat bitdash.toml) poll <(sleep 0.5; cat mine.txt)",
+        "(sleep 0.5; cat mine.txt) | \"$0\" poll /dev/stdin",
+        "(sleep 0.5; cat mine.txt) | \"$0\" poll -",
+        "\"$0\" poll - < mine.txt",
+        "mkfifo fifo; (sleep 0.5; cat mine.txt > fifo) & \"$0\" poll fifo",
+    ] {
+        let mut command = std::process::Command::new("bash");
+        let here = directory.write("here", "");
+        command.args(["-c", script, program]).current_dir(here.parent().unwrap());
+        let ran = Ran::of(&command.output().unwrap());
+        assert_eq!(ran.err, "bitdash: 1 of 1 did not respond\n", "{script}: {}", ran.out);
+        assert!(ran.out.contains(" refused "), "{script}: {}", ran.out);
     }
 }
 

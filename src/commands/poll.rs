@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigSource};
 use crate::db::timestamp::Timestamp;
 use crate::net::nodes_file::{Line, NodesFile};
 use crate::sys::clock::Clock;
+use crate::sys::text_file;
 use bitdash_core::vocabulary::outcome::Outcome;
 
 /// The arguments.
@@ -24,7 +25,7 @@ pub struct Options {
     /// The nodes file; `None` for the configured one.
     #[arg(
         value_name = "FILE",
-        help = "The nodes file: one HOST [PORT] [NAME] per line [default: crawl.nodes_file]"
+        help = "The nodes file: one HOST [PORT] [NAME] per line; - is standard input [default: crawl.nodes_file]"
     )]
     pub file: Option<PathBuf>,
     /// Poll repeatedly at this interval, at least 60s: nodes ban peers that connect more often
@@ -35,6 +36,8 @@ pub struct Options {
     pub json: bool,
 }
 
+/// The name of standard input.
+const STDIN: &str = "-";
 /// Some nodes ban peers that connect more often: Bitcoin Unlimited above four times a minute.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_INTERVAL: Duration = Duration::from_secs(7 * 86_400);
@@ -62,10 +65,13 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
         return judge(&rows);
     };
     let mut last = lines;
+    let is_read_once = path == Path::new(STDIN) || text_file::is_pipe(path);
     loop {
         let started = visitor.clock().now();
         // The file may be edited meanwhile; an invalid one leaves the old lines.
-        last = read(path, &config).map_or(last, |(lines, _)| lines);
+        if !is_read_once {
+            last = read(path, &config).map_or(last, |(lines, _)| lines);
+        }
         let rows = sorted(visitor.visit(last.clone())?);
         let page = if options.json {
             text(&rows, true, screen)
@@ -81,7 +87,9 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
 
 /// The lines of the nodes file and the complaints about invalid ones.
 fn read(path: &Path, config: &Config) -> Result<(Vec<Line>, Vec<String>), Failure> {
-    let nodes = NodesFile::read(path, config.network.port)?;
+    let port = config.network.port;
+    let is_stdin = path == Path::new(STDIN);
+    let nodes = if is_stdin { NodesFile::read_stdin(port)? } else { NodesFile::read(path, port)? };
     if nodes.lines.is_empty() {
         return Err(Failure::Usage(format!("{}: contains no node", path.display())));
     }

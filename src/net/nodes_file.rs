@@ -60,6 +60,18 @@ impl NodesFile {
         }
     }
 
+    /// Reads standard input like [`NodesFile::read`].
+    ///
+    /// # Errors
+    /// It cannot be read or is too large.
+    pub fn read_stdin(default_port: u16) -> Result<Self, NodesFileError> {
+        let file = "standard input".to_owned();
+        match text_file::read_stdin(MAX_BYTES) {
+            Ok(bytes) => Ok(Self::parse(&file, &bytes, default_port)),
+            Err(problem) => Err(NodesFileError { file, problem }),
+        }
+    }
+
     /// Parses a nodes file; `file` is its name in the complaints.
     pub fn parse(file: &str, bytes: &[u8], default_port: u16) -> Self {
         let mut nodes = Self::default();

@@ -8,6 +8,7 @@ mod names;
 pub mod params;
 mod report;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::sys::clock::{Clock, LoopClock, built_at};
 use crate::sys::logging::{self, LogHandle};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
+use crate::sys::text_file;
 use bitdash_core::schedule::crawler::{Crawler, NameRequest, Phase, StopReason};
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::target::Target;
@@ -289,8 +291,11 @@ impl<'a> Crawl<'a> {
     }
 
     fn try_reload(&mut self) -> Result<String, Box<dyn std::error::Error>> {
+        read_once(self.source.path())?;
         let new = self.source.load()?;
         let config = self.config.reloaded_with(&new);
+        read_once(&config.crawl.nodes_file)?;
+        config.filter.exclude_files.iter().try_for_each(|path| read_once(path))?;
         let filter = config.load_filter()?;
         let report = self.config.reload_differences(&new);
         let nodes = NodesFile::read(&config.crawl.nodes_file, config.network.port)?;
@@ -338,6 +343,14 @@ impl<'a> Crawl<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Refuses to read a pipe again: it would be empty, or block the event loop.
+fn read_once(path: &Path) -> Result<(), String> {
+    if text_file::is_pipe(path) {
+        return Err(format!("{}: is a pipe, which cannot be read again", path.display()));
+    }
+    Ok(())
 }
 
 /// Settings of all machines, limited to what this system allows.
