@@ -206,7 +206,9 @@ keys! {
         /// Contents of the crawler's `version`. Bitcoin Core disconnects peers below 31800; from
         /// 70016 on it first sends two more messages, which the crawler does not need. VERSION
         /// stands for the version of bitdash. Services are what a node offers: a crawler offers
-        /// none. (A few nodes, gocoin, do not answer unless it is 9.)
+        /// none. gocoin answers only those who offer 9 (NETWORK and WITNESS), and bans others for
+        /// 7 days: they find it `closed`. 9 finds it, at the price of a claim that the crawler does
+        /// not keep: nodes then ask it for headers and blocks, without an answer.
         protocol_version: i32 = 70015, AtStart, Whole(31_800i32, i32::MAX);
         user_agent: String = "/bitdash:VERSION/", AtStart, UserAgentRule;
         // TOML integers end at 2^63 - 1; bit 63 has no meaning yet.
@@ -225,8 +227,9 @@ keys! {
         /// left alone: `["192.0.2.0/24", "198.51.100.7"]`.
         exclude: Vec<Ipv4Net> = [], Live, NetsRule;
 
-        /// Files of such CIDRs, one per line; # and ; start a comment. Spamhaus DROP and bogon
-        /// lists can be used as they are.
+        /// Files of such CIDRs, one per line; # and ; start a comment. Spamhaus DROP, as text or
+        /// JSON, and bogon lists can be used as they are. Together with exclude they may cover a
+        /// quarter of the IPv4 addresses, unless only is set.
         exclude_files: Vec<PathBuf> = [], Live, PathsRule;
 
         /// If not empty, nothing else is ever connected to or stored, and the built-in ranges do

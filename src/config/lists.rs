@@ -1,6 +1,7 @@
 //! The files of `filter.exclude_files`: one CIDR or address per line.
 //!
-//! The formats of Spamhaus DROP (`192.0.2.0/24 ; SBL123`) and of the bogon lists are supported.
+//! The formats of Spamhaus DROP (`192.0.2.0/24 ; SBL123`, or an object of JSON per line) and of the
+//! bogon lists are supported.
 
 use std::path::Path;
 
@@ -27,7 +28,18 @@ pub fn read_exclude_file(path: &Path) -> Result<Vec<Ipv4Net>, ConfigError> {
 
 fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Ipv4Net>, ConfigError> {
     let mut nets = Vec::new();
-    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+    for (index, line) in bytes.trim_ascii_end().split(|&byte| byte == b'\n').enumerate() {
+        let invalid = |entry| {
+            let text = quoted(&String::from_utf8_lossy(entry));
+            ConfigError::ListLine { file: file.to_owned(), line: index + 1, text }
+        };
+        if line.starts_with(b"{") {
+            match parse_json(line) {
+                Some(net) => nets.extend(net),
+                None => return Err(invalid(line)),
+            }
+            continue;
+        }
         let entry = line.split(|byte| b"#;".contains(byte)).next().unwrap_or_default();
         // Comments of old lists may be in any encoding; the entries before them are ASCII.
         let entry = entry.trim_ascii();
@@ -38,13 +50,22 @@ fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Ipv4Net>, ConfigError> {
         match text.and_then(parse_net) {
             Some(net) => nets.push(net),
             None if text.is_some_and(is_ipv6) => {}
-            None => {
-                let text = quoted(&String::from_utf8_lossy(entry));
-                return Err(ConfigError::ListLine { file: file.to_owned(), line: index + 1, text });
-            }
+            None => return Err(invalid(entry)),
         }
     }
     Ok(nets)
+}
+
+/// The network of a line such as `{"cidr":"192.0.2.0/24","sblid":"SBL1"}`; none if it is an IPv6
+/// network or the metadata at the end.
+fn parse_json(line: &[u8]) -> Option<Option<Ipv4Net>> {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line).ok()?;
+    let text = |key| object.get(key).and_then(|value| value.as_str());
+    match text("cidr") {
+        Some(cidr) if is_ipv6(cidr) => Some(None),
+        Some(cidr) => Some(Some(parse_net(cidr)?)),
+        None => (text("type") == Some("metadata")).then_some(None),
+    }
 }
 
 fn is_ipv6(text: &str) -> bool {
@@ -62,6 +83,25 @@ mod tests {
             parse("drop", text).unwrap().iter().map(Ipv4Net::to_string).collect();
         assert_eq!(nets, ["192.0.2.0/24", "198.51.100.7/32", "203.0.113.0/25"]);
         assert_eq!(parse("drop", b"").unwrap(), []);
+    }
+
+    #[test]
+    fn spamhaus_drop_in_json_is_parsed() {
+        let list = concat!(
+            r#"{"cidr":"192.0.2.0/24","sblid":"SBL1","rir":"apnic"}"#,
+            "\r\n",
+            r#"{"cidr":"2001:db8::/32","sblid":"SBL2","rir":"ripencc"}"#,
+            "\n198.51.100.0/24\n",
+            r#"{"type":"metadata","timestamp":1,"size":2,"copyright":"(c) # ; x"}"#,
+            "\n",
+        );
+        let nets = parse("drop", list.as_bytes()).unwrap();
+        let nets: Vec<String> = nets.iter().map(Ipv4Net::to_string).collect();
+        assert_eq!(nets, ["192.0.2.0/24", "198.51.100.0/24"]);
+        for wrong in ["{\"cidr\":\"x\"}", "{\"cidr\":7}", "{}", "{\"cidr\":\"192.0.2.0/24\"", "{"] {
+            let error = parse("drop", format!("10.0.0.1\n{wrong}\n").as_bytes()).unwrap_err();
+            assert!(error.to_string().starts_with("drop:2: "), "{wrong}");
+        }
     }
 
     #[test]

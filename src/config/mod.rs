@@ -16,6 +16,7 @@ mod user_agent;
 
 use std::path::Path;
 
+use ipnet::Ipv4Net;
 use toml::de::DeTable;
 use toml::{Spanned, Value};
 
@@ -30,6 +31,10 @@ pub use self::rules::duration_text;
 pub use self::source::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
 use crate::sys::text_file::quoted;
 use bitdash_core::vocabulary::filter::Filter;
+
+/// Maximum number of addresses that the exclude lists may cover without `filter.only`: a quarter. All
+/// bogons are a seventh.
+const MAX_EXCLUDED: u64 = 1 << 30;
 
 /// The effect of a new configuration on a running crawl.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -127,11 +132,23 @@ impl Config {
     /// Reads the exclude files and builds the filter.
     ///
     /// # Errors
-    /// Files cannot be read or contain an invalid line.
+    /// A file cannot be read or contains an invalid line; without `filter.only`, the lists exclude
+    /// most likely too much.
     pub fn load_filter(&self) -> Result<Filter, ConfigError> {
         let mut exclude = self.filter.exclude.clone();
+        let check = |exclude: &[Ipv4Net], list: String| {
+            let (_, addresses) = Filter::new(exclude, &[]).excluded();
+            if self.filter.only.is_empty() && addresses > MAX_EXCLUDED {
+                let problem = "excludes more than a quarter of all IPv4 addresses; if that is meant, \
+                               set filter.only";
+                return Err(ConfigError::File { file: list, problem: problem.to_owned() });
+            }
+            Ok(())
+        };
+        check(&exclude, "filter.exclude".to_owned())?;
         for path in &self.filter.exclude_files {
             exclude.extend(read_exclude_file(path)?);
+            check(&exclude, path.display().to_string())?;
         }
         Ok(Filter::new(&exclude, &self.filter.only))
     }

@@ -217,6 +217,15 @@ fn the_filter_is_built_from_lists_and_files() {
     for (address, admitted) in [("8.8.8.8:1", false), ("9.9.9.9:1", false), ("8.8.4.4:1", true)] {
         assert_eq!(filter.admits(address.parse().unwrap()), admitted, "{address}");
     }
+    // firehol/blocklist-ipsets#329: a broken list covered most of the Internet.
+    std::fs::write(directory.path().join("drop.txt"), "0.0.0.0/1\n").unwrap();
+    let line = config.load_filter().unwrap_err().to_string();
+    assert!(line.contains("drop.txt: excludes more than a quarter of all IPv4"), "{line}");
+    std::fs::write(directory.path().join("drop.txt"), "64.0.0.0/3\n96.0.0.0/4\n").unwrap();
+    assert!(config.load_filter().is_ok(), "less than a quarter");
+    std::fs::write(directory.path().join("drop.txt"), "0.0.0.0/0\n").unwrap();
+    let only = Config::parse(&format!("{text}only = [\"10.0.0.0/8\"]"), "b.toml", directory.path());
+    assert!(only.unwrap().load_filter().is_ok());
     std::fs::write(directory.path().join("drop.txt"), "oops\n").unwrap();
     let line = config.load_filter().unwrap_err().to_string();
     assert!(line.ends_with("drop.txt:1: \"oops\": must be an IPv4 address or CIDR"), "{line}");

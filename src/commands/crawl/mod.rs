@@ -297,10 +297,11 @@ impl<'a> Crawl<'a> {
         read_once(&config.crawl.nodes_file)?;
         config.filter.exclude_files.iter().try_for_each(|path| read_once(path))?;
         let filter = config.load_filter()?;
-        let report = self.config.reload_differences(&new);
+        let mut report = self.config.reload_differences(&new);
+        report.changed.extend(excluded_text(&self.params.crawler.filter, &filter));
         let nodes = NodesFile::read(&config.crawl.nodes_file, config.network.port)?;
         self.log.reopen(config.log.file.as_deref(), config.log.level)?;
-        self.names.replace(nodes, &filter);
+        report.changed.extend(self.names.replace(nodes, &filter));
         for key in &report.needs_restart {
             log::warn!("reload needs_restart={key}");
         }
@@ -351,6 +352,14 @@ fn read_once(path: &Path) -> Result<(), String> {
         return Err(format!("{}: is a pipe, which cannot be read again", path.display()));
     }
     Ok(())
+}
+
+/// How what is excluded changed; `None` if it did not.
+fn excluded_text(before: &Filter, after: &Filter) -> Option<String> {
+    let ((old_ranges, old), (ranges, addresses)) = (before.excluded(), after.excluded());
+    let text =
+        || format!("excluded_ranges={old_ranges}->{ranges} excluded_addresses={old}->{addresses}");
+    (!before.excludes_like(after)).then(text)
 }
 
 /// Settings of all machines, limited to what this system allows.
@@ -404,6 +413,20 @@ fn failed(what: &str, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reload_says_how_much_is_excluded() {
+        let filter = |nets: &[&str]| {
+            let nets: Vec<_> = nets.iter().map(|net| net.parse().unwrap()).collect();
+            Filter::new(&nets, &[])
+        };
+        let (before, after) = (filter(&["8.8.8.0/24"]), filter(&["8.8.8.0/23", "9.9.9.9/32"]));
+        let text = "excluded_ranges=1->2 excluded_addresses=256->513";
+        assert_eq!(excluded_text(&before, &after).as_deref(), Some(text));
+        assert_eq!(excluded_text(&after, &after), None);
+        let moved = "excluded_ranges=1->1 excluded_addresses=256->256";
+        assert_eq!(excluded_text(&before, &filter(&["7.7.7.0/24"])).as_deref(), Some(moved));
+    }
 
     #[test]
     fn the_crawl_knows_when_it_was_built() {

@@ -44,12 +44,13 @@ impl NameBook {
         Ok(book)
     }
 
-    /// Replaces the lines and logs the invalid and the excluded ones.
-    pub fn replace(&mut self, file: NodesFile, filter: &Filter) {
+    /// Replaces the lines and logs the invalid and the excluded ones. Returns the change for the log,
+    /// if any.
+    pub fn replace(&mut self, file: NodesFile, filter: &Filter) -> Option<String> {
         for complaint in &file.complaints {
             log::warn!("nodes_file error=\"{complaint}\"");
         }
-        self.lines = file.lines;
+        let before = std::mem::replace(&mut self.lines, file.lines);
         self.lines.retain(|line| match line.address().map(|address| filter.check_named(address)) {
             Some(Err(why)) => {
                 log::warn!("nodes_file line={} error=\"{} is {why}\"", line.number, line.host);
@@ -57,6 +58,8 @@ impl NameBook {
             }
             _ => true,
         });
+        let text = || format!("nodes_file_lines={}->{}", before.len(), self.lines.len());
+        (before != self.lines).then(text)
     }
 
     /// Starts a lookup; the waker wakes the event loop when [`NameBook::receive`] has the answer.

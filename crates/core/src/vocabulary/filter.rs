@@ -62,6 +62,17 @@ impl Filter {
         }
     }
 
+    /// Number of separate ranges that the operator excludes, and of the addresses in them.
+    pub fn excluded(&self) -> (usize, u64) {
+        let size = |(first, last): &(u32, u32)| u64::from(last - first) + 1;
+        (self.exclude.0.len(), self.exclude.0.iter().map(size).sum())
+    }
+
+    /// Whether both exclude the same addresses.
+    pub fn excludes_like(&self, other: &Self) -> bool {
+        self.exclude == other.exclude
+    }
+
     /// Whether an address from an `addr` message may be connected to and stored. Port 0 never is.
     pub fn admits(&self, address: Address) -> bool {
         let is_public = || !self.special.contains(u32::from(address.ip()));
@@ -313,6 +324,15 @@ mod tests {
             let asked = [Asked::Localhost, Asked::Named, Asked::Unnamed];
             assert_eq!(asked.map(|asked| passes(ip, asked)), expected, "{ip}");
         }
+    }
+
+    #[test]
+    fn excluded_addresses_are_counted_once() {
+        let filter =
+            Filter::new(&nets(&["8.8.8.0/24", "8.8.9.0/24", "8.8.8.8/32", "9.9.9.9/32"]), &[]);
+        assert_eq!(filter.excluded(), (2, 513));
+        assert_eq!(Filter::new(&nets(&["0.0.0.0/0"]), &[]).excluded(), (1, 1 << 32));
+        assert_eq!(Filter::new(&[], &[]).excluded(), (0, 0));
     }
 
     #[test]
