@@ -32,8 +32,8 @@ pub use self::source::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE}
 use crate::sys::text_file::quoted;
 use bitdash_core::vocabulary::filter::Filter;
 
-/// Maximum number of addresses that the exclude lists may cover without `filter.only`: a quarter. All
-/// bogons are a seventh.
+/// Maximum number of addresses that the exclude lists may cover without `filter.only`: a quarter.
+/// All bogons are a seventh.
 const MAX_EXCLUDED: u64 = 1 << 30;
 
 /// The effect of a new configuration on a running crawl.

@@ -106,8 +106,8 @@ pub fn cause(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
-/// Linux's flag for opening without blocking: a named pipe opens without a writer, and fails without
-/// a reader.
+/// Linux's flag for opening without blocking: a named pipe opens without a writer, and fails
+/// without a reader.
 pub const O_NONBLOCK: i32 = 0o4000;
 
 const MAX_QUOTED_CHARS: usize = 60;

@@ -44,8 +44,8 @@ impl NameBook {
         Ok(book)
     }
 
-    /// Replaces the lines and logs the invalid and the excluded ones. Returns the change for the log,
-    /// if any.
+    /// Replaces the lines and logs the invalid and the excluded ones. Returns the change, if any,
+    /// for the log.
     pub fn replace(&mut self, file: NodesFile, filter: &Filter) -> Option<String> {
         for complaint in &file.complaints {
             log::warn!("nodes_file error=\"{complaint}\"");
