@@ -291,7 +291,7 @@ impl<'a> Crawl<'a> {
     }
 
     fn try_reload(&mut self) -> Result<String, Box<dyn std::error::Error>> {
-        read_once(self.source.path())?;
+        self.source.path().map_or(Ok(()), read_once)?;
         let new = self.source.load()?;
         let config = self.config.reloaded_with(&new);
         read_once(&config.crawl.nodes_file)?;
