@@ -235,12 +235,20 @@ fn lock(t: &mut Transaction, group: &Group) -> Result<(), Error> {
     t.batch_execute(&format!("{LOCK_TIMEOUT}; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", group.lock))
 }
 
+/// After the wall clock was set nothing expires for this long; a later time is that of a clock that
+/// ran ahead.
+const KEPT_AFTER_CLOCK_STEP: Duration = Duration::from_secs(86_400);
+
 /// The oldest `last_heard` to keep, in seconds since 2000. It is counted from the newest one, since
 /// no address is heard of while the crawler is stopped, and a clock may have jumped.
 fn oldest(t: &mut Transaction, now: UnixTime, params: &CompactionParams) -> Result<i64, Error> {
     let newest: Option<i32> =
         t.query_one("SELECT max(heard_at) FROM address_journal", &[])?.try_get(0)?;
     let newest = newest.map_or(0, i64::from).min(now.as_secs() - EPOCH_SECS);
+    let kept = super::load::forgets_from(t)?;
+    if kept.is_some_and(|until| now < until && until <= now.plus(KEPT_AFTER_CLOCK_STEP)) {
+        return Ok(i64::from(i32::MIN));
+    }
     let forget_after = i64::try_from(params.forget_after.as_secs()).unwrap_or(i64::MAX);
     Ok(newest.saturating_sub(forget_after))
 }

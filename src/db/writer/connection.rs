@@ -62,6 +62,7 @@ pub(super) enum Answer {
 pub(super) enum Row {
     Source(u16, SourceRow),
     Name(Address, String),
+    ForgetsFrom(UnixTime),
     Address(Known),
 }
 
@@ -308,6 +309,9 @@ impl ConnectionThread {
         };
         store.load_sources(&mut |group, row| hand_over(Row::Source(group, row)))?;
         store.load_names(&mut |address, name| hand_over(Row::Name(address, name)))?;
+        if let Some(at) = store.forgets_from()? {
+            hand_over(Row::ForgetsFrom(at));
+        }
         let last_pass = store.load(&mut |known| hand_over(Row::Address(known)))?;
         let _ = sender.send(piece);
         drop(sender);

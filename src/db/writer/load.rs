@@ -13,7 +13,7 @@ use bitdash_core::vocabulary::rows::{Known, KnownNode, LastPass, PassRow, Source
 use bitdash_core::vocabulary::time::UnixTime;
 use postgres::binary_copy::BinaryCopyOutRow;
 use postgres::types::FromSql;
-use postgres::{Client, Error, IsolationLevel, Transaction};
+use postgres::{Client, Error, GenericClient, IsolationLevel, Transaction};
 
 use super::journal::whole_time;
 use super::store::PLANNING;
@@ -70,6 +70,11 @@ pub(super) fn names(
         }
     }
     Ok(())
+}
+
+pub(super) fn forgets_from(client: &mut impl GenericClient) -> Result<Option<UnixTime>, Error> {
+    let row = client.query_one("SELECT forgets_from FROM store_state", &[])?;
+    Ok(row.try_get::<_, Option<Timestamp>>(0)?.and_then(Timestamp::finite))
 }
 
 /// Calls `take` for every row and counts those that it refuses.

@@ -189,6 +189,15 @@ impl Store {
         self.checked(result)
     }
 
+    /// The time before which no address expires, if the wall clock was ever set.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn forgets_from(&mut self) -> Result<Option<UnixTime>, StoreError> {
+        let result = load::forgets_from(&mut self.client);
+        self.checked(result)
+    }
+
     /// Writes a batch in one transaction; `probes` shows `results_per_node` rows of each node.
     ///
     /// # Errors
@@ -342,6 +351,9 @@ fn write(
     if let Some(kept) = results_per_node {
         let changed = "UPDATE store_state SET results_per_node = $1 WHERE results_per_node <> $1";
         t.execute(changed, &[&super::integer(kept)])?;
+    }
+    if let Some(at) = batch.forgets_from {
+        t.execute("UPDATE store_state SET forgets_from = $1", &[&Timestamp(at)])?;
     }
     if let Some(names) = &batch.names {
         nodes::write_names(t, names)?;

@@ -230,6 +230,7 @@ impl Worker {
                     match row {
                         Row::Source(group, row) => self.machine.load_source(group, row),
                         Row::Name(address, name) => self.machine.load_name(address, name),
+                        Row::ForgetsFrom(at) => self.machine.load_forgets_from(at),
                         Row::Address(known) => self.machine.load(&known),
                     }
                 }

@@ -211,6 +211,11 @@ impl AddressBook {
         self.sources.load(group, row);
     }
 
+    /// Sets when addresses may expire next, at the earliest.
+    pub fn set_forgets_from(&mut self, at: UnixTime) {
+        self.forgotten_at = secs(at).saturating_sub(FORGET_INTERVAL_SECS);
+    }
+
     /// Begins a pass; afterwards [`AddressBook::poll_due`] hands out the addresses that are due.
     pub fn start_pass(&mut self, started_at: UnixTime) {
         self.epoch = self.epoch.wrapping_add(1);
@@ -219,7 +224,9 @@ impl AddressBook {
         self.over_quota_cursor = 0;
         self.deferred = 0;
         self.full_at = 0;
-        if self.pass_started.saturating_sub(self.forgotten_at) >= FORGET_INTERVAL_SECS {
+        let age = i64::from(self.pass_started) - i64::from(self.forgotten_at);
+        // A time far ahead was stored by a clock that ran ahead.
+        if age.unsigned_abs() >= u64::from(FORGET_INTERVAL_SECS) {
             self.forget(started_at);
         }
         self.check_invariants();

@@ -63,6 +63,8 @@ pub struct Recorder {
     clock_watch: Option<ClockWatch>,
     /// No candidate expires before this time on the monotonic clock, after a clock step.
     forgets_from: Duration,
+    /// The same on the wall clock, as loaded from the database.
+    loaded_forgets_from: UnixTime,
     outbox: VecDeque<FromWriter>,
 }
 
@@ -81,6 +83,7 @@ impl Recorder {
             newest: UnixTime::default(),
             clock_watch: None,
             forgets_from: Duration::ZERO,
+            loaded_forgets_from: UnixTime::default(),
             outbox: VecDeque::new(),
         }
     }
@@ -102,6 +105,12 @@ impl Recorder {
         self.names.insert(address, name);
     }
 
+    /// Loads the time before which nothing expires, because the wall clock was set.
+    pub fn load_forgets_from(&mut self, at: UnixTime) {
+        self.loaded_forgets_from = at;
+        self.book.set_forgets_from(at);
+    }
+
     /// Handles the end of loading.
     pub fn handle_loaded(&mut self, last_pass: LastPass) {
         let opened = self.opened(last_pass);
@@ -117,6 +126,7 @@ impl Recorder {
         self.pass = None;
         self.last_pass = LastPass::default();
         self.newest = UnixTime::default();
+        self.loaded_forgets_from = UnixTime::default();
         self.names.clear();
     }
 
@@ -172,7 +182,10 @@ impl Recorder {
     /// Whether candidates may expire: not within a day after a step of the wall clock, since older
     /// times were read from another clock.
     pub fn may_forget(&self, now: Now) -> bool {
-        now.mono >= self.forgets_from
+        // More than a day ahead, it was stored by a clock that ran ahead.
+        let is_kept = now.wall < self.loaded_forgets_from
+            && self.loaded_forgets_from <= now.wall.plus(FORGET_DELAY);
+        now.mono >= self.forgets_from && !is_kept
     }
 
     /// Detects a step of the wall clock and shifts all due times. Returns whether there was one.
@@ -181,6 +194,8 @@ impl Recorder {
             return false;
         };
         self.forgets_from = now.mono + FORGET_DELAY;
+        self.loaded_forgets_from = UnixTime::default();
+        self.batch.forgets_from = Some(now.wall.plus(FORGET_DELAY));
         self.book.rebase(step, now.wall);
         if let Some(pass) = &mut self.pass {
             pass.row.started_at = pass.row.started_at.shifted(step.as_micros());

@@ -268,6 +268,11 @@ impl WriterMachine {
         self.recorder.load_source(group, row);
     }
 
+    /// Takes in the time before which nothing expires.
+    pub fn load_forgets_from(&mut self, at: UnixTime) {
+        self.recorder.load_forgets_from(at);
+    }
+
     /// Takes in a name that the database stores.
     pub fn load_name(&mut self, address: Address, name: String) {
         self.recorder.load_name(address, name);

@@ -162,6 +162,8 @@ pub struct Batch {
     pub forgotten: BTreeSet<Address>,
     /// If present, the names of all named nodes: every other node loses its name.
     pub names: Option<BTreeMap<Address, String>>,
+    /// If present, no address expires before this time, also after a restart.
+    pub forgets_from: Option<UnixTime>,
 }
 
 impl Batch {
@@ -174,7 +176,7 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0 && self.names.is_none()
+        self.rows() == 0 && self.names.is_none() && self.forgets_from.is_none()
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Store {
     passes: BTreeMap<u64, PassRow>,
     sources: BTreeMap<u16, SourceRow>,
     names: BTreeMap<Address, String>,
+    forgets_from: Option<UnixTime>,
 }
 
 /// What is stored of an address, nodes included, from its time as a candidate.
@@ -71,6 +72,7 @@ impl Store {
         if let Some(names) = &batch.names {
             self.names.clone_from(names);
         }
+        self.forgets_from = batch.forgets_from.or(self.forgets_from);
     }
 
     fn hear(&mut self, address: Address, row: &HeardRow) {
@@ -135,6 +137,9 @@ impl Store {
             }
             for (address, name) in &self.names {
                 recorder.load_name(*address, name.clone());
+            }
+            if let Some(at) = self.forgets_from {
+                recorder.load_forgets_from(at);
             }
             let mut known = self.known();
             rng.shuffle(&mut known);

@@ -128,6 +128,48 @@ fn is_up(message: &FromWriter) -> bool {
 }
 
 #[test]
+fn the_day_without_forgetting_survives_a_restart() {
+    let params = params().recorder;
+    let start = |at| ToWriter::StartPass { at, names: Names::default() };
+    let began = UnixTime::from_secs(1_800_000_000);
+    let mut now = Now { mono: SECOND, wall: began };
+    let mut recorder = Recorder::new(&params, 1);
+    recorder.handle_loaded(LastPass::default());
+    recorder.handle(start(now.wall), now);
+    assert_eq!(recorder.take_batch().forgets_from, None);
+    // The wall clock is set ten years ahead.
+    now.wall = now.wall.plus(3_650 * DAY);
+    recorder.handle(ToWriter::EndPass { at: now.wall }, now);
+    let stored = recorder.take_batch().forgets_from;
+    assert_eq!(stored, Some(now.wall.plus(DAY)));
+    // An hour later another process loads it, and an address not heard of since.
+    let restarted = |hours: u32, stored: UnixTime| {
+        let now = Now { mono: SECOND, wall: now.wall.plus(DAY / 24 * hours) };
+        let mut recorder = Recorder::new(&params, 2);
+        for (number, last_heard) in [(1, began), (2, now.wall)] {
+            recorder.load(&Known {
+                address: address(number),
+                last_heard,
+                failures: 0,
+                last_probed: None,
+                last_outcome: None,
+                next_probe: began,
+                source: 0,
+                node: None,
+            });
+        }
+        recorder.load_forgets_from(stored);
+        recorder.handle_loaded(LastPass::default());
+        recorder.handle(start(now.wall), now);
+        (recorder.may_forget(now), recorder.totals().candidates)
+    };
+    assert_eq!(restarted(1, stored.unwrap()), (false, 2));
+    assert_eq!(restarted(25, stored.unwrap()), (true, 1));
+    // Stored by a clock that ran ahead: void.
+    assert_eq!(restarted(1, stored.unwrap().plus(3_650 * DAY)), (true, 1));
+}
+
+#[test]
 fn a_batch_is_due_after_the_interval_and_at_once_with_enough_rows() {
     let mut rig = Rig::running();
     assert!(rig.machine.pending_rows() > 0);
