@@ -61,7 +61,7 @@ enum Command {
             every address discovered meanwhile, once per pass. Creates and upgrades the database \
             schema, and resumes an interrupted pass.\n\n\
             SIGTERM and SIGINT stop it within 10 s, with everything written; SIGHUP reloads its \
-            files.",
+            files, or stops it if the terminal that showed its log is gone.",
         after_help = "Examples:\n  \
             bitdash crawl                     until stopped\n  \
             bitdash crawl --passes 1          one sweep of the network, for cron"
@@ -103,7 +103,7 @@ enum Command {
         after_help = "Examples:\n  \
             bitdash poll                      the lines of crawl.nodes_file\n  \
             bitdash poll mine.txt             a list of your own\n  \
-            bitdash poll mine.txt --watch 5m  on a terminal, until Ctrl-C; the file is reread each time\n  \
+            bitdash poll mine.txt --watch 5m  on a terminal, until Ctrl-C; the file is reread each time, and on SIGHUP\n  \
             bitdash poll mine.txt --json | jq -r 'select(.outcome != \"responded\") | .name'\n\
             \n\
             In a crontab, this mails the table when something is down:\n  \

@@ -415,6 +415,34 @@ fn poll_watch_prints_pages_to_a_pipe_until_it_is_closed() {
 }
 
 #[test]
+fn sighup_reloads_poll_watch_at_once_and_never_ends_it() {
+    let directory = Directory::new();
+    let list = format!("127.0.0.1 {} shut\n", refusing().port());
+    directory.write("mine.txt", &list);
+    let (mut child, mut out) = watch(&directory);
+    let begin = Instant::now();
+    let mut until = |text: &str| {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(out.read_line(&mut line).unwrap() > 0, "poll exited");
+        }
+    };
+    for name in ["second", "third"] {
+        until(" up\n");
+        directory.write("mine.txt", &list.replace("shut", name));
+        let pid = child.id().to_string();
+        assert!(
+            std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success()
+        );
+        until(name);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(30), "it waited for the interval");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn poll_watch_replaces_the_page_on_a_terminal() {
     let directory = Directory::new();
     directory.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));

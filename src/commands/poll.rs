@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigSource};
 use crate::db::timestamp::Timestamp;
 use crate::net::nodes_file::{Line, NodesFile};
 use crate::sys::clock::Clock;
+use crate::sys::signal::Hangup;
 use crate::sys::text_file;
 use bitdash_core::vocabulary::outcome::Outcome;
 
@@ -36,6 +37,8 @@ pub struct Options {
     pub json: bool,
 }
 
+/// Interval between two looks for SIGHUP.
+const HANGUP_INTERVAL: Duration = Duration::from_millis(250);
 /// The name of standard input.
 const STDIN: &str = "-";
 /// Some nodes ban peers that connect more often: Bitcoin Unlimited above four times a minute.
@@ -54,9 +57,15 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// The configuration or nodes file is invalid; or, after everything is printed, a node is down.
 pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<(), Failure> {
-    let config = source.load()?;
-    let path = options.file.as_deref().unwrap_or(&config.crawl.nodes_file);
-    let (lines, complaints) = read(path, &config)?;
+    // First: SIGHUP reloads a watch, even one that has not begun.
+    let hangup = options.watch.map(|_| Hangup::new()).transpose();
+    let hangup = hangup.map_err(|error| {
+        Failure::Failed(format!("installing the signal handler failed: {error}"))
+    })?;
+    let mut config = source.load()?;
+    let path =
+        |config: &Config| options.file.clone().unwrap_or_else(|| config.crawl.nodes_file.clone());
+    let (lines, complaints) = read(&path(&config), &config)?;
     complaints.iter().for_each(|complaint| note(complaint));
     let mut visitor = Visitor::new(&config, Purpose::Poll)?;
     let Some(interval) = options.watch else {
@@ -65,12 +74,12 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
         return judge(&rows);
     };
     let mut last = lines;
-    let is_read_once = path == Path::new(STDIN) || text_file::is_pipe(path);
     loop {
         let started = visitor.clock().now();
         // The file may be edited meanwhile; an invalid one leaves the old lines.
-        if !is_read_once {
-            last = read(path, &config).map_or(last, |(lines, _)| lines);
+        let path = path(&config);
+        if path != Path::new(STDIN) && !text_file::is_pipe(&path) {
+            last = read(&path, &config).map_or(last, |(lines, _)| lines);
         }
         let rows = sorted(visitor.visit(last.clone())?);
         let page = if options.json {
@@ -81,8 +90,25 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
         if !print_on(&page)? {
             return Ok(());
         }
-        wait(visitor.clock(), started.mono + interval);
+        if wait(visitor.clock(), started.mono + interval, hangup.as_ref()) {
+            match reloaded(source) {
+                Ok(new) => (config, visitor) = new,
+                Err(error) => note(&format!("reload: {error}")),
+            }
+        }
     }
+}
+
+/// The settings of the next pages, after SIGHUP.
+fn reloaded(source: &ConfigSource) -> Result<(Config, Visitor), Failure> {
+    if text_file::is_pipe(source.path().unwrap_or(Path::new(""))) {
+        return Err(Failure::Usage(
+            "the configuration is a pipe, which cannot be read again".into(),
+        ));
+    }
+    let config = source.load()?;
+    let visitor = Visitor::new(&config, Purpose::Poll)?;
+    Ok((config, visitor))
 }
 
 /// The lines of the nodes file and the complaints about invalid ones.
@@ -96,13 +122,17 @@ fn read(path: &Path, config: &Config) -> Result<(Vec<Line>, Vec<String>), Failur
     Ok((nodes.lines, nodes.complaints))
 }
 
-fn wait(clock: &Clock, until: Duration) {
+/// Waits for the next page; returns early, with `true`, after SIGHUP.
+fn wait(clock: &Clock, until: Duration, hangup: Option<&Hangup>) -> bool {
     loop {
+        if hangup.is_some_and(Hangup::take) {
+            return true;
+        }
         let left = until.saturating_sub(clock.now().mono);
         if left.is_zero() {
-            return;
+            return false;
         }
-        std::thread::park_timeout(left);
+        std::thread::park_timeout(left.min(HANGUP_INTERVAL));
     }
 }
 

@@ -1,7 +1,8 @@
-//! The operating system: clock, signals, process limits, log and terminal.
+//! The operating system: clock, signals, service manager, process limits, log and terminal.
 
 pub mod clock;
 pub mod logging;
+pub mod notify;
 pub mod process;
 pub mod signal;
 pub mod terminal;

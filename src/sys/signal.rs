@@ -5,10 +5,33 @@
 //! `Interrupted` as an empty turn.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// SIGHUP for a program without an event loop: it sets a flag and does not end the process.
+#[derive(Debug)]
+pub struct Hangup(Arc<AtomicBool>);
+
+impl Hangup {
+    /// Installs the handler.
+    ///
+    /// # Errors
+    /// The operating system refuses the handler.
+    pub fn new() -> io::Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGHUP, Arc::clone(&flag))?;
+        Ok(Self(flag))
+    }
+
+    /// Whether SIGHUP was received since the last call.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
 
 /// A request of the operator to a running crawl.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

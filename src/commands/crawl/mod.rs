@@ -8,6 +8,7 @@ mod names;
 pub mod params;
 mod report;
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::net::driver::{Driver, Ended, MAX_DIALS_PER_TURN, SIGNALS};
 use crate::net::nodes_file::NodesFile;
 use crate::sys::clock::{Clock, LoopClock, built_at};
 use crate::sys::logging::{self, LogHandle};
+use crate::sys::notify;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::text_file;
@@ -56,6 +58,7 @@ pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
     let registered = driver.registry().register(&mut signals, SIGNALS, Interest::READABLE);
     registered.map_err(|error| failed("listening to signals", &error))?;
     let mut crawl = Crawl::new(source, config, log, driver, signals, passes)?;
+    notify::ready();
     while !crawl.crawler.is_over() {
         crawl.turn()?;
     }
@@ -79,6 +82,7 @@ struct Crawl<'a> {
     rng: fastrand::Rng,
     stats_at: Duration,
     has_more_to_dial: bool,
+    had_terminal: bool,
     ended: Vec<Ended>,
 }
 
@@ -137,6 +141,7 @@ impl<'a> Crawl<'a> {
             rng,
             stats_at,
             has_more_to_dial: false,
+            had_terminal: io::stderr().is_terminal(),
             ended: Vec::new(),
         })
     }
@@ -200,10 +205,18 @@ impl<'a> Crawl<'a> {
         let signals: Vec<Signal> = self.signals.pending().collect();
         for signal in signals {
             match signal {
-                Signal::Reload => self.reload(),
-                Signal::Stop => self.crawler.handle_stop(StopReason::Operator, now),
+                Signal::Reload if !self.has_lost_terminal() => self.reload(),
+                Signal::Reload | Signal::Stop => {
+                    notify::stopping();
+                    self.crawler.handle_stop(StopReason::Operator, now);
+                }
             }
         }
+    }
+
+    /// Whether SIGHUP means that the terminal, which showed the log, is gone.
+    fn has_lost_terminal(&self) -> bool {
+        self.had_terminal && self.config.log.file.is_none() && !io::stderr().is_terminal()
     }
 
     /// Dials what the crawler grants.
@@ -277,6 +290,7 @@ impl<'a> Crawl<'a> {
 
     /// Handles SIGHUP: reads and checks everything before changing anything.
     fn reload(&mut self) {
+        notify::reloading();
         match self.try_reload() {
             Ok(changed) => log::info!("reload {changed}"),
             Err(error) => {
@@ -288,6 +302,7 @@ impl<'a> Crawl<'a> {
                 log::error!("reload error=\"{error}\" state=unchanged");
             }
         }
+        notify::ready();
     }
 
     fn try_reload(&mut self) -> Result<String, Box<dyn std::error::Error>> {
