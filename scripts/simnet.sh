@@ -97,6 +97,8 @@ show_progress() {
 # crawl_network LOG: crawls for one pass; LOG is the crawler's log file.
 crawl_network() {
     local start=$SECONDS line last=
+    # On a terminal the crawler shows its progress itself.
+    [ -t 2 ] && [ "$each_second" = show_progress ] && each_second=:
     say "crawling it for one pass"
     "${bitdash_command[@]}" crawl --passes 1 &
     crawler=$!

@@ -21,13 +21,22 @@ fn drawn(got: &str) -> Vec<&str> {
 }
 
 fn crawl(lines: &[&str]) -> (String, Crawl) {
+    crawl_on(80, lines)
+}
+
+fn crawl_on(columns: u16, lines: &[&str]) -> (String, Crawl) {
     let arguments = ["--nodes", "200", "--dead", "300", "--time-scale", "0.05"];
     let simnet = Simnet::start(&arguments);
     let database = Cluster::shared().database();
     // Few sockets, so that the pass lasts several seconds.
     let lines = [&["crawl.max_sockets = 40"], lines].concat();
     let crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
-    let got = support::terminal::run(crawl.dir.path(), "-c bitdash.toml crawl --passes 1", TIMEOUT);
+    let got = support::terminal::run(
+        crawl.dir.path(),
+        columns,
+        "-c bitdash.toml crawl --passes 1",
+        TIMEOUT,
+    );
     (got, crawl)
 }
 
@@ -58,6 +67,58 @@ fn with_a_log_file_the_stats_lines_are_logged_there() {
     let before_the_end = log.split("state=finished").next().unwrap();
     assert!(before_the_end.contains(" stats pass=1 "), "{log}");
     assert!(!log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn a_person_sees_one_line_and_then_a_summary() {
+    for columns in [80, 200] {
+        let (got, _crawl) = crawl_on(columns, &["log.file = \"crawl.log\""]);
+        let mut terminal = vt100::Parser::new(24, columns, 0);
+        let mut seen = Vec::new();
+        for part in got.split_inclusive('\r') {
+            terminal.process(part.as_bytes());
+            seen.push(shown(&terminal));
+        }
+        seen.retain(|rows| rows.first().is_some_and(|row| !row.contains("finished")));
+        assert!(seen.len() >= 3, "{got:?}");
+        for rows in &seen {
+            assert_eq!(rows.len(), 1, "at {columns} columns: {rows:?}");
+            assert!(rows[0].chars().count() < usize::from(columns), "{rows:?}");
+        }
+        assert!(seen.iter().any(|rows| rows[0].starts_with("pass 1  [")), "{seen:?}");
+        let rows = shown(&terminal);
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        assert!(
+            rows[0].starts_with("pass 1 finished: ") && rows[0].contains(" probed, "),
+            "{rows:?}"
+        );
+        assert!(
+            rows[1].contains(" nodes up of ") && rows[2].contains("bitdash status"),
+            "{rows:?}"
+        );
+    }
+}
+
+/// The rows of the terminal that are not empty.
+fn shown(terminal: &vt100::Parser) -> Vec<String> {
+    terminal.screen().rows(0, 200).filter(|row| !row.is_empty()).collect()
+}
+
+#[test]
+fn an_interrupted_pass_is_summed_up() {
+    let simnet = Simnet::start(&["--nodes", "100", "--dead", "400", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let lines = ["crawl.connects_per_second = 40", "log.file = \"crawl.log\""];
+    let crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
+    let terminal = Terminal::start(crawl.dir.path(), "-c bitdash.toml crawl");
+    wait_until("the pass runs", TIMEOUT, || terminal.shown().contains("\x1b[Kpass 1  "));
+    sleep(Duration::from_secs(2));
+    terminal.stop(Duration::from_secs(10));
+    let shown = terminal.shown();
+    let line = shown.lines().find(|line| line.contains("pass 1 interrupted: ")).unwrap();
+    assert!(line.contains(" probed, ") && line.contains("the next start resumes it"), "{line}");
+    let log = std::fs::read_to_string(crawl.dir.path().join("crawl.log")).unwrap();
+    assert!(log.contains(" pass pass=1 state=interrupted probed="), "{log}");
 }
 
 #[test]

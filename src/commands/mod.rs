@@ -113,8 +113,12 @@ pub fn print_on(text: &str) -> Result<bool, Failure> {
 
 /// Prints a message to stderr; gives up after `NOTE_TIMEOUT` if stderr blocks.
 pub fn note(text: &str) {
+    to_stderr(format!("bitdash: {text}\n"));
+}
+
+/// Writes lines to stderr; gives up after `NOTE_TIMEOUT` if it blocks.
+pub fn to_stderr(line: String) {
     let write = |line: &str| drop(io::stderr().write_all(line.as_bytes()));
-    let line = format!("bitdash: {text}\n");
     let (done, is_done) = mpsc::sync_channel(1);
     let text = line.clone();
     let spawned = thread::Builder::new().spawn(move || {

@@ -443,8 +443,7 @@ fn up_before(t: &mut Transaction, seconds: i32) -> Result<Option<HashMap<String,
 }
 
 fn is_running(t: &mut Transaction) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted)";
-    t.query_one(sql, &[])?.try_get(0)
+    t.query_one("SELECT is_crawling()", &[])?.try_get(0)
 }
 
 fn database(t: &mut Transaction) -> Result<DatabaseFacts, Error> {

@@ -56,6 +56,11 @@ impl LogHandle {
         Ok(Self(Arc::new(Mutex::new(LineBuffer { line: Vec::new(), writer }))))
     }
 
+    /// Writes whole lines in their turn, without time and level.
+    pub fn write_plain(&self, lines: &str) {
+        self.buffer().writer.write(lines.as_bytes().to_vec());
+    }
+
     fn logger(&self) -> Box<dyn Log> {
         let config = ConfigBuilder::new()
             .set_time_format_rfc3339()

@@ -86,11 +86,13 @@ impl Drop for StatusLine {
 }
 
 fn draw(text: &str) {
-    let line = fitted(text, columns());
+    let columns = columns();
+    let line = fitted(text, columns);
     let mut drawn = drawn();
     if *drawn != line {
         // An error on stderr cannot be reported.
-        let _ = io::stderr().write_all(redrawn(b"", &line).as_slice());
+        let unwrapped = unwrapped(drawn.len(), columns);
+        let _ = io::stderr().write_all(&[unwrapped.into_bytes(), redrawn(b"", &line)].concat());
         *drawn = line;
     }
 }
@@ -126,10 +128,25 @@ fn redrawn(lines: &[u8], status: &str) -> Vec<u8> {
     [CLEAR.as_bytes(), lines, status.as_bytes()].concat()
 }
 
-/// Truncates a text to one line; leaves the last column free, since some terminals wrap there.
+/// Truncates a text to one line, between words; leaves the last column free, since some terminals
+/// wrap there.
 fn fitted(text: &str, columns: usize) -> String {
     let show = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
-    text.chars().take(columns.saturating_sub(1)).map(show).collect()
+    let room = columns.saturating_sub(1);
+    let line: String = text.chars().take(room).map(show).collect();
+    let is_whole = text.chars().nth(room).is_none_or(|next| next == ' ');
+    match line.rfind(' ') {
+        Some(end) if !is_whole => line[..end].trim_end().to_owned(),
+        _ => line,
+    }
+}
+
+/// The bytes that go back to the first row of a line that a narrower window has wrapped.
+fn unwrapped(length: usize, columns: usize) -> String {
+    match length.saturating_sub(1) / columns.max(1) {
+        0 => String::new(),
+        rows => format!("\x1b[{rows}A\r\x1b[J"),
+    }
 }
 
 fn columns() -> usize {
@@ -185,6 +202,12 @@ mod tests {
     #[test]
     fn the_status_line_never_wraps_nor_contains_escape_sequences() {
         assert_eq!(fitted("0123456789", 8), "0123456");
+        assert_eq!(fitted("0123 5678  1234", 13), "0123 5678");
+        assert_eq!(fitted("0123 567 901", 9), "0123 567");
+        assert_eq!(
+            (unwrapped(79, 80), unwrapped(79, 40)),
+            (String::new(), "\x1b[1A\r\x1b[J".into())
+        );
         assert_eq!(fitted("a\u{1b}[2J\nb\u{202e}", 80), "a?[2J?b?");
         assert_eq!(fitted("abc", 0), "");
     }

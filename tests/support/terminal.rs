@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::faults::wait_until;
 
-/// The command that runs `bitdash` on a terminal of 80 columns, after the shell command `first`.
-fn script(directory: &Path, first: &str, arguments: &str) -> Command {
+/// The command that runs `bitdash` on a terminal of this width, after the shell command `first`.
+fn script(directory: &Path, columns: u16, first: &str, arguments: &str) -> Command {
     let program = env!("CARGO_BIN_EXE_bitdash");
-    let line = format!("stty cols 80 ixon; {first}; exec '{program}' {arguments}");
+    let line = format!("stty cols {columns} ixon; {first}; exec '{program}' {arguments}");
     let mut command = Command::new("script");
     command
         .args(["-q", "-e", "-c", &line, "/dev/null"])
@@ -23,9 +23,9 @@ fn script(directory: &Path, first: &str, arguments: &str) -> Command {
     command
 }
 
-/// Runs `bitdash` on a terminal of 80 columns, for at most `time`, and returns its output.
-pub fn run(directory: &Path, arguments: &str, time: Duration) -> String {
-    let mut child = script(directory, ":", arguments)
+/// Runs `bitdash` on a terminal of this width, for at most `time`, and returns its output.
+pub fn run(directory: &Path, columns: u16, arguments: &str, time: Duration) -> String {
+    let mut child = script(directory, columns, ":", arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -59,7 +59,7 @@ impl Terminal {
     pub fn start(directory: &Path, arguments: &str) -> Self {
         let (shown, pid) = (directory.join("shown"), directory.join("pid"));
         let _ = fs::remove_file(&pid);
-        let mut script = script(directory, "echo $$ >pid", arguments)
+        let mut script = script(directory, 80, "echo $$ >pid", arguments)
             .stdin(Stdio::piped())
             .stdout(File::create(&shown).unwrap())
             .spawn()

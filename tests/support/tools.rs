@@ -47,7 +47,7 @@ impl Directory {
 
     /// Runs it on a terminal for at most `time` and returns the output.
     pub fn run_on_terminal(&self, arguments: &str, time: Duration) -> String {
-        super::terminal::run(self.0.path(), arguments, time)
+        super::terminal::run(self.0.path(), 80, arguments, time)
     }
 }
 

@@ -44,7 +44,8 @@ struct View {
     max_sockets: usize,
     rate: f64,
     limit: Limit,
-    responded: u64,
+    /// Nodes up, as the address book knows them.
+    up: u64,
     new_nodes: u64,
     is_db_up: bool,
 }
@@ -82,7 +83,7 @@ impl Live {
             max_sockets,
             rate,
             limit: crawler.limit(now),
-            responded: counters.responded,
+            up: crawler.totals().up,
             new_nodes: crawler.totals().new_nodes,
             is_db_up: crawler.is_db_up(),
         };
@@ -94,13 +95,19 @@ impl Live {
 impl Rate {
     /// Updates the rate with the number of probes that ended in a pass, and returns it.
     fn update(&mut self, pass: u64, probed: u64, since: Duration) -> f64 {
-        let before = if pass == self.pass { self.probed } else { 0 };
+        // A resumed pass begins with the probes of an earlier run.
+        let before = match self.pass {
+            0 => probed,
+            known if known == pass => self.probed,
+            _ => 0,
+        };
         let new = probed.saturating_sub(before) as f64 / since.as_secs_f64().max(0.001);
         let rate = match self.per_second {
             Some(old) if pass == self.pass => old + WEIGHT * (new - old),
             _ => new,
         };
-        *self = Self { pass, probed, per_second: Some(rate) };
+        let is_first = self.pass == 0;
+        *self = Self { pass, probed, per_second: (!is_first).then_some(rate) };
         rate
     }
 }
@@ -115,7 +122,11 @@ impl View {
             }
             Phase::Waiting { until } => {
                 let left = span(until.saturating_sub(now.mono));
-                format!("pass {} done, {} up; the next one in {left}", self.pass, self.responded())
+                let next = match self.pass {
+                    0 => "the next pass".to_owned(),
+                    pass => format!("pass {pass} done, the next one"),
+                };
+                format!("{} nodes up; {next} in {left}", self.up())
             }
             Phase::ResolvingNames => "looking up the names of the nodes file".to_owned(),
             Phase::Starting => "starting a pass".to_owned(),
@@ -138,19 +149,20 @@ impl View {
             // Rounded down: only a finished pass shows 100 %.
             all => (100.0 * self.probed as f64 / all as f64).floor(),
         };
-        let deferred = match self.limit {
+        let limit = match self.limit {
             Limit::None => String::new(),
             limit => format!("  limit={}", limit.as_str()),
         };
         format!(
-            "pass {}  {share:.0}%{}  {}/{} sockets  {:.0}/s  {} nodes, {} new{deferred}",
+            "pass {}  {} {share:.0}%{}  {:.0}/s  {} up, {} new  {}/{} sockets{limit}",
             self.pass,
+            bar(share),
             self.estimate(),
+            self.rate,
+            self.up(),
+            grouped(i64::try_from(self.new_nodes).unwrap_or(i64::MAX)),
             self.sockets,
             self.max_sockets,
-            self.rate,
-            self.responded(),
-            grouped(i64::try_from(self.new_nodes).unwrap_or(i64::MAX)),
         )
     }
 
@@ -158,14 +170,20 @@ impl View {
     fn estimate(&self) -> String {
         let seconds = self.left as f64 / self.rate;
         match Duration::try_from_secs_f64(seconds) {
-            Ok(left) if self.rate > 0.0 && left < MAX_ESTIMATE => format!("  ~{} left", span(left)),
+            Ok(left) if self.rate > 0.0 && left < MAX_ESTIMATE => format!("  {} left", span(left)),
             _ => String::new(),
         }
     }
 
-    fn responded(&self) -> String {
-        grouped(i64::try_from(self.responded).unwrap_or(i64::MAX))
+    fn up(&self) -> String {
+        grouped(i64::try_from(self.up).unwrap_or(i64::MAX))
     }
+}
+
+/// A bar of ten cells for a share in percent.
+fn bar(share: f64) -> String {
+    let filled = (share / 10.0).floor().clamp(0.0, 10.0) as usize;
+    format!("[{}{}]", "=".repeat(filled), " ".repeat(10 - filled))
 }
 
 /// Maximum estimate that is shown.
@@ -188,7 +206,7 @@ mod tests {
             max_sockets: 800,
             rate: 331.4,
             limit: Limit::Sockets,
-            responded: 9_120,
+            up: 9_120,
             new_nodes: 17,
             is_db_up: true,
         }
@@ -197,30 +215,41 @@ mod tests {
     #[test]
     fn the_line_fits_80_columns() {
         let text = view().text(NOW);
-        let expected = "pass 12  19%  ~4m 10s left  800/800 sockets  331/s  9,120 nodes, 17 new";
+        let expected =
+            "pass 12  [=         ] 19%  4m 10s left  331/s  9,120 up, 17 new  800/800 sockets";
         assert_eq!(text, format!("{expected}  limit=sockets"));
-        assert!(expected.len() < 80);
+        assert!(expected.len() < 81);
     }
 
     #[test]
     fn no_estimate_without_a_rate_and_no_share_at_the_start() {
         let start = View { probed: 0, rate: 0.0, limit: Limit::None, ..view() };
-        assert_eq!(start.text(NOW), "pass 12  0%  800/800 sockets  0/s  9,120 nodes, 17 new");
+        assert_eq!(
+            start.text(NOW),
+            "pass 12  [          ] 0%  0/s  9,120 up, 17 new  800/800 sockets"
+        );
         let empty = View { left: 0, ..start.clone() };
-        assert!(empty.text(NOW).starts_with("pass 12  0%  "), "{}", empty.text(NOW));
+        assert!(empty.text(NOW).starts_with("pass 12  [          ] 0%  "), "{}", empty.text(NOW));
         let slow = View { rate: 1e-12, ..start };
         assert!(!slow.text(NOW).contains("left"));
         let nearly = View { left: 1, probed: 999_999, ..view() };
-        assert!(nearly.text(NOW).starts_with("pass 12  99%  ~0s left"), "{}", nearly.text(NOW));
+        assert!(
+            nearly.text(NOW).starts_with("pass 12  [========= ] 99%  0s left"),
+            "{}",
+            nearly.text(NOW)
+        );
         let whole = View { left: 0, ..view() };
-        assert!(whole.text(NOW).starts_with("pass 12  100%  ~0s left"));
+        assert!(whole.text(NOW).starts_with("pass 12  [==========] 100%  0s left"));
     }
 
     #[test]
     fn between_passes_it_counts_down_to_the_next() {
         let phase = Phase::Waiting { until: Duration::from_secs(190) };
         let text = View { phase, ..view() }.text(NOW);
-        assert_eq!(text, "pass 12 done, 9,120 up; the next one in 1m 30s");
+        assert_eq!(text, "9,120 nodes up; pass 12 done, the next one in 1m 30s");
+        let phase = Phase::Waiting { until: Duration::from_secs(190) };
+        let restarted = View { phase, pass: 0, ..view() }.text(NOW);
+        assert_eq!(restarted, "9,120 nodes up; the next pass in 1m 30s");
     }
 
     #[test]
@@ -231,10 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn a_resumed_pass_does_not_count_the_probes_of_an_earlier_run() {
+        let mut rate = Rate::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(rate.update(7, 5_000, second), 0.0);
+        let later = rate.update(7, 5_014, second);
+        assert!((later - 14.0).abs() < 0.01, "{later}");
+    }
+
+    #[test]
     fn the_rate_is_smooth_within_a_pass_and_restarts_with_the_next() {
         let mut rate = Rate::default();
         let second = Duration::from_secs(1);
-        assert_eq!(rate.update(1, 100, second), 100.0);
+        assert_eq!(rate.update(1, 0, second), 0.0);
+        let mut rate = Rate { pass: 1, probed: 100, per_second: Some(100.0) };
         assert_eq!(rate.update(1, 200, second), 100.0);
         let jump = rate.update(1, 1_200, second);
         assert!((jump - 235.0).abs() < 0.01, "{jump}");

@@ -19,7 +19,7 @@ use self::live::Live;
 use self::names::NameBook;
 use self::params::Params;
 use self::report::Reporter;
-use crate::commands::Failure;
+use crate::commands::{Failure, to_stderr};
 use crate::config::{Config, ConfigSource};
 use crate::db::writer::thread::{MAX_SOCKETS, Writer};
 use crate::net::driver::{Driver, Ended, MAX_DIALS_PER_TURN, SIGNALS};
@@ -257,7 +257,7 @@ impl<'a> Crawl<'a> {
         }
         let mut wants_stats = false;
         while let Some(event) = self.crawler.poll_event() {
-            wants_stats |= report::event(&event);
+            wants_stats |= self.reporter.event(&event, &self.crawler);
         }
         if self.crawler.is_stopping() {
             self.driver.stop(&self.clock, &mut self.ended);
@@ -342,6 +342,19 @@ impl<'a> Crawl<'a> {
     }
 
     fn finish(self) -> Result<(), Failure> {
+        let summary = self.live.is_on().then(|| self.reporter.summary(&self.crawler));
+        let result = self.result();
+        drop(self.live);
+        match summary {
+            None => {}
+            // Below the last lines of the log.
+            Some(summary) if self.config.log.file.is_none() => self.log.write_plain(&summary),
+            Some(summary) => to_stderr(summary),
+        }
+        result
+    }
+
+    fn result(&self) -> Result<(), Failure> {
         match self.crawler.phase() {
             Phase::Failed(why) => {
                 let origin = self.source.origin_of_url(&self.config);

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::commands::table::grouped;
 use crate::db::timestamp::Timestamp;
 use crate::sys::process::{cpu_time, resident_bytes};
 use bitdash_core::record::messages::Database;
@@ -20,12 +21,78 @@ pub struct Reporter {
     cpu: Duration,
     ended: u64,
     ended_at_last_line: u64,
+    /// The pass that is running.
+    running: Option<Running>,
+}
+
+/// What is known at the start of a pass.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    /// Addresses that were due or had been probed.
+    due: u64,
+    /// Addresses that had been heard of for the first time.
+    new_addresses: u64,
 }
 
 impl Reporter {
     /// Counts a probe that ended.
     pub fn count_ended(&mut self) {
         self.ended += 1;
+    }
+
+    /// Logs an event. Returns whether a stats line is due after it.
+    pub fn event(&mut self, event: &Event, crawler: &Crawler) -> bool {
+        let (counters, totals) = (crawler.counters(), crawler.totals());
+        match event {
+            Event::PassStarted { due, .. } => {
+                let due = counters.probed + due;
+                self.running = Some(Running { due, new_addresses: totals.new_addresses });
+            }
+            Event::PassFinished { .. } => self.running = None,
+            Event::Stopping => {
+                if let Some(of) = self.expected(crawler) {
+                    let (pass, probed) = (counters.pass, counters.probed);
+                    log::info!("pass pass={pass} state=interrupted probed={probed} of={of}");
+                }
+            }
+            _ => {}
+        }
+        log_event(event)
+    }
+
+    /// Number of addresses of the running pass, as far as it is known; `None` if none is running.
+    fn expected(&self, crawler: &Crawler) -> Option<u64> {
+        let running = self.running?;
+        let new = crawler.totals().new_addresses.saturating_sub(running.new_addresses);
+        Some((running.due + new).max(crawler.counters().probed))
+    }
+
+    /// What the crawl did, in three lines for a terminal.
+    pub fn summary(&self, crawler: &Crawler) -> String {
+        let number = |count: u64| grouped(i64::try_from(count).unwrap_or(i64::MAX));
+        let (counters, totals) = (crawler.counters(), crawler.totals());
+        let (pass, probed) = (counters.pass, number(counters.probed));
+        let did = match self.expected(crawler) {
+            Some(of) => format!(
+                "pass {pass} interrupted: {probed} of {} probed, {} responded; the next start \
+                 resumes it",
+                number(of),
+                number(counters.responded)
+            ),
+            None if pass == 0 => "no pass was started".to_owned(),
+            None => format!(
+                "pass {pass} finished: {probed} probed, {} responded, {} new nodes",
+                number(counters.responded),
+                number(totals.new_nodes)
+            ),
+        };
+        format!(
+            "{did}\n{} nodes up of {} known, {} candidates\nto see them: bitdash status, \
+             bitdash nodes\n",
+            number(totals.up),
+            number(totals.nodes),
+            number(totals.candidates)
+        )
     }
 
     /// Logs the stats line.
@@ -60,8 +127,7 @@ impl Reporter {
     }
 }
 
-/// Logs an event. Returns whether a stats line is due after it.
-pub fn event(event: &Event) -> bool {
+fn log_event(event: &Event) -> bool {
     match event {
         Event::PassStarted { pass, resumed, due } => {
             let state = if *resumed { "resumed" } else { "started" };
