@@ -14,11 +14,12 @@ use bitdash::config::Config;
 use bitdash_core::schedule::crawler::Event;
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::rows::LastPass;
-use bitdash_simnet::network::churn::{Churn, ChurnParams};
+use bitdash_simnet::network::churn::attack::Attack;
+use bitdash_simnet::network::churn::{Churn, ChurnParams, Times};
 use bitdash_simnet::sim::{Simulation, SimulationParams};
-use bitdash_simnet::verify::accuracy::{Accuracy, Delay, Standing, quantile};
+use bitdash_simnet::verify::accuracy::{Accuracy, Standing, quantile};
 use bitdash_simnet::verify::conservation::Conservation;
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 
 /// Crawls a simulated network with churn for days of virtual time and prints figures of the crawl
 #[derive(Parser, Clone, Debug)]
@@ -47,6 +48,20 @@ struct Options {
     /// Additional dead addresses per day
     #[arg(long, default_value_t = 0)]
     flood_per_day: usize,
+    /// Simpler gossip: no unreachable nodes, times that say nothing
+    #[arg(long)]
+    plain: bool,
+    /// A fifth of the nodes is in few tables
+    #[arg(long)]
+    uneven: bool,
+    /// The times of entries say nothing
+    #[arg(long, conflicts_with = "plain")]
+    flat_times: bool,
+    /// Share of first packets that are lost
+    #[arg(long)]
+    syn_loss: Option<f64>,
+    #[command(flatten)]
+    attack: AttackOptions,
     /// Number of TRB nodes, which send what they saw within three hours
     #[arg(long, default_value_t = 2)]
     trb: usize,
@@ -62,6 +77,41 @@ struct Options {
     /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What attacking nodes do.
+#[derive(Args, Clone, Debug)]
+struct AttackOptions {
+    /// Number of nodes that attack the order of candidates
+    #[arg(long, default_value_t = 0)]
+    liars: usize,
+    /// Number of /16s that they live in
+    #[arg(long, default_value_t = 50)]
+    liar_groups: usize,
+    /// Number of /16s whose liars name the same fakes
+    #[arg(long, default_value_t = 50)]
+    chorus: usize,
+    /// Number of fakes
+    #[arg(long, default_value_t = 1_000_000)]
+    fakes: usize,
+    /// Share of a liar's reply that is true
+    #[arg(long, default_value_t = 0.0)]
+    mimic: f64,
+    /// The true share names honest nodes that are up
+    #[arg(long)]
+    smear: bool,
+    /// Liars name the dead addresses of others as just seen
+    #[arg(long, conflicts_with = "plain")]
+    refresh: bool,
+    /// Liars never answer `getaddr`
+    #[arg(long)]
+    tarpit: bool,
+    /// All liars name the same thousand fakes, every minute another
+    #[arg(long)]
+    swarm: bool,
+    /// Age of the lies in seconds
+    #[arg(long, default_value_t = 60)]
+    lie_age: u32,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,7 +172,6 @@ fn run(options: &Options) -> Result<(), String> {
         sockets: options.sockets,
         rate,
         is_brief: options.brief,
-        discovered: None,
     };
     println!("{options:?}");
     run.all(Duration::from_secs_f64(options.days * 86_400.0))?;
@@ -146,8 +195,6 @@ struct Run {
     sockets: usize,
     rate: u32,
     is_brief: bool,
-    /// Time until each node was found in the first pass.
-    discovered: Option<Vec<Delay>>,
 }
 
 impl Run {
@@ -211,9 +258,6 @@ impl Run {
                 took.as_secs_f64() / ideal.as_secs_f64().max(1e-9),
             );
         }
-        if self.discovered.is_none() {
-            self.discovered = Some(self.accuracy.discoveries(&self.churn, now.as_secs() as i64));
-        }
         self.passes.push(Pass { began: now - took, took, ideal, standing });
         self.before = conservation;
         self.dials_before = self.simulation.dials;
@@ -230,13 +274,7 @@ impl Run {
                 first.took.as_secs_f64() / first.ideal.as_secs_f64().max(1e-9)
             );
         }
-        let found = self.discovered.as_deref().unwrap_or_default();
-        println!(
-            "honest nodes up at the start, seen after: {} (half), {} (90 %), {} (99 %)",
-            hours(quantile(found, 0.5)),
-            hours(quantile(found, 0.9)),
-            hours(quantile(found, 0.99))
-        );
+        self.print_found(now);
         let day = Duration::from_secs(86_400);
         let late: Vec<&Pass> = self.passes.iter().filter(|pass| pass.began >= day).collect();
         let mut took: Vec<Duration> = late.iter().map(|pass| pass.took).collect();
@@ -273,6 +311,22 @@ impl Run {
         self.print_totals();
     }
 
+    fn print_found(&self, now: i64) {
+        let found = self.accuracy.discoveries(&self.churn, now);
+        let minutes = |share: f64| match quantile(&found, share) {
+            Some(seconds) => format!("{:.2}", seconds as f64 / 60.0),
+            None => "-".to_owned(),
+        };
+        println!(
+            "honest nodes up at the start, found after minutes: {} (half), {} (90 %), {} (98 %), {} (99 %), {} (99.5 %)",
+            minutes(0.5),
+            minutes(0.9),
+            minutes(0.98),
+            minutes(0.99),
+            minutes(0.995)
+        );
+    }
+
     fn print_totals(&self) {
         let conservation = self.simulation.conservation();
         println!(
@@ -299,6 +353,8 @@ impl Run {
 }
 
 fn world(options: &Options) -> ChurnParams {
+    let base = if options.plain { ChurnParams::default() } else { ChurnParams::real() };
+    let attack = &options.attack;
     let mut params = ChurnParams {
         seed: options.seed,
         // Longer than the crawl, so that it does not reach the end of what was drawn.
@@ -306,7 +362,22 @@ fn world(options: &Options) -> ChurnParams {
         history_days: options.history,
         flood_share: options.flood,
         trb: options.trb,
-        ..ChurnParams::default()
+        has_uneven_reach: options.uneven,
+        syn_loss: options.syn_loss.unwrap_or(base.syn_loss),
+        times: if options.flat_times { Times::Flat } else { base.times },
+        attack: Attack {
+            liars: attack.liars,
+            groups: attack.liar_groups,
+            fakes: attack.fakes,
+            chorus: attack.chorus,
+            true_share: attack.mimic,
+            smears: attack.smear,
+            refreshes: attack.refresh,
+            tarpits: attack.tarpit,
+            swarms: attack.swarm,
+            age: attack.lie_age,
+        },
+        ..base
     }
     .scaled(options.scale);
     params.dead += options.flood_per_day * 2;

@@ -9,10 +9,12 @@
 //! 2. Addresses are unique, and none is in a special-purpose range.
 //! 3. A reply contains only addresses that can have reached its sender by then.
 
+pub mod attack;
 mod gossip;
 mod known;
 mod life;
 mod places;
+mod unreachable;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +24,7 @@ use crate::network::distribution::Distributions;
 use crate::network::gossip::{Entry, mix};
 use crate::network::world::{NodeSpec, WALL, WorldParams, draw};
 use crate::network::{Answer, Network, PeerDirectory};
+use attack::Attack;
 use bitdash_core::vocabulary::address::Address;
 pub use life::{Life, Reliability};
 use places::Places;
@@ -57,6 +60,37 @@ pub struct ChurnParams {
     pub silent_share: f64,
     /// Share of the peer-sending nodes that invent 1000 addresses for each reply.
     pub flood_share: f64,
+    /// Number of real nodes that announce themselves but accept no connection, at a time.
+    pub unreachable: usize,
+    /// How many of them come per day; as many leave.
+    pub unreachable_per_day: usize,
+    /// What the times of entries say.
+    pub times: Times,
+    /// Share of a reply that is of other networks.
+    pub foreign_share: f64,
+    /// Share of the tables that contain a dead address.
+    pub dead_reach: f64,
+    /// Maximum number of dead addresses in a table; it bounds the effect of floods.
+    pub max_dead_per_table: f64,
+    /// Share of the first packets that are lost: such a connection takes a second longer.
+    pub syn_loss: f64,
+    /// Whether Core before 0.21 draws a new reply for each `getaddr`, as it does.
+    pub old_core_resamples: bool,
+    /// Whether a fifth of the nodes is in few tables.
+    pub has_uneven_reach: bool,
+    /// Nodes that attack the crawl.
+    pub attack: Attack,
+}
+
+/// What the times of entries say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Times {
+    /// Nothing: they are drawn from one distribution for dead and live addresses.
+    Random,
+    /// When the address was last announced.
+    Announced,
+    /// The same for all, as proposed for Bitcoin Core against fingerprinting.
+    Flat,
 }
 
 impl Default for ChurnParams {
@@ -76,15 +110,51 @@ impl Default for ChurnParams {
             history_days: 0,
             silent_share: 0.83,
             flood_share: 0.0,
+            unreachable: 0,
+            unreachable_per_day: 0,
+            times: Times::Random,
+            foreign_share: 0.1,
+            dead_reach: 0.07,
+            max_dead_per_table: 60_000.0,
+            syn_loss: 0.0,
+            old_core_resamples: false,
+            has_uneven_reach: false,
+            attack: Attack::default(),
         }
     }
 }
 
 impl ChurnParams {
+    /// A network whose gossip is closer to that of the real one.
+    pub fn real() -> Self {
+        Self {
+            // Assumed: four nodes behind NAT routers for each one that can be reached (studies that
+            // listen to announcements count 30,000 to 60,000), of which 7.5 % change address a day.
+            unreachable: 40_000,
+            unreachable_per_day: 3_000,
+            // addrman.cpp: `nTime` is the time of the last announcement, less a penalty.
+            times: Times::Announced,
+            // Share of IPv6 entries in sampled replies.
+            foreign_share: 0.33,
+            // Assumed: half a million dead addresses fill the 2 % of a table that live ones leave.
+            dead_reach: 0.016,
+            max_dead_per_table: 30_000.0,
+            // Assumed; a lost SYN is repeated after a second (RFC 6298).
+            syn_loss: 0.02,
+            // Core caches replies since 0.21 (bitcoin/bitcoin#18991).
+            old_core_resamples: true,
+            ..Self::default()
+        }
+    }
+
     /// Multiplies every number of nodes and addresses.
     pub fn scaled(mut self, by: f64) -> Self {
         let scale = |count: &mut usize| *count = (*count as f64 * by).ceil() as usize;
         for count in [&mut self.up, &mut self.ever, &mut self.dead, &mut self.dead_per_day] {
+            scale(count);
+        }
+        let attack = &mut self.attack;
+        for count in [&mut self.unreachable, &mut self.unreachable_per_day, &mut attack.liars] {
             scale(count);
         }
         self.births_per_day *= by;
@@ -103,6 +173,8 @@ pub struct Churn {
     seeds: Vec<usize>,
     /// Number of addresses that flooding nodes have invented so far.
     invented: AtomicUsize,
+    /// The index of the first liar; they come last.
+    first_liar: usize,
 }
 
 impl Churn {
@@ -132,12 +204,17 @@ impl Churn {
             let trb = if life.is_up(0) { trb.next() } else { None };
             nodes.push(draw::lone_node(&world, &distributions, address, trb, &mut rng));
         }
+        let first_liar = nodes.len();
         let mut seeds: Vec<usize> =
-            (0..nodes.len()).filter(|at| lives[*at].is_up(0) && nodes[*at].sends_peers).collect();
+            (0..first_liar).filter(|at| lives[*at].is_up(0) && nodes[*at].sends_peers).collect();
         rng.shuffle(&mut seeds);
         seeds.truncate(params.seeds);
         let invented = AtomicUsize::new(0);
-        Self { params: params.clone(), places, nodes, lives, by_address, seeds, invented }
+        let params = params.clone();
+        let mut churn =
+            Self { params, places, nodes, lives, by_address, seeds, invented, first_liar };
+        churn.add_liars(&world, &distributions, &mut rng);
+        churn
     }
 
     /// Its parameters.
@@ -228,15 +305,24 @@ impl Network for Churn {
     fn dial(&self, address: Address, now: Duration, rng: &mut fastrand::Rng) -> Answer {
         match self.find(address) {
             Some(node) if self.lives[node].is_up(now.as_secs() as i64) => {
-                Answer::Accepted(self.nodes[node].rtt, node)
+                let is_lost = self.params.syn_loss > 0.0 && rng.f64() < self.params.syn_loss;
+                let late = Duration::from_secs(u64::from(is_lost));
+                Answer::Accepted(self.nodes[node].rtt + late, node)
             }
             _ => self.dead_answer(address.to_bits(), rng),
         }
     }
 
     fn place(&self, address: Address) -> Option<usize> {
-        let most = self.dead_until(self.params.days * DAY) + 1 + self.invented();
-        let dead = || self.places.dead_index(address).filter(|index| *index < most);
+        let most = self.first_invented() + self.invented();
+        let unreachable = self.unreachable_ever();
+        let dead = || {
+            let index = self.places.dead_index(address)?;
+            match index.checked_sub(FIRST_UNREACHABLE) {
+                Some(number) => (number < unreachable).then_some(number),
+                None => (index < most).then_some(index + unreachable),
+            }
+        };
         self.find(address).or_else(|| dead().map(|index| index + self.nodes.len()))
     }
 
@@ -254,8 +340,12 @@ const CACHE_PHASE: u64 = 4;
 const MEMBER: u64 = 5;
 const MEMORY: u64 = 6;
 const COMING: u64 = 7;
+const UNREACHABLE_LIFE: u64 = 8;
+const REACH: u64 = 9;
 /// From here on there is one for every three hours.
-const RECENT: u64 = 8;
+const RECENT: u64 = 10;
+/// Index of the dead address that is the first unreachable node's.
+const FIRST_UNREACHABLE: usize = 90_000_000;
 
 #[cfg(test)]
 mod tests;

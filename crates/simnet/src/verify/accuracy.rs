@@ -83,11 +83,11 @@ impl Accuracy {
     /// Compares the map with the network `now` seconds after the start.
     pub fn standing(&self, churn: &Churn, now: i64) -> Standing {
         let mut standing = Standing::default();
-        for (node, life) in self.nodes.iter().zip(churn.lives()) {
-            let is_up = life.is_up(now);
+        for (at, (node, life)) in self.nodes.iter().zip(churn.lives()).enumerate() {
+            let is_up = life.is_up(now) && !churn.is_liar(at);
             standing.up += usize::from(is_up);
             standing.known_as_up += usize::from(is_up && node.is_up);
-            standing.wrongly_up += usize::from(!is_up && node.is_up);
+            standing.wrongly_up += usize::from(!life.is_up(now) && node.is_up);
         }
         standing
     }
@@ -95,7 +95,7 @@ impl Accuracy {
     /// Time until the honest nodes that were up at the start were seen.
     pub fn discoveries(&self, churn: &Churn, now: i64) -> Vec<Delay> {
         let rows = self.nodes.iter().enumerate().zip(churn.lives());
-        let honest = |at: usize| !churn.floods(at);
+        let honest = |at: usize| !churn.floods(at) && !churn.is_liar(at);
         rows.filter(|((at, _), life)| life.is_up(0) && honest(*at))
             .map(|((_, node), _)| delay(0, node.first_seen, now))
             .collect()

@@ -53,6 +53,16 @@ impl Life {
         let behind = self.stretches.partition_point(|(from, _)| *from <= at);
         behind.checked_sub(1).filter(|place| at < self.stretches[*place].1)
     }
+
+    /// The last stretch that began before `at`; before the start it was up all its life.
+    pub fn last_stretch(&self, at: f64) -> (f64, f64) {
+        let behind = self.stretches.partition_point(|(from, _)| (*from as f64) <= at);
+        match behind.checked_sub(1).map(|place| self.stretches[place]) {
+            Some((-1, to)) => (self.born as f64, to as f64),
+            Some((from, to)) => (from as f64, to as f64),
+            None => (self.born as f64, (self.gone as f64).min(at)),
+        }
+    }
 }
 
 /// Draws all lives: of nodes alive at the start, gone by then, and born later.

@@ -66,3 +66,35 @@ fn a_new_node_spreads_within_hours_but_not_at_once() {
     let (soon, late) = (senders(8), senders(40));
     assert!(soon > 2 && late > soon * 3 / 2, "{soon} after 8 h, {late} after 40 h");
 }
+
+#[test]
+fn every_address_of_a_realistic_reply_or_a_lie_is_of_the_network() {
+    let attack = Attack { liars: 200, groups: 20, true_share: 0.2, ..Attack::default() };
+    let refreshing = Attack { refreshes: true, ..attack.clone() };
+    let swarming = Attack { swarms: true, smears: true, ..attack.clone() };
+    for attack in [attack, refreshing, swarming] {
+        let params = ChurnParams { seed: 5, attack, ..ChurnParams::real() };
+        let churn = Churn::generate(&params.scaled(0.1));
+        let liars = (0..churn.nodes().len()).filter(|at| churn.is_liar(*at)).count();
+        assert_eq!(liars, 20);
+        let (mut live, mut unreachable, mut entries) = (0, 0, 0);
+        for node in (0..churn.nodes().len()).step_by(7) {
+            for entry in churn.reply(node, 1, WALL + 7_200) {
+                let Some(ip) = std::net::Ipv6Addr::from(entry.ip).to_ipv4_mapped() else {
+                    continue;
+                };
+                let address = Address::new(ip, entry.port);
+                let place = churn.place(address).expect("an address of the network");
+                let is_honest = !churn.is_liar(node);
+                entries += usize::from(is_honest);
+                live += usize::from(is_honest && churn.find(address).is_some());
+                let others = churn.nodes().len()..churn.nodes().len() + churn.unreachable_ever();
+                unreachable += usize::from(is_honest && others.contains(&place));
+            }
+        }
+        // Of a sampled reply a sixth is live, and more than half announces itself.
+        let share = |count: usize| count as f64 / f64::from(entries as u32);
+        assert!((0.08..0.25).contains(&share(live)), "{} live", share(live));
+        assert!((0.4..0.9).contains(&share(unreachable)), "{} unreachable", share(unreachable));
+    }
+}
