@@ -159,7 +159,7 @@ fn the_schema_public_shows_only_what_people_read() {
     );
     let functions =
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1";
-    assert_eq!(database.rows(functions), ["address", "service_names"]);
+    assert_eq!(database.rows(functions), ["address", "is_crawling", "service_names"]);
 }
 
 #[test]

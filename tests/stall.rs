@@ -127,3 +127,30 @@ fn a_stopped_crawl_marks_no_node_down() {
         assert_eq!(database.rows(up), ["40|40"]);
     }
 }
+
+#[test]
+fn a_stopped_crawl_does_not_call_the_database_silent() {
+    let (servers, connected) = servers(answer);
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let directory = tempfile::tempdir().unwrap();
+    let list: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+    let seeds = directory.path().join("nodes.txt");
+    std::fs::write(&seeds, list.join("\n").replace(':', " ")).unwrap();
+    let mut crawl = Crawl::configure(&database, &seeds, &["database.flush_interval = \"200ms\""]);
+    crawl.start(&["--passes", "1"]);
+    connected.recv_timeout(Duration::from_secs(60)).expect("it dials");
+    // The answers are being written; it stops before ten seconds of silence and runs for two more.
+    cluster.freeze_all(true);
+    sleep(Duration::from_secs(3));
+    let pid = crawl.child.as_ref().unwrap().id();
+    signal(pid, "-STOP");
+    sleep(STOPPED);
+    signal(pid, "-CONT");
+    sleep(Duration::from_secs(2));
+    cluster.freeze_all(false);
+    assert!(crawl.wait().success());
+    let log = crawl.log();
+    assert!(log.contains(" stall seconds=") && !log.contains(" database state=down"), "{log}");
+    assert_eq!(database.value("SELECT count(*) FROM nodes WHERE status = 'up'"), "40");
+}

@@ -13,6 +13,8 @@ use bitdash_core::record::messages::{FromWriter, ToWriter, WriterParams};
 use bitdash_core::record::writer_machine::{Command, OpenError, Reply, WriterMachine};
 use bitdash_core::schedule::crawler::MAX_UNACKED;
 use bitdash_core::schedule::uplink::MAX_HELD_RESULTS;
+use bitdash_core::vocabulary::running_time::RunningTime;
+use bitdash_core::vocabulary::time::Now;
 use mio::Waker;
 
 use super::CompactionParams;
@@ -29,6 +31,8 @@ const MAX_BACKENDS: usize = 16;
 /// Interval between looks at the channel while rows are loaded, and the longest sleep.
 const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// Longest sleep while the database owes an answer, so that no stall hides in a longer one.
+const MAX_SLEEP_BUSY: Duration = Duration::from_secs(1);
 
 /// The event loop's handle of the writer.
 pub struct Writer {
@@ -69,7 +73,9 @@ impl Writer {
             receiver,
             outbox,
             clock,
+            running: RunningTime::default(),
         };
+        worker.running.announce(Duration::MAX);
         thread::Builder::new().name("writer".into()).spawn(move || worker.run())?;
         Ok(Self { sender, inbox, is_woken })
     }
@@ -135,18 +141,28 @@ struct Worker {
     receiver: Receiver<Input>,
     outbox: Outbox,
     clock: Clock,
+    running: RunningTime,
 }
 
 impl Worker {
     fn run(&mut self) {
         while !self.machine.has_ended() {
-            self.machine.tick(self.clock.now());
+            let now = self.now();
+            self.machine.tick(now);
             self.forward();
             if !self.wait() {
                 return;
             }
         }
         self.forward();
+    }
+
+    /// Reads both clocks. Tells the machine of the time during which the process did not run.
+    fn now(&mut self) -> Now {
+        let (now, before) = (self.clock.now(), self.running.stalled());
+        self.running.read(now.mono);
+        self.machine.handle_stall(self.running.stalled() - before);
+        now
     }
 
     /// Sends what the machine says and does what it commands.
@@ -185,7 +201,7 @@ impl Worker {
     }
 
     fn open(&mut self) {
-        let now = self.clock.now();
+        let now = self.now();
         let request = OpenRequest {
             url: self.url.clone(),
             backends: self.backends.clone(),
@@ -203,10 +219,19 @@ impl Worker {
 
     /// Waits for something to happen and takes it in; `false` if the event loop is gone.
     fn wait(&mut self) -> bool {
-        let now = self.clock.now().mono;
-        let timeout = self.machine.poll_timeout(now).map_or(MAX_SLEEP, |at| at.saturating_sub(now));
+        let now = self.now().mono;
+        let at = self.machine.poll_timeout(now);
+        let max_sleep = if self.rows.is_some() {
+            LOADING_POLL_INTERVAL
+        } else if self.machine.is_busy() {
+            MAX_SLEEP_BUSY
+        } else {
+            MAX_SLEEP
+        };
+        let timeout = at.map_or(max_sleep, |at| at.saturating_sub(now).min(max_sleep));
+        self.running.announce(timeout);
         if self.rows.is_some() {
-            self.load_rows(timeout.min(LOADING_POLL_INTERVAL));
+            self.load_rows(timeout);
         } else {
             match self.receiver.recv_timeout(timeout) {
                 Ok(input) => self.take(input),
@@ -225,7 +250,8 @@ impl Worker {
         let Some(rows) = &self.rows else { return };
         match rows.recv_timeout(timeout) {
             Ok(piece) => {
-                self.machine.handle_progress(self.clock.now());
+                let now = self.now();
+                self.machine.handle_progress(now);
                 for row in piece {
                     match row {
                         Row::Source(group, row) => self.machine.load_source(group, row),
@@ -241,7 +267,7 @@ impl Worker {
     }
 
     fn take(&mut self, input: Input) {
-        let now = self.clock.now();
+        let now = self.now();
         match input {
             Input::Message(message) => self.machine.handle_message(message, now),
             // An abandoned connection may still report its backend: it may hold the lock.
@@ -276,7 +302,8 @@ impl Worker {
             })),
             Answer::Plain(reply) => reply,
         };
-        self.machine.handle_reply(reply, self.clock.now());
+        let now = self.now();
+        self.machine.handle_reply(reply, now);
     }
 
     /// Takes in rows that were sent before the last answer and lie ready.

@@ -285,6 +285,17 @@ impl WriterMachine {
         }
     }
 
+    /// Notes that the process did not run for so long: neither was the database silent, nor did an
+    /// operator wait.
+    pub fn handle_stall(&mut self, stalled: Duration) {
+        if let Connection::Busy { since, .. } = &mut self.connection {
+            *since += stalled;
+        }
+        if let Shutdown::Stopping { deadline: Some(deadline) } = &mut self.shutdown {
+            *deadline += stalled;
+        }
+    }
+
     /// Lets time pass: judges silence, ends a stop, starts what is due.
     pub fn tick(&mut self, now: Now) {
         if let Connection::Busy { activity, since } = self.connection {
@@ -342,6 +353,11 @@ impl WriterMachine {
     /// Whether everything is over: `Stopped` or `Failed` was the last message.
     pub fn has_ended(&self) -> bool {
         self.shutdown == Shutdown::Ended
+    }
+
+    /// Whether the database owes an answer.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.connection, Connection::Busy { .. })
     }
 
     /// Whether the database did not take what it was given last.

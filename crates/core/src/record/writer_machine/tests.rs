@@ -230,6 +230,41 @@ fn a_silent_database_is_reported_then_abandoned() {
 }
 
 #[test]
+fn a_stall_of_the_process_is_no_silence_of_the_database() {
+    for activity in [Activity::Connecting, Activity::Loading, Activity::Writing] {
+        let mut rig = if activity == Activity::Writing { Rig::running() } else { Rig::new() };
+        rig.advance(10 * SECOND);
+        rig.commands();
+        if activity == Activity::Loading {
+            rig.reply(Reply::Locked);
+        }
+        rig.advance(DAY);
+        rig.machine.handle_stall(DAY);
+        assert_eq!(rig.commands(), [""; 0]);
+        assert!(!rig.has_message(is_down), "{activity:?}");
+        assert_eq!(rig.wakes_after(), Some(activity.down_after()));
+        rig.advance(activity.down_after());
+        rig.commands();
+        assert!(rig.has_message(is_down), "{activity:?}");
+    }
+}
+
+#[test]
+fn a_stall_does_not_shorten_a_stop() {
+    let mut rig = Rig::running();
+    rig.send(ToWriter::Hurry);
+    rig.send(ToWriter::Stop);
+    rig.commands();
+    rig.advance(DAY);
+    rig.machine.handle_stall(DAY);
+    rig.commands();
+    assert_eq!(rig.lost(), None);
+    rig.reply(Reply::Written(Ok(())));
+    rig.commands();
+    assert_eq!(rig.lost(), Some(0));
+}
+
+#[test]
 fn rows_beyond_the_bound_wait_and_count_as_lost_at_the_end() {
     let mut rig = Rig::running();
     let before = rig.machine.pending_rows();
