@@ -67,7 +67,7 @@ enum Command {
             bitdash crawl --passes 1          one sweep of the network, for cron"
     )]
     Crawl {
-        /// Exit after N finished passes; crawl.pass_interval applies between them
+        /// Exit after N finished passes; the first one starts at once
         #[arg(long, value_name = "N", value_parser = passes)]
         passes: Option<u64>,
     },

@@ -128,7 +128,7 @@ fn a_frozen_database_blocks_neither_the_crawl_nor_its_stop() {
     assert!(begin.elapsed() < RECOVERY_TIMEOUT, "{:?}", begin.elapsed());
     let log = crawl.log();
     let lost = log.lines().find(|line| line.contains("stop lost=")).unwrap();
-    assert!(lost.contains("[WARN]") && value(lost, "lost") != "0", "{lost}");
+    assert!(lost.contains("WARN") && value(lost, "lost") != "0", "{lost}");
 
     // A start waits for the frozen database, can be stopped, and has nothing to lose.
     crawl.start(&[]);
@@ -307,7 +307,7 @@ fn an_emptied_or_recreated_database_restarts_the_crawl() {
         wait_until(change, Duration::from_secs(30), || count(&crawl, "state=emptied") > number);
         let line =
             crawl.log().lines().rfind(|line| line.contains("state=emptied")).unwrap().to_owned();
-        assert!(line.contains("[WARN] database state=emptied dropped="), "{line}");
+        assert!(line.contains("WARN database state=emptied dropped="), "{line}");
         let begun = if is_whole { begun } else { count(&crawl, begins) };
         // It logs this before it reads the remaining rows.
         wait_until("the crawl restarts", Duration::from_secs(60), || count(&crawl, begins) > begun);
@@ -373,7 +373,7 @@ fn a_session_lost_between_passes_is_regained_before_the_next_one() {
     assert!(!crawl.log().contains("pass=2 state=started"), "{}", crawl.log());
     assert!(crawl.wait().success(), "{}", crawl.log());
     let log = crawl.log();
-    assert!(log.contains("database session=lost") && !log.contains("[WARN] database"), "{log}");
+    assert!(log.contains("database session=lost") && !log.contains("WARN database"), "{log}");
     check_map(&database, &simnet);
 }
 

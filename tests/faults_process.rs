@@ -133,13 +133,13 @@ fn a_full_log_disk_loses_only_log_lines() {
     crawl.start(&["--passes", "1"]);
     // stderr is another file.
     let line = crawl.wait_for_log(|line| line.contains("cannot be written"));
-    assert!(line.starts_with("bitdash: log.file ") && line.contains("no space left"), "{line}");
+    assert!(line.starts_with("bitdash: log.file ") && line.contains("No space left"), "{line}");
     sleep(Duration::from_millis(500));
     // As logrotate does: removed, then recreated.
     fs::remove_file(&file).unwrap();
     crawl.signal("-HUP");
     let took = wait_until("it logs again", Duration::from_secs(10), || {
-        fs::read_to_string(&file).is_ok_and(|text| text.contains(" [WARN] log lost="))
+        fs::read_to_string(&file).is_ok_and(|text| text.contains(" WARN log lost="))
     });
     print_note(&format!("after the disk had room the log resumed within {took:?}"));
     assert!(crawl.wait().success(), "{}", crawl.log());

@@ -48,7 +48,7 @@ fn a_crawl_on_a_terminal_redraws_one_status_line() {
     assert!(drawn.iter().filter(running).count() >= 2, "{got:?}");
     assert!(drawn.iter().all(|text| text.chars().count() < 80), "{drawn:?}");
     // The log lines are whole, and the periodic stats lines are suppressed.
-    assert!(got.contains("] pass pass=1 state=started due="), "{got:?}");
+    assert!(got.contains(" INFO pass pass=1 state=started due="), "{got:?}");
     let stats: Vec<&str> = got.lines().filter(|line| line.contains(" stats pass=")).collect();
     let finished = got.find("state=finished").unwrap_or_else(|| panic!("{got:?}"));
     assert!((1..=2).contains(&stats.len()), "{stats:?}");

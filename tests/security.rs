@@ -152,7 +152,7 @@ fn a_running_crawl_never_shows_the_password() {
     cluster.start_server();
     assert!(crawl.wait().success(), "{}", crawl.log());
     let log = crawl.log();
-    assert!(log.contains("[DEBUG]") && log.contains("database=postgresql://locked:***@"));
+    assert!(log.contains(" DEBUG ") && log.contains("database=postgresql://locked:***@"));
     assert!(!log.contains("5ecret"), "{log}");
 }
 

@@ -13,8 +13,8 @@ use toml::Value;
 
 use super::DatabaseUrl;
 use super::rules::{
-    ContactRule, Decimal, LevelRule, MagicRule, NetsRule, OptionalPathRule, PathRule, PathsRule,
-    Refusal, Rule, Span, UrlRule, UserAgentRule, Whole, read,
+    ContactRule, Decimal, FormatRule, LevelRule, LogFormat, MagicRule, NetsRule, OptionalPathRule,
+    PathRule, PathsRule, Refusal, Rule, Span, UrlRule, UserAgentRule, Whole, read,
 };
 use bitdash_core::book::backoff::BackoffParams;
 
@@ -262,6 +262,9 @@ keys! {
 
         /// off, error, warn, info, debug (a line per probe) or trace (a line per message).
         level: LevelFilter = "info", Live, LevelRule;
+
+        /// text, or json: one object a line, for collectors.
+        format: LogFormat = "text", Live, FormatRule;
 
         /// Time between two stats lines.
         stats_interval: Duration = "30s", Live, Span(Duration::from_millis(100), days(1));

@@ -460,6 +460,46 @@ impl Rule for LevelRule {
     }
 }
 
+/// The form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// Time, level and message.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A [`LogFormat`] by name.
+pub struct FormatRule;
+
+impl Rule for FormatRule {
+    type Kind = LogFormat;
+
+    fn read(&self, value: &Value, _: &Path) -> Result<LogFormat, Option<String>> {
+        match value.as_str() {
+            Some("text") => Ok(LogFormat::Text),
+            Some("json") => Ok(LogFormat::Json),
+            _ => Err(None),
+        }
+    }
+
+    fn show(&self, value: &LogFormat) -> String {
+        toml_string(match value {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        })
+    }
+
+    fn allowed(&self) -> String {
+        "\"text\" or \"json\"".to_owned()
+    }
+
+    #[cfg(test)]
+    fn samples(&self) -> Samples {
+        Samples::of(&["\"json\"", "\"text\""], &["\"JSON\"", "\"\"", "3"])
+    }
+}
+
 fn level_word(level: LevelFilter) -> String {
     level.as_str().to_ascii_lowercase()
 }

@@ -27,6 +27,13 @@ impl Timestamp {
         text.unwrap_or_else(|| "out of range".to_owned())
     }
 
+    /// The same to the millisecond, always 24 characters long.
+    pub fn to_text_with_millis(self) -> String {
+        let micros = self.0.clamp(MIN, MAX).as_micros();
+        let whole = Self(UnixTime::from_micros(micros)).to_text();
+        format!("{}.{:03}Z", whole.trim_end_matches('Z'), micros.rem_euclid(1_000_000) / 1_000)
+    }
+
     /// The time, unless it is infinite or before the year 1.
     pub(super) fn finite(self) -> Option<UnixTime> {
         (MIN..=MAX).contains(&self.0).then_some(self.0)

@@ -1,7 +1,7 @@
 //! The log: lines with a UTC time and a level, to stderr or to a file that SIGHUP reopens.
 //!
 //! Invariants:
-//! 1. a record is one line, whatever text it contains;
+//! 1. a record is one line, whatever text it contains (see [`log_line`]);
 //! 2. a line that cannot be written (a full disk) is counted, and the next line that can be written
 //!    reports the number of lost lines;
 //! 3. logging never blocks: a thread writes, and while it is blocked (a paused terminal, a full
@@ -17,15 +17,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use log::{LevelFilter, Log, Metadata, Record};
-use simplelog::{ConfigBuilder, WriteLogger};
+use log::{Level, Log, Metadata, Record};
 
+use crate::config::LogConfig;
 use crate::sys::clock::Clock;
+#[cfg(doc)]
+use crate::sys::log_line;
+use crate::sys::log_line::Style;
 use crate::sys::{terminal, text_file};
 
 /// The running log.
 #[derive(Clone)]
-pub struct LogHandle(Arc<Mutex<LineBuffer>>);
+pub struct LogHandle(Arc<Mutex<WriterHandle>>);
 
 /// A log file that cannot be opened.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub struct LogError {
     cause: io::Error,
 }
 
-/// Starts the log of this process: to `file`, or to stderr without one.
+/// Starts the log of this process: to `log.file`, or to stderr without one.
 ///
 /// Other crates (postgres, mio) are logged at level warn and above.
 ///
@@ -43,34 +46,27 @@ pub struct LogError {
 ///
 /// # Panics
 /// If the process already has a logger.
-pub fn start(file: Option<&Path>, level: LevelFilter) -> Result<LogHandle, LogError> {
-    let handle = LogHandle::to(open(file)?).map_err(|cause| LogError::of(file, cause))?;
+pub fn start(config: &LogConfig) -> Result<LogHandle, LogError> {
+    let file = config.file.as_deref();
+    let output = open(file, Style::of(config.format, file.is_some()))?;
+    let handle = LogHandle::to(output).map_err(|cause| LogError::of(file, cause))?;
     log::set_boxed_logger(handle.logger()).expect("the log is started once");
-    log::set_max_level(level);
+    log::set_max_level(config.level);
     Ok(handle)
 }
 
 impl LogHandle {
     fn to(output: Output) -> io::Result<Self> {
-        let writer = WriterHandle::start(output, 0)?;
-        Ok(Self(Arc::new(Mutex::new(LineBuffer { line: Vec::new(), writer }))))
+        Ok(Self(Arc::new(Mutex::new(WriterHandle::start(output, 0)?))))
     }
 
     /// Writes whole lines in their turn, without time and level.
     pub fn write_plain(&self, lines: &str) {
-        self.buffer().writer.write(lines.as_bytes().to_vec());
+        self.writer().write(lines.as_bytes().to_vec());
     }
 
     fn logger(&self) -> Box<dyn Log> {
-        let config = ConfigBuilder::new()
-            .set_time_format_rfc3339()
-            .set_thread_level(LevelFilter::Off)
-            .set_target_level(LevelFilter::Off)
-            .set_location_level(LevelFilter::Off)
-            .build();
-        // The level of simplelog is constant; `log::set_max_level` filters.
-        let inner = WriteLogger::new(LevelFilter::Trace, config, Fragments(self.clone()));
-        Box::new(Filtered { inner, handle: self.clone(), turn: Mutex::new(()) })
+        Box::new(Filtered { handle: self.clone(), clock: Clock::new() })
     }
 
     /// Opens the log file (again) and sets the level: for SIGHUP, after a configuration change or
@@ -78,30 +74,32 @@ impl LogHandle {
     ///
     /// # Errors
     /// The file cannot be opened; the log then continues with the previous one.
-    pub fn reopen(&self, file: Option<&Path>, level: LevelFilter) -> Result<(), LogError> {
-        self.swap(open(file)?).map_err(|cause| LogError::of(file, cause))?;
-        log::set_max_level(level);
+    pub fn reopen(&self, config: &LogConfig) -> Result<(), LogError> {
+        let file = config.file.as_deref();
+        let output = open(file, Style::of(config.format, file.is_some()))?;
+        self.swap(output).map_err(|cause| LogError::of(file, cause))?;
+        log::set_max_level(config.level);
         Ok(())
     }
 
     /// Number of lost lines that the log has not reported yet.
     pub fn lost_lines(&self) -> u64 {
-        self.buffer().writer.lost.load(Ordering::Acquire)
+        self.writer().lost.load(Ordering::Acquire)
     }
 
     /// Starts another writer thread: the previous one may be blocked, and exits once its lines are
     /// written.
     fn swap(&self, output: Output) -> io::Result<()> {
         self.wait(SWAP_TIMEOUT);
-        let mut buffer = self.buffer();
-        buffer.writer = WriterHandle::start(output, buffer.writer.lost.load(Ordering::Acquire))?;
+        let mut writer = self.writer();
+        *writer = WriterHandle::start(output, writer.lost.load(Ordering::Acquire))?;
         Ok(())
     }
 
     /// Waits until everything logged so far is written, for at most `timeout`.
     fn wait(&self, timeout: Duration) {
         let (done, is_done) = mpsc::sync_channel(1);
-        let sender = self.buffer().writer.sender.clone();
+        let sender = self.writer().sender.clone();
         let mut order = Order::Acknowledge(done);
         let clock = Clock::new();
         // One bound for both: waiting for room in the channel, and for the acknowledgement.
@@ -119,20 +117,20 @@ impl LogHandle {
         }
     }
 
-    fn buffer(&self) -> MutexGuard<'_, LineBuffer> {
+    fn writer(&self) -> MutexGuard<'_, WriterHandle> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn open(file: Option<&Path>) -> Result<Output, LogError> {
+fn open(file: Option<&Path>, style: Style) -> Result<Output, LogError> {
     let Some(path) = file else {
-        return Ok(Output { writer: Box::new(terminal::Stderr), path: None });
+        return Ok(Output { writer: Box::new(terminal::Stderr), path: None, style });
     };
     // Without the flag, opening a named pipe without a reader would block forever.
     let opened: io::Result<File> =
         OpenOptions::new().append(true).create(true).custom_flags(text_file::O_NONBLOCK).open(path);
     match opened {
-        Ok(file) => Ok(Output { writer: Box::new(file), path: Some(path.to_owned()) }),
+        Ok(file) => Ok(Output { writer: Box::new(file), path: Some(path.to_owned()), style }),
         Err(cause) => Err(LogError { path: path.to_owned(), cause }),
     }
 }
@@ -141,18 +139,14 @@ fn open(file: Option<&Path>) -> Result<Output, LogError> {
 struct Output {
     writer: Box<dyn Write + Send>,
     path: Option<PathBuf>,
-}
-
-/// Assembles a record, which simplelog writes in fragments.
-struct LineBuffer {
-    line: Vec<u8>,
-    writer: WriterHandle,
+    style: Style,
 }
 
 /// The handle of the writer thread.
 struct WriterHandle {
     sender: SyncSender<Order>,
     lost: Arc<AtomicU64>,
+    style: Style,
 }
 
 enum Order {
@@ -164,15 +158,16 @@ enum Order {
 impl WriterHandle {
     fn start(output: Output, lost: u64) -> io::Result<Self> {
         let (sender, orders) = mpsc::sync_channel(MAX_PENDING_LINES);
-        let lost = Arc::new(AtomicU64::new(lost));
+        let (lost, style) = (Arc::new(AtomicU64::new(lost)), output.style);
         let mut sink = Sink {
             output,
+            clock: Clock::new(),
             lost: Arc::clone(&lost),
             ends_in_fragment: false,
             failure: Failure::Unreported,
         };
         thread::Builder::new().name("log".into()).spawn(move || sink.serve(&orders))?;
-        Ok(Self { sender, lost })
+        Ok(Self { sender, lost, style })
     }
 
     fn write(&self, line: Vec<u8>) {
@@ -185,6 +180,7 @@ impl WriterHandle {
 /// The writer thread.
 struct Sink {
     output: Output,
+    clock: Clock,
     /// Lines lost since the last one that was written.
     lost: Arc<AtomicU64>,
     /// Whether the output ends with a part of a line.
@@ -212,20 +208,14 @@ impl Sink {
 
     /// Writes a line in one call, so that lines of two processes do not mix. Never fails.
     fn write_line(&mut self, mut line: Vec<u8>) {
-        let newlines_inside = line.iter().filter(|&&byte| byte == b'\n').count() > 1;
-        if newlines_inside {
-            line = on_one_line(&line);
-        }
         let lost = self.lost.load(Ordering::Acquire);
         let mut whole = Vec::new();
         if self.ends_in_fragment {
             whole.push(b'\n');
         }
         if lost > 0 {
-            // With the time of the line that follows.
-            let head = line.iter().position(|&b| b == b' ').unwrap_or(0);
-            whole.extend_from_slice(&line[..head]);
-            whole.extend_from_slice(format!(" [WARN] log lost={lost}\n").as_bytes());
+            let (now, text) = (self.clock.now().wall, format!("log lost={lost}"));
+            whole.append(&mut self.output.style.line(now, Level::Warn, &text));
         }
         whole.append(&mut line);
         let (written, why) = write_some(&mut *self.output.writer, &whole);
@@ -276,66 +266,25 @@ fn write_some(output: &mut dyn Write, bytes: &[u8]) -> (usize, Option<io::Error>
     (written, None)
 }
 
-/// Escapes every newline but the last: messages of PostgreSQL may have several lines.
-fn on_one_line(line: &[u8]) -> Vec<u8> {
-    let body = line.strip_suffix(b"\n").unwrap_or(line);
-    let mut out = Vec::with_capacity(line.len() + 16);
-    for &byte in body {
-        match byte {
-            b'\n' => out.extend_from_slice(b"\\n"),
-            byte => out.push(byte),
-        }
-    }
-    out.push(b'\n');
-    out
-}
-
-/// The output of simplelog. [`Filtered`] ends a record with a flush.
-struct Fragments(LogHandle);
-
-impl Write for Fragments {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut buffer = self.0.buffer();
-        // Only the text of a foreign error can be longer: truncate it.
-        let room = MAX_LINE.saturating_sub(buffer.line.len());
-        buffer.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut buffer = self.0.buffer();
-        let mut line = std::mem::take(&mut buffer.line);
-        if !line.is_empty() {
-            if line.last() != Some(&b'\n') {
-                line.push(b'\n');
-            }
-            buffer.writer.write(line);
-        }
-        Ok(())
-    }
-}
-
-/// Passes our own records, and those of other crates at level warn and above; one at a time.
-struct Filtered<L> {
-    inner: Box<L>,
+/// Passes our own records, and those of other crates at level warn and above.
+struct Filtered {
     handle: LogHandle,
-    /// Locked from the first byte of a record to its flush, so that lines do not mix.
-    turn: Mutex<()>,
+    clock: Clock,
 }
 
-impl<L: Log> Log for Filtered<L> {
+impl Log for Filtered {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         let ours = target == OUR_TARGET
             || target.strip_prefix(OUR_TARGET).is_some_and(|rest| rest.starts_with("::"));
-        (ours || metadata.level() <= log::Level::Warn) && self.inner.enabled(metadata)
+        ours || metadata.level() <= Level::Warn
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            self.inner.log(record);
-            self.inner.flush();
+            let (now, message) = (self.clock.now().wall, record.args().to_string());
+            let writer = self.handle.writer();
+            writer.write(writer.style.line(now, record.level(), &message));
         }
     }
 
@@ -372,9 +321,6 @@ impl std::error::Error for LogError {}
 /// The target of all records of this crate, including its binaries.
 const OUR_TARGET: &str = "bitdash";
 
-/// Maximum length of a line in bytes.
-const MAX_LINE: usize = 16 * 1024;
-
 /// Number of lines that must succeed before another failure is reported.
 const RECOVERY_LINES: u32 = 1_000;
 
@@ -388,9 +334,11 @@ const WAIT_STEP: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
-    use log::Level;
-
     use super::*;
+    use crate::config::Config;
+    use crate::sys::log_line::MAX_LINE;
+
+    const TEXT: Style = Style::Text { is_colored: false };
 
     fn log_line(logger: &dyn Log, level: Level, target: &str, text: &str) {
         let arguments = format_args!("{text}");
@@ -399,14 +347,14 @@ mod tests {
     }
 
     fn to(output: impl Write + Send + 'static) -> LogHandle {
-        LogHandle::to(Output { writer: Box::new(output), path: None }).unwrap()
+        LogHandle::to(Output { writer: Box::new(output), path: None, style: TEXT }).unwrap()
     }
 
     /// The lines without their times, which are checked.
     fn without_times(text: &str) -> Vec<String> {
         let cut = |line: &str| {
             let (time, rest) = line.split_once(' ').unwrap_or((line, ""));
-            assert!(time.len() >= 20 && time.ends_with('Z') && &time[10..11] == "T", "{line}");
+            assert!(time.len() == 24 && time.ends_with('Z') && &time[10..11] == "T", "{line}");
             rest.to_owned()
         };
         text.lines().map(cut).collect()
@@ -416,30 +364,31 @@ mod tests {
     fn a_moved_file_is_created_again_on_reopen() {
         let directory = tempfile::tempdir().unwrap();
         let (path, moved) = (directory.path().join("b.log"), directory.path().join("b.log.1"));
-        let handle = LogHandle::to(open(Some(&path)).unwrap()).unwrap();
+        let handle = LogHandle::to(open(Some(&path), TEXT).unwrap()).unwrap();
         let logger = handle.logger();
         log_line(&*logger, Level::Info, "bitdash", "one=1");
         std::fs::rename(&path, &moved).unwrap();
         log_line(&*logger, Level::Warn, "crate::net::driver", "two=2");
-        handle.swap(open(Some(&path)).unwrap()).unwrap();
+        handle.swap(open(Some(&path), TEXT).unwrap()).unwrap();
         log_line(&*logger, Level::Error, "bitdash", "three=3");
         let read = |path| without_times(&std::fs::read_to_string(path).unwrap());
-        assert_eq!(read(&moved), ["[INFO] one=1", "[WARN] two=2"]);
-        assert_eq!(read(&path), ["[ERROR] three=3"]);
+        assert_eq!(read(&moved), ["INFO one=1", "WARN two=2"]);
+        assert_eq!(read(&path), ["ERROR three=3"]);
     }
 
     #[test]
     fn an_unopenable_file_is_reported_and_the_log_continues() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("b.log");
-        let handle = LogHandle::to(open(Some(&path)).unwrap()).unwrap();
+        let handle = LogHandle::to(open(Some(&path), TEXT).unwrap()).unwrap();
         let wrong = directory.path().join("none/b.log");
-        let error = handle.reopen(Some(&wrong), LevelFilter::Info).unwrap_err().to_string();
+        let config = LogConfig { file: Some(wrong.clone()), ..Config::default().log };
+        let error = handle.reopen(&config).unwrap_err().to_string();
         let expected =
             format!("log.file {}: cannot be opened: No such file or directory", wrong.display());
         assert_eq!(error, expected);
         log_line(&*handle.logger(), Level::Info, "bitdash", "still=here");
-        assert!(std::fs::read_to_string(&path).unwrap().ends_with("[INFO] still=here\n"));
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("INFO still=here\n"));
     }
 
     #[test]
@@ -465,15 +414,15 @@ mod tests {
             }
         }
         let expected = [
-            "[TRACE] bitdash",
-            "[INFO] bitdash",
-            "[WARN] bitdash",
-            "[TRACE] bitdash::x",
-            "[INFO] bitdash::x",
-            "[WARN] bitdash::x",
-            "[WARN] bitdashboard",
-            "[WARN] tokio_postgres::connection",
-            "[WARN] mio",
+            "TRACE bitdash",
+            "INFO bitdash",
+            "WARN bitdash",
+            "TRACE bitdash::x",
+            "INFO bitdash::x",
+            "WARN bitdash::x",
+            "WARN bitdashboard",
+            "WARN tokio_postgres::connection",
+            "WARN mio",
         ];
         assert_eq!(without_times(&output.text()), expected);
     }
@@ -490,7 +439,7 @@ mod tests {
         let lines = without_times(&text);
         assert_eq!(
             (lines[0].as_str(), lines[2].as_str()),
-            ("[WARN] error=\"a\\nb\\n\"\\n", "[INFO] next")
+            ("WARN error=\"a\\nb\\n\"\\n", "INFO next")
         );
         assert_eq!((lines.len(), lines[1].len() < MAX_LINE), (3, true));
     }
@@ -508,7 +457,7 @@ mod tests {
             }
         });
         let lines = without_times(&output.text());
-        assert_eq!((lines.len(), lines.iter().all(|line| line == "[INFO] a b")), (2000, true));
+        assert_eq!((lines.len(), lines.iter().all(|line| line == "INFO a b")), (2000, true));
     }
 
     /// An output with limited space, like a full disk.
@@ -560,7 +509,7 @@ mod tests {
         let text = output.text();
         let mut lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.remove(1).len(), 5, "a fragment filled the disk: {text}");
-        let expected = ["[INFO] first", "[WARN] log lost=3", "[INFO] again", "[INFO] last"];
+        let expected = ["INFO first", "WARN log lost=3", "INFO again", "INFO last"];
         assert_eq!(without_times(&lines.join("\n")), expected);
     }
 
@@ -594,9 +543,9 @@ mod tests {
         let lost = handle.lost_lines();
         assert!(lost == 9 || lost == 10, "{lost}: the thread is writing one line");
         let output = Disk::default();
-        handle.swap(Output { writer: Box::new(output.clone()), path: None }).unwrap();
+        handle.swap(Output { writer: Box::new(output.clone()), path: None, style: TEXT }).unwrap();
         log_line(&*logger, Level::Info, "bitdash", "on");
-        let expected = [format!("[WARN] log lost={lost}"), "[INFO] on".to_owned()];
+        let expected = [format!("WARN log lost={lost}"), "INFO on".to_owned()];
         assert_eq!(without_times(&output.text()), expected);
         drop(hold);
     }

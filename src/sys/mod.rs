@@ -1,6 +1,7 @@
 //! The operating system: clock, signals, service manager, process limits, log and terminal.
 
 pub mod clock;
+pub mod log_line;
 pub mod logging;
 pub mod notify;
 pub mod process;

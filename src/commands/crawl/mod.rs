@@ -47,7 +47,7 @@ pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| failed("installing signal handlers", &error))?;
     let config = source.load().map_err(|error| Failure::Usage(error.to_string()))?;
-    let log = logging::start(config.log.file.as_deref(), config.log.level).map_err(|error| {
+    let log = logging::start(&config.log).map_err(|error| {
         if error.is_of_the_system() {
             Failure::Failed(error.to_string())
         } else {
@@ -295,8 +295,7 @@ impl<'a> Crawl<'a> {
             Ok(changed) => log::info!("reload {changed}"),
             Err(error) => {
                 // Reopen the log in any case: logrotate may have moved the file.
-                let log = &self.config.log;
-                if let Err(error) = self.log.reopen(log.file.as_deref(), log.level) {
+                if let Err(error) = self.log.reopen(&self.config.log) {
                     log::error!("reload error=\"{error}\"");
                 }
                 log::error!("reload error=\"{error}\" state=unchanged");
@@ -315,7 +314,7 @@ impl<'a> Crawl<'a> {
         let mut report = self.config.reload_differences(&new);
         report.changed.extend(excluded_text(&self.params.crawler.filter, &filter));
         let nodes = NodesFile::read(&config.crawl.nodes_file, config.network.port)?;
-        self.log.reopen(config.log.file.as_deref(), config.log.level)?;
+        self.log.reopen(&config.log)?;
         report.changed.extend(self.names.replace(nodes, &filter));
         for key in &report.needs_restart {
             log::warn!("reload needs_restart={key}");
@@ -430,7 +429,7 @@ fn seed() -> Result<u64, String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| format!("cannot obtain random bytes: {error}"))?;
     let seed = u64::from_le_bytes(bytes);
-    log::info!("seed value={seed:#018x}");
+    log::debug!("seed value={seed:#018x}");
     Ok(seed)
 }
 

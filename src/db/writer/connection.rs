@@ -329,7 +329,7 @@ impl ConnectionThread {
         while !self.cancellation.is_stopping.load(Ordering::Acquire) {
             match store.compact_if_due(now, params) {
                 Ok(None) => break,
-                Ok(Some(report)) => log::info!("compaction {report}"),
+                Ok(Some(report)) => log::debug!("compaction {report}"),
                 Err(error) => {
                     log::warn!("compaction error=\"{error}\"");
                     break;

@@ -509,7 +509,10 @@ impl Crawler {
         // most.
         let age = opened.last_started.map(|at| now.wall.since(at));
         let wait = match age {
-            Some(age) if !opened.unfinished => self.params.pass_interval.saturating_sub(age),
+            // An operator who asks for a number of passes wants the first one now.
+            Some(age) if !opened.unfinished && self.passes_left.is_none() => {
+                self.params.pass_interval.saturating_sub(age)
+            }
             _ => Duration::ZERO,
         };
         self.pass_started = now.mono;

@@ -651,11 +651,13 @@ fn a_stop_dials_nothing_and_hands_over_pending_results() {
 
 #[test]
 fn the_next_pass_waits_for_its_interval_across_a_restart() {
-    for (minutes_ago, waits) in [(10, 20), (29, 1), (45, 0)] {
+    // With a number of passes the first one starts at once.
+    let cases = [(10, None, 20), (29, None, 1), (45, None, 0), (10, Some(1), 0)];
+    for (minutes_ago, passes, waits) in cases {
         let started_at = START.minus(Duration::from_secs(minutes_ago * 60));
         let row = PassRow { started_at, finished_at: Some(started_at), ..PassRow::default() };
         let mut rig =
-            Rig::new(10, Some(1), &[known(1, started_at, None)], LastPass { pass: 3, row });
+            Rig::new(10, passes, &[known(1, started_at, None)], LastPass { pass: 3, row });
         rig.advance(Duration::ZERO);
         assert_eq!(rig.events.contains(&Event::Waits(Duration::from_secs(waits * 60))), waits > 0);
         let began = rig.now.mono;
