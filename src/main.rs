@@ -16,8 +16,8 @@ impl Drop for Flush {
 fn main() -> ExitCode {
     let flush = Flush;
     let result = cli::run(std::env::args_os());
-    // Flush first: the log may share stderr with the note below. Only once: a blocked log costs
-    // one of the ten seconds within which a stop is promised.
+    // Flush first: the log may share stderr with the note below. Only once: a blocked log costs one
+    // of the ten seconds within which a stop is promised.
     drop(flush);
     match result {
         Ok(()) => ExitCode::SUCCESS,

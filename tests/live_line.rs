@@ -151,3 +151,36 @@ fn a_paused_terminal_delays_neither_the_crawl_nor_its_stop() {
         print_note(&format!("stopped on a paused terminal after {took:?}"));
     }
 }
+
+#[test]
+fn a_terminal_that_goes_away_ends_a_crawl_that_logs_to_it() {
+    for log in ["", "crawl.log"] {
+        let simnet = Simnet::start(&["--nodes", "100", "--dead", "400", "--time-scale", "0.05"]);
+        let database = Cluster::shared().database();
+        let log_file = format!("log.file = \"{log}\"");
+        // Only the stop writes.
+        let lines =
+            ["crawl.connects_per_second = 40", "database.flush_interval = \"600s\"", &log_file];
+        let crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
+        let mut terminal = Terminal::start(crawl.dir.path(), "-c bitdash.toml crawl");
+        wait_until("the pass runs", TIMEOUT, || terminal.shown().contains("\x1b[Kpass 1  "));
+        sleep(Duration::from_secs(4));
+        let nodes = || database.value("SELECT count(*) FROM nodes").parse::<u32>().unwrap();
+        assert_eq!(nodes(), 0);
+        terminal.close();
+        if !log.is_empty() {
+            // It goes on without the terminal: the signal reloads.
+            let log = || std::fs::read_to_string(crawl.dir.path().join(log)).unwrap();
+            wait_until("it reloads", TIMEOUT, || log().contains(" reload changed=nothing"));
+            sleep(Duration::from_secs(1));
+            assert!(terminal.is_running(), "{}", log());
+            terminal.stop(Duration::from_secs(10));
+            assert!(log().contains("stop lost=0"), "{}", log());
+        }
+        wait_until("bitdash exits", Duration::from_secs(10), || !terminal.is_running());
+        assert!(nodes() > 10, "{} nodes were written", nodes());
+        let probed = "SELECT p.probed = p.responded + p.failed AND p.responded = (SELECT count(*) FROM nodes)
+            FROM passes p WHERE pass = 1";
+        assert_eq!(database.value(probed), "t");
+    }
+}

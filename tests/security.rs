@@ -281,8 +281,7 @@ fn hostile_files_give_one_clear_message_in_bounded_memory() {
             _ => config = path,
         }
         // 400 MB of address space, most of it for threads: a file of 16 MB fits, four copies do
-        // not.
-        // A pipe without a writer is given up after 10 s, anything else is judged at once.
+        // not. A pipe without a writer is given up after 10 s, anything else is judged at once.
         let seconds = if name == "pipe" { 15 } else { 2 };
         let script =
             format!("ulimit -v 400000; exec timeout {seconds} \"$0\" -c \"$1\" crawl --passes 1");

@@ -1,5 +1,4 @@
-//! Rules that no compiler checks: banned words, lengths of comments, functions and test
-//! names.
+//! Rules that no compiler checks: banned words, lengths of comments, functions and test names.
 
 use std::fs;
 use std::path::Path;

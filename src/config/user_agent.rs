@@ -33,10 +33,9 @@ pub fn with_contact(agent: &str, contact: &str) -> String {
 /// The contact, reduced to the characters that a comment may contain.
 ///
 /// BIP-0014 reserves `/`, `:`, `(` and `)` for the structure of the user agent, and Bitcoin Core's
-/// own comments contain only letters, digits, spaces and ` .,;-_?@`. So a URL loses its scheme,
-/// and every run of other characters becomes one space: `https://example.org/crawler/` is sent as
-/// `example.org crawler`, still readable. Mail addresses stay as
-/// they are.
+/// own comments contain only letters, digits, spaces and ` .,;-_?@`. So a URL loses its scheme, and
+/// every run of other characters becomes one space: `https://example.org/crawler/` is sent as
+/// `example.org crawler`, still readable. Mail addresses stay as they are.
 pub fn comment(contact: &str) -> String {
     let contact = contact.trim();
     let bare = SCHEMES

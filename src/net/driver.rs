@@ -423,3 +423,44 @@ fn send(session: &mut Session) {
 
 /// The error number of a connect in progress on Linux.
 const EINPROGRESS: i32 = 115;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use bitdash_core::vocabulary::address::Address;
+
+    use super::*;
+    use crate::commands::crawl::params::probe_params;
+    use crate::config::Config;
+    use crate::sys::clock::Clock;
+
+    #[test]
+    fn a_connect_time_begins_at_its_own_dial() {
+        const BETWEEN: Duration = Duration::from_millis(400);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = Target::candidate(Address::new(Ipv4Addr::LOCALHOST, port));
+        let (clock, params) =
+            (LoopClock::new(Clock::new()), Arc::new(probe_params(&Config::default())));
+        let (mut driver, mut ended) = (Driver::new().unwrap(), Vec::new());
+        for number in 0..3 {
+            if number > 0 {
+                std::thread::park_timeout(BETWEEN);
+            }
+            assert!(driver.dial(target, &params, 42, &clock).unwrap().is_none());
+        }
+        drop([(); 3].map(|()| listener.accept().unwrap()));
+        let begin = clock.now().mono;
+        while driver.open() > 0 && clock.now().mono < begin + Duration::from_secs(10) {
+            driver.turn(Some(Duration::from_millis(20)), &clock, &mut ended).unwrap();
+        }
+        let result = |ended: Ended| ended.result.expect("the peer closed it");
+        let mut times: Vec<u32> =
+            ended.into_iter().filter_map(|ended| result(ended).connect_ms).collect();
+        times.sort_unstable();
+        // All are seen to be connected in the one turn after the last dial.
+        assert!(times.len() == 3 && times[0] < 300, "{times:?}");
+        assert!((300..700).contains(&times[1]) && times[2] >= 700, "{times:?}");
+    }
+}

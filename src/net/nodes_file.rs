@@ -16,8 +16,7 @@ use bitdash_core::vocabulary::address::Address;
 pub struct NodesFile {
     /// The valid lines in the file's order, each host and port once.
     pub lines: Vec<Line>,
-    /// One message per invalid line, such as `nodes.txt:12: ...`, for the first
-    /// `MAX_COMPLAINTS`.
+    /// One message per invalid line, such as `nodes.txt:12: ...`, for the first `MAX_COMPLAINTS`.
     pub complaints: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! `Signals`: SIGHUP, SIGTERM and SIGINT as events of the loop's poll.
 //!
-//! The crate signal-hook writes to a pipe in the handler, which keeps this crate free of
-//! unsafe code. A signal also interrupts the poll itself, which is never restarted: the loop treats
+//! The crate signal-hook writes to a pipe in the handler, which keeps this crate free of unsafe
+//! code. A signal also interrupts the poll itself, which is never restarted: the loop treats
 //! `Interrupted` as an empty turn.
 
 use std::io;

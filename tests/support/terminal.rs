@@ -81,11 +81,21 @@ impl Terminal {
         self.keys.write_all(b"\x13").unwrap();
     }
 
+    /// Closes the terminal, as a lost ssh session does.
+    pub fn close(&mut self) {
+        self.script.kill().unwrap();
+        self.script.wait().unwrap();
+    }
+
+    /// Whether the program runs.
+    pub fn is_running(&self) -> bool {
+        Path::new("/proc").join(&self.pid).join("exe").exists()
+    }
+
     /// Sends SIGTERM and returns how long the program took to exit.
     pub fn stop(&self, timeout: Duration) -> Duration {
         assert!(Command::new("kill").args(["-TERM", &self.pid]).status().unwrap().success());
-        let proc = Path::new("/proc").join(&self.pid).join("exe");
-        wait_until("bitdash exits", timeout, || !proc.exists())
+        wait_until("bitdash exits", timeout, || !self.is_running())
     }
 }
 

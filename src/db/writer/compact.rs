@@ -4,8 +4,7 @@
 //! results. So compaction is `INSERT ... SELECT` from the queries that readers use too. Invariants:
 //! 1. A compaction is one transaction: killed at any time, it has happened or not.
 //! 2. Readers wait only while tables are truncated. A reader that does not end makes a compaction
-//!    fail
-//!    before it writes anything.
+//!    fail before it writes anything.
 //! 3. Age is measured from the newest `heard_at`: a jump of the clock expires no candidate.
 
 use std::fmt;

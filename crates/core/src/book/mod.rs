@@ -235,8 +235,8 @@ impl AddressBook {
     /// Deletes candidates that no source names any more and nodes that have long been silent.
     fn forget(&mut self, now: UnixTime) {
         self.forgotten_at = secs(now);
-        // Relative to the newest known time: neither a clock ahead nor a long downtime empties
-        // the book.
+        // Relative to the newest known time: neither a clock ahead nor a long downtime empties the
+        // book.
         let newest = self.table.iter().map(|entry| entry.last_heard).max().unwrap_or(0);
         let seen = self.nodes.values().map(|node| node.known.last_seen).max().unwrap_or_default();
         let nodes_before = now.min(seen).minus(MAX_NODE_SILENCE);
