@@ -430,6 +430,29 @@ fn a_candidate_not_heard_of_for_thirty_days_expires_a_node_never() {
     assert_eq!(database.value(node), "t");
 }
 
+#[test]
+fn a_compaction_expires_nothing_for_a_day_after_the_clock_was_set() {
+    const DAY: i64 = 86_400;
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    store.write(&rich_batch(), 25).unwrap();
+    let hosts =
+        "SELECT string_agg(split_part(host(host), '.', 4), ' ' ORDER BY host) FROM addresses";
+    let mut compact_at = |forgets_from: Option<i64>, now: i64, heard_of: &[(u8, i64)]| {
+        let mut batch = Batch { forgets_from: forgets_from.map(at), ..Batch::default() };
+        batch.heard.extend(heard_of.iter().map(|&(last, second)| (address(last), heard(second))));
+        batch.heard.insert(address(4), heard(now));
+        store.write(&batch, 25).unwrap();
+        store.compact_if_due(at(now), &EAGER).unwrap().unwrap();
+        database.value(hosts)
+    };
+    assert_eq!(compact_at(Some(101 * DAY), 100 * DAY, &[]), "1 2 3 4 5 6", "it was set just now");
+    assert_eq!(compact_at(None, 101 * DAY - 1, &[]), "1 2 3 4 5 6", "a day less a second later");
+    assert_eq!(compact_at(None, 101 * DAY, &[]), "2 3 4", "a day later");
+    // A time more than a day ahead was stored by a clock that ran ahead: void.
+    assert_eq!(compact_at(Some(5_000 * DAY), 102 * DAY, &[(5, 60 * DAY)]), "2 3 4");
+}
+
 /// A database with enough addresses for a slow compaction.
 fn filled(database: &Database) -> Store {
     let mut store = ready(database);

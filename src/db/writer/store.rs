@@ -81,10 +81,7 @@ impl Store {
     /// Permanent if it is newer than this program or rights are missing; otherwise those of the
     /// connection.
     pub fn migrate(&mut self) -> Result<Migrated, StoreError> {
-        let migrated = schema::migrate(&mut self.client)?;
-        let restored = self.client.batch_execute(RESTORE_STATE);
-        self.checked(restored)?;
-        Ok(migrated)
+        schema::migrate(&mut self.client)
     }
 
     /// Makes this session the only crawler of the database until its connection ends; `false` if
@@ -287,10 +284,11 @@ fn holder(client: &mut impl GenericClient) -> Result<Option<BackendId>, Error> {
     Ok(Some(BackendId { pid: row.try_get(0)?, started_at: row.try_get(1)? }))
 }
 
-/// Returns `false` if another session was quicker, or if the table was emptied.
+/// Returns `false` if another session was quicker.
 fn take_lock(client: &mut Client) -> Result<bool, Error> {
     let mut t = client.transaction()?;
     t.batch_execute(LOCK_STATE)?;
+    t.batch_execute(RESTORE_STATE)?;
     let is_taken = holder(&mut t)?.is_none() && t.execute(HOLD, &[])? > 0;
     t.commit()?;
     Ok(is_taken)
