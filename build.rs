@@ -1,8 +1,9 @@
-//! Lists the files of `sql/` for `db::schema`, and sets `BITDASH_BUILT_AT`: a wall clock behind the
-//! build time is wrong (see `sys::clock`).
+//! Lists the files of `sql/` for `db::schema`, and sets `BITDASH_BUILT_AT`, since a wall clock behind
+//! the build time is wrong (see `sys::clock`), and `BITDASH_VERSION`, which names the commit.
 
 use std::fmt::Write;
 use std::path::Path;
+use std::process::Command;
 
 #[allow(clippy::disallowed_methods)] // runs at build time
 fn main() {
@@ -16,7 +17,28 @@ fn main() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let built_at = given.unwrap_or_else(|| now.map_or(0, |since| since.as_secs()));
     println!("cargo::rustc-env=BITDASH_BUILT_AT={built_at}");
+    println!("cargo::rustc-env=BITDASH_VERSION={}", version());
     list_migrations().expect("sql/ is readable and OUT_DIR is writable");
+}
+
+/// The version with commit and date; without git or outside a repository the version alone.
+fn version() -> String {
+    let version = std::env::var("CARGO_PKG_VERSION").expect("cargo sets CARGO_PKG_VERSION");
+    for file in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    match git(&["log", "-1", "--format=%h %cs"]) {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version,
+    }
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.trim().to_owned()).filter(|text| output.status.success() && !text.is_empty())
 }
 
 /// Writes a `Migration` for each `NNN_NAME.sql`, in order.

@@ -7,26 +7,63 @@ use std::path::{Path, PathBuf};
 use std::{env, io};
 
 use bitdash::cli;
+use bitdash::config::{KEYS, Reload};
 use clap::Command;
 use clap::builder::Resettable;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-/// The section FILES, which applies to the package only.
-const FILES: &str = "\
+/// The sections of bitdash(1) that clap does not know.
+const SECTIONS: &str = r"
+.SH EXIT STATUS
+.TP
+0
+done
+.TP
+1
+a failure while running, or the answer is no: a node is down, an address is unknown, a line was refused
+.TP
+2
+wrong usage or configuration; each fault is one line on standard error
+.SH ENVIRONMENT
+.TP
+BITDASH_CONFIG
+the configuration file, unless \-c names one
+.TP
+BITDASH_DATABASE_URL
+overrides database.url
+.TP
+PGHOST, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE
+as for psql, where database.url leaves them out
+.TP
+NO_COLOR, TERM
+no colours if NO_COLOR is set or TERM is dumb; see \-\-color
+.SH SIGNALS
+.TP
+SIGHUP
+crawl reloads its configuration, nodes file and exclude files and reopens its log; poll \-\-watch reloads and polls at once
+.TP
+SIGTERM, SIGINT
+crawl writes what is pending and exits within 10 seconds
 .SH FILES
 .TP
-.I /etc/bitdash/bitdash.toml
-the configuration of the service; to use it with a command: \\fBbitdash \\-c /etc/bitdash/bitdash.toml status\\fR
+.I ./bitdash.toml, /etc/bitdash/bitdash.toml
+the configuration: the first one that exists; see bitdash.toml(5)
 .TP
 .I /etc/bitdash/nodes.txt
-seeds and named nodes
+seeds and named nodes of the service
 .TP
 .I /var/log/bitdash/bitdash.log
 the log of the service
 .TP
+.I ~/.pgpass
+passwords of databases, as for psql
+.TP
 .I /usr/share/doc/bitdash/README.md
 the handbook: tuning, database, security, backup
+.SH SEE ALSO
+.BR bitdash.toml (5),
+.BR psql (1)
 ";
 
 fn main() -> io::Result<()> {
@@ -37,9 +74,10 @@ fn main() -> io::Result<()> {
     let mut definition = cli::definition().disable_help_subcommand(true);
     definition.build();
     for command in definition.get_subcommands() {
-        write_page(command, &pages, "")?;
+        write_page(command, &pages, ".SH SEE ALSO\n.BR bitdash (1),\n.BR bitdash.toml (5)\n")?;
     }
-    write_page(&definition, &pages, FILES)?;
+    write_page(&definition, &pages, SECTIONS)?;
+    fs::write(pages.join("bitdash.toml.5"), configuration_page())?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut cli::definition(), "bitdash", &directory)?;
     }
@@ -47,16 +85,47 @@ fn main() -> io::Result<()> {
 }
 
 /// Writes a command's page. The text after its help keeps its lines and columns.
-fn write_page(command: &Command, directory: &Path, files: &str) -> io::Result<()> {
+fn write_page(command: &Command, directory: &Path, sections: &str) -> io::Result<()> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
     let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let command = command.clone().after_help(Resettable::Reset);
     let mut page = File::create(directory.join(format!("{name}.1")))?;
-    let source = concat!("bitdash ", env!("CARGO_PKG_VERSION"));
-    Man::new(command).title(name).source(source).render(&mut page)?;
-    let notes: Vec<String> = notes.lines().map(escaped).collect();
-    write!(page, ".SH NOTES\n.nf\n{}\n.fi\n{files}", notes.join("\n"))
+    Man::new(command).title(name).source(SOURCE).render(&mut page)?;
+    let notes: Vec<String> = notes.trim_start_matches("Examples:\n").lines().map(escaped).collect();
+    if !notes.is_empty() {
+        write!(page, ".SH EXAMPLES\n.nf\n{}\n.fi\n", notes.join("\n"))?;
+    }
+    page.write_all(sections.trim_start().as_bytes())
 }
+
+/// bitdash.toml(5), from the table of keys.
+fn configuration_page() -> String {
+    let mut page = format!(
+        ".TH bitdash.toml 5 \"\" \"{SOURCE}\" \"\"\n.SH NAME\nbitdash.toml \\- configuration of bitdash(1)\n\
+         .SH DESCRIPTION\nEvery key has a default, so an empty file works; an unknown key is an error. Durations are \
+         strings with a unit, such as \"500ms\", \"3s\", \"10m\", \"24h\" or \"14d\". Relative paths are resolved against \
+         the directory of the file. On SIGHUP a running crawl reloads the file.\n"
+    );
+    for section in KEYS.chunk_by(|a, b| a.section == b.section) {
+        page += &format!(".SH [{}]\n", section[0].section);
+        for group in section.chunk_by(|_, next| next.text.is_empty()) {
+            for (index, key) in group.iter().enumerate() {
+                let tag = if index == 0 { ".TP" } else { ".TQ" };
+                let default = format!("{} = {}", key.field, key.default);
+                page += &format!("{tag}\n\\fB{}\\fR\n", escaped(&default));
+            }
+            for line in group[0].text {
+                page += &format!("{}\n", escaped(line.trim()));
+            }
+            let restarts =
+                if group[0].reload == Reload::AtStart { " Needs a restart." } else { "" };
+            page += &format!("Allowed: {}.{restarts}\n", escaped(&(group[0].allowed)()));
+        }
+    }
+    page + ".SH SEE ALSO\n.BR bitdash (1)\n"
+}
+
+const SOURCE: &str = concat!("bitdash ", env!("CARGO_PKG_VERSION"));
 
 /// Escapes a line for roff.
 fn escaped(line: &str) -> String {

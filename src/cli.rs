@@ -18,7 +18,7 @@ use crate::config::ConfigSource;
 #[derive(Parser, Debug)]
 #[command(
     name = "bitdash",
-    version,
+    version = env!("BITDASH_VERSION"),
     styles = STYLES,
     after_help = "Exit status: 0 success, 1 failure while running, 2 invalid usage or configuration.\n\
         \n\
@@ -99,7 +99,8 @@ enum Command {
         long_about = "Probes every line of a nodes file in parallel, without a database, and prints \
             one table, the worst first: nodes that did not respond, then the lowest height, then the \
             highest latency. The latency is that of the connection: one round trip.\n\n\
-            Exit status: 0 all responded, 1 some did not. A full node counts as not responding.",
+            Exit status: 0 all responded, 1 some did not or a line was refused. A full node counts as not \
+            responding.",
         after_help = "Examples:\n  \
             bitdash poll                      the lines of crawl.nodes_file\n  \
             bitdash poll mine.txt             a list of your own\n  \

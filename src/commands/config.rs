@@ -30,7 +30,9 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
         note(&problem);
     }
     match NodesFile::read(&config.crawl.nodes_file, config.network.port) {
-        Ok(nodes) => nodes.complaints.iter().for_each(|complaint| note(complaint)),
+        Ok(nodes) => {
+            nodes.complaints.iter().chain(&nodes.repetitions).for_each(|message| note(message));
+        }
         Err(error) => note(&error.to_string()),
     }
     let mut text = format!(

@@ -14,7 +14,7 @@ use crate::commands::visit::{Purpose, Row, Visitor, judge};
 use crate::commands::{Failure, note, print, print_on};
 use crate::config::{Config, ConfigSource};
 use crate::db::timestamp::Timestamp;
-use crate::net::nodes_file::{Line, NodesFile};
+use crate::net::nodes_file::NodesFile;
 use crate::sys::clock::Clock;
 use crate::sys::signal::Hangup;
 use crate::sys::text_file;
@@ -26,7 +26,7 @@ pub struct Options {
     /// The nodes file; `None` for the configured one.
     #[arg(
         value_name = "FILE",
-        help = "The nodes file: one HOST [PORT] [NAME] per line; - is standard input [default: crawl.nodes_file]"
+        help = "The nodes file: one HOST [PORT] [NAME] or HOST:PORT [NAME] per line; - is standard input [default: crawl.nodes_file]"
     )]
     pub file: Option<PathBuf>,
     /// Poll repeatedly at this interval, at least 60s: nodes ban peers that connect more often
@@ -65,27 +65,33 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
     let mut config = source.load()?;
     let path =
         |config: &Config| options.file.clone().unwrap_or_else(|| config.crawl.nodes_file.clone());
-    let (lines, complaints) = read(&path(&config), &config)?;
-    complaints.iter().for_each(|complaint| note(complaint));
+    let mut nodes = read(&path(&config), &config)?;
+    nodes.complaints.iter().chain(&nodes.repetitions).for_each(|message| note(message));
     let mut visitor = Visitor::new(&config, Purpose::Poll)?;
     let Some(interval) = options.watch else {
-        let rows = sorted(visitor.visit(lines)?);
+        let rows = sorted(visitor.visit(nodes.lines)?);
         print(&text(&rows, options.json, screen))?;
-        return judge(&rows);
+        let refused = nodes.complaints.len();
+        return judge(&rows).and_then(|()| match refused {
+            0 => Ok(()),
+            1 => Err(Failure::Failed("1 line was refused".to_owned())),
+            _ => Err(Failure::Failed(format!("{refused} lines were refused"))),
+        });
     };
-    let mut last = lines;
     loop {
         let started = visitor.clock().now();
         // The file may be edited meanwhile; an invalid one leaves the old lines.
         let path = path(&config);
         if path != Path::new(STDIN) && !text_file::is_pipe(&path) {
-            last = read(&path, &config).map_or(last, |(lines, _)| lines);
+            nodes = read(&path, &config).unwrap_or(nodes);
         }
-        let rows = sorted(visitor.visit(last.clone())?);
+        let rows = sorted(visitor.visit(nodes.lines.clone())?);
         let page = if options.json {
             text(&rows, true, screen)
         } else {
-            page(&rows, Timestamp(started.wall), interval, screen)
+            let page = page(&rows, Timestamp(started.wall), interval, screen);
+            // Still to be seen once the first page has scrolled the messages away.
+            page + &nodes.complaints.iter().map(|message| safe(message) + "\n").collect::<String>()
         };
         if !print_on(&page)? {
             return Ok(());
@@ -111,15 +117,14 @@ fn reloaded(source: &ConfigSource) -> Result<(Config, Visitor), Failure> {
     Ok((config, visitor))
 }
 
-/// The lines of the nodes file and the complaints about invalid ones.
-fn read(path: &Path, config: &Config) -> Result<(Vec<Line>, Vec<String>), Failure> {
+fn read(path: &Path, config: &Config) -> Result<NodesFile, Failure> {
     let port = config.network.port;
     let is_stdin = path == Path::new(STDIN);
     let nodes = if is_stdin { NodesFile::read_stdin(port)? } else { NodesFile::read(path, port)? };
     if nodes.lines.is_empty() {
         return Err(Failure::Usage(format!("{}: contains no node", path.display())));
     }
-    Ok((nodes.lines, nodes.complaints))
+    Ok(nodes)
 }
 
 /// Waits for the next page; returns early, with `true`, after SIGHUP.

@@ -1,4 +1,4 @@
-//! The nodes file: seeds and named nodes, one `HOST [PORT] [NAME]` per line.
+//! The nodes file: seeds and named nodes, one `HOST [PORT] [NAME]` or `HOST:PORT [NAME]` per line.
 //!
 //! An invalid line is reported with its number; the others are used. Host names are only parsed
 //! here and resolved in `resolve`.
@@ -18,6 +18,8 @@ pub struct NodesFile {
     pub lines: Vec<Line>,
     /// One message per invalid line, such as `nodes.txt:12: ...`, for the first `MAX_COMPLAINTS`.
     pub complaints: Vec<String>,
+    /// One message per line that repeats an earlier one, for the first `MAX_COMPLAINTS`.
+    pub repetitions: Vec<String>,
 }
 
 /// A line of a nodes file.
@@ -80,7 +82,7 @@ impl NodesFile {
             let number = index + 1;
             match parse_line(number, bytes, default_port) {
                 Ok(None) => {}
-                Ok(Some(line)) => nodes.add(line, &mut seen),
+                Ok(Some(line)) => nodes.add(file, line, &mut seen),
                 Err(complaint) => {
                     wrong += 1;
                     if wrong <= MAX_COMPLAINTS {
@@ -96,11 +98,17 @@ impl NodesFile {
     }
 
     /// Adds a line; a duplicate only supplies a missing name.
-    fn add(&mut self, line: Line, seen: &mut HashMap<(Host, u16), usize>) {
+    fn add(&mut self, file: &str, line: Line, seen: &mut HashMap<(Host, u16), usize>) {
         match seen.get(&(line.host.clone(), line.port)) {
             Some(&index) => {
-                let first = &mut self.lines[index].name;
-                *first = first.take().or(line.name);
+                let first = &mut self.lines[index];
+                if self.repetitions.len() < MAX_COMPLAINTS {
+                    self.repetitions.push(format!(
+                        "{file}:{}: {} {} is on line {} already",
+                        line.number, line.host, line.port, first.number
+                    ));
+                }
+                first.name = first.name.take().or(line.name);
             }
             None => {
                 seen.insert((line.host.clone(), line.port), self.lines.len());
@@ -193,17 +201,13 @@ fn parse_line(number: usize, bytes: &[u8], default_port: u16) -> Result<Option<L
     let text = std::str::from_utf8(content).map_err(|_| "is not UTF-8 text".to_owned())?;
     let mut words = text.split_whitespace().peekable();
     let Some(first) = words.next() else { return Ok(None) };
-    let host = first.parse::<Host>().map_err(|problem| {
-        // The most common mistake: HOST:PORT.
-        match first.rsplit_once(':') {
-            Some((host, port)) if host.parse::<Host>().is_ok() && is_number(port) => {
-                format!("{} must be written as \"{host} {port}\"", quoted(first))
-            }
-            _ => format!("{} is {problem}", quoted(first)),
-        }
-    })?;
+    let (host, joined_port) = match first.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') && is_number(port) => (host, Some(port)),
+        _ => (first, None),
+    };
+    let host = host.parse::<Host>().map_err(|problem| format!("{} is {problem}", quoted(first)))?;
     let mut port = default_port;
-    if let Some(word) = words.next_if(|word| is_number(word)) {
+    if let Some(word) = joined_port.or_else(|| words.next_if(|word| is_number(word))) {
         port = word.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
             format!("the port {} must be a whole number from 1 to 65535", quoted(word))
         })?;
@@ -263,7 +267,8 @@ mod tests {
     fn hosts_ports_and_names_are_parsed() {
         let nodes = parse(
             "# seeds\n188.121.168.69 8333 unknown\n205.134.172.28 8333 jwrd.net # of 2026\r\n\n  10.0.0.1\n\
-             Seed.Example.ORG.\n10.0.0.2 18333\n10.0.0.3 asciilifeform\nlocalhost 1 two  words\t8\n",
+             Seed.Example.ORG.\n10.0.0.2 18333\n10.0.0.3 asciilifeform\nlocalhost 1 two  words\t8\n\
+             10.0.0.4:18333 joined\nnode.example:1\n10.0.0.5:2 3 x\n",
         );
         assert_eq!(nodes.complaints, [""; 0]);
         let expected = [
@@ -274,6 +279,9 @@ mod tests {
             "7 10.0.0.2 18333 -",
             "8 10.0.0.3 8333 asciilifeform",
             "9 localhost 1 two words 8",
+            "10 10.0.0.4 18333 joined",
+            "11 node.example 1 -",
+            "12 10.0.0.5 2 3 x",
         ];
         assert_eq!(lines(&nodes), expected);
     }
@@ -281,7 +289,7 @@ mod tests {
     #[test]
     fn invalid_lines_are_reported_and_the_others_used() {
         let nodes = parse(
-            "10.0.0.1\n10.0.0.256\n10.0.0.2 0\n10.0.0.2 65536 x\n10.0.0.2:8333 x\n2001:db8::1 8333\n\
+            "10.0.0.1\n10.0.0.256\n10.0.0.2 0\n10.0.0.2 65536 x\n10.0.0.2:0 x\n2001:db8::1 8333\n\
              a/b\n1.2.3\n0x7f.0x1\n10.0.0.3 1 a\u{7}b\n10.0.0.4\n10.0.0.5:\u{1b}[2J\n",
         );
         assert_eq!(lines(&nodes), ["1 10.0.0.1 8333 -", "11 10.0.0.4 8333 -"]);
@@ -289,7 +297,7 @@ mod tests {
             "nodes.txt:2: \"10.0.0.256\" is neither an IPv4 address nor a host name",
             "nodes.txt:3: the port \"0\" must be a whole number from 1 to 65535",
             "nodes.txt:4: the port \"65536\" must be a whole number from 1 to 65535",
-            "nodes.txt:5: \"10.0.0.2:8333\" must be written as \"10.0.0.2 8333\"",
+            "nodes.txt:5: the port \"0\" must be a whole number from 1 to 65535",
             "nodes.txt:6: \"2001:db8::1\" is an IPv6 address, and only IPv4 is crawled",
             "nodes.txt:7: \"a/b\" is neither an IPv4 address nor a host name",
             "nodes.txt:8: \"1.2.3\" is neither an IPv4 address nor a host name",
@@ -346,6 +354,8 @@ mod tests {
             lines(&nodes),
             ["1 10.0.0.1 8333 named", "3 10.0.0.1 8334 -", "4 a.example 8333 x"]
         );
+        let repeated = "nodes.txt:2: 10.0.0.1 8333 is on line 1 already";
+        assert_eq!((nodes.repetitions.len(), nodes.repetitions[0].as_str()), (3, repeated));
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl<'a> Crawl<'a> {
         let stats_at = config.log.stats_interval;
         log::info!(
             "start version={} max_sockets={} nodes_file={} database={}",
-            env!("CARGO_PKG_VERSION"),
+            env!("BITDASH_VERSION").split(' ').next().unwrap_or_default(),
             params.crawler.max_sockets,
             config.crawl.nodes_file.display(),
             config.database.url.masked(),
