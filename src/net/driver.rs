@@ -57,6 +57,7 @@ struct Session {
     unsent: Vec<u8>,
     is_connected: bool,
     is_ended: bool,
+    is_asking: bool,
     /// Total of the stalls before this session; `None` if it repeats a stalled one.
     stalled_before: Option<Duration>,
 }
@@ -89,6 +90,9 @@ pub struct Driver {
     unread: Vec<usize>,
     ended: Vec<usize>,
     buffered_bytes: usize,
+    /// Number of sessions that await peers, and its maximum.
+    asking: usize,
+    max_asking: usize,
 }
 
 impl Driver {
@@ -106,6 +110,8 @@ impl Driver {
             unread: Vec::new(),
             ended: Vec::new(),
             buffered_bytes: 0,
+            asking: 0,
+            max_asking: usize::MAX,
         })
     }
 
@@ -115,6 +121,11 @@ impl Driver {
     /// The system has no descriptor left.
     pub fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// Sets how many sessions may await peers; a node beyond them is not asked.
+    pub fn set_max_asking(&mut self, max_asking: usize) {
+        self.max_asking = max_asking;
     }
 
     /// The poll's registry, for the signal pipe.
@@ -177,8 +188,15 @@ impl Driver {
             return Err(Fault::Descriptors);
         }
         self.timers.set(key, probe.poll_timeout());
-        let (unsent, is_connected, is_ended) = (Vec::new(), false, false);
-        entry.insert(Session { stream, probe, unsent, is_connected, is_ended, stalled_before });
+        entry.insert(Session {
+            stream,
+            probe,
+            unsent: Vec::new(),
+            is_connected: false,
+            is_ended: false,
+            is_asking: false,
+            stalled_before,
+        });
         Ok(None)
     }
 
@@ -279,6 +297,7 @@ impl Driver {
             let session = self.sessions.remove(*key);
             self.buffered_bytes =
                 self.buffered_bytes.saturating_sub(session.probe.buffered_bytes());
+            self.asking -= usize::from(session.is_asking);
             self.timers.set(*key, None);
             self.unread.retain(|unread| unread != key);
         }
@@ -317,6 +336,7 @@ impl Driver {
     /// follow without an edge: `until_eof` reads on.
     fn read(&mut self, key: usize, until_eof: bool, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        session.probe.set_may_ask(self.asking < self.max_asking);
         let before = session.probe.buffered_bytes();
         let mut room = self.buffer.len();
         while !session.probe.is_done() && session.is_connected {
@@ -359,6 +379,8 @@ impl Driver {
             session.unsent.extend_from_slice(&bytes);
         }
         send(session);
+        let was_asking = std::mem::replace(&mut session.is_asking, session.probe.is_asking());
+        self.asking = self.asking + usize::from(session.is_asking) - usize::from(was_asking);
         if session.probe.is_done() {
             session.is_ended = true;
             self.timers.set(key, None);

@@ -20,7 +20,9 @@ impl AddressBook {
         };
         for entry in self.table.iter_mut() {
             move_secs(&mut entry.next_probe);
-            move_secs(&mut entry.last_probed);
+            let mut last_probed = entry.last_probed();
+            move_secs(&mut last_probed);
+            entry.set_last_probed(last_probed);
         }
         for node in self.nodes.values_mut() {
             let known = &mut node.known;

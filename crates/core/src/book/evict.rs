@@ -23,7 +23,7 @@ pub fn evict_worst(
     salt: u64,
 ) -> Vec<Address> {
     let class = |entry: &Entry| {
-        let may_go = !entry.is_node() && entry.handed_out_in != epoch;
+        let may_go = !entry.is_node() && !entry.is_handed_out(epoch);
         may_go.then(|| badness(entry, sources, now))
     };
     let mut counts = [0_usize; CLASSES];

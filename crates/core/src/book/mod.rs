@@ -11,6 +11,7 @@
 pub mod backoff;
 mod clock;
 mod evict;
+pub mod rank;
 pub mod sources;
 pub mod table;
 
@@ -28,8 +29,9 @@ use crate::vocabulary::outcome::Outcome;
 use crate::vocabulary::rows::{Known, KnownNode, SourceRow, Status};
 use crate::vocabulary::target::Target;
 use crate::vocabulary::time::UnixTime;
+use rank::{Pick, Ranks};
 use sources::Sources;
-use table::{Entry, SHARDS, Table};
+use table::{Entry, MAX_EPOCH, SHARDS, Table};
 
 /// Settings of the address book.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,8 +77,8 @@ pub struct Heard {
     pub wants_row: bool,
     /// The /16 of the only source that named it; 0 if confirmed.
     pub only_source: u16,
-    /// Present if it is to be probed in this pass.
-    pub target: Option<Target>,
+    /// From now on it waits to be probed in this pass.
+    pub waits: bool,
 }
 
 /// Where an address comes from.
@@ -90,6 +92,8 @@ pub enum Source {
         group: u16,
         /// Whether the sender claims to have seen the address last a long time ago.
         is_stale: bool,
+        /// When it was last seen, as the sender claims, in seconds since 1970.
+        seen: u32,
     },
 }
 
@@ -121,12 +125,16 @@ pub struct AddressBook {
     nodes: BTreeMap<Address, Node>,
     jitter: FixedState,
     params: BookParams,
-    /// Number of passes of this process. An entry whose `handed_out_in` equals it was handed out.
+    /// Number of the pass of this process, from 1; it starts over before [`MAX_EPOCH`].
     epoch: u16,
     pass_started: u32,
-    /// The next shard to hand out; `SHARDS` at the end.
-    cursor: usize,
-    /// The same for candidates over their source's quota.
+    /// Whether nodes were handed out and the candidates that are due wait.
+    has_begun: bool,
+    /// Number of candidates that wait.
+    waiting: usize,
+    ranks: Ranks,
+    rng: fastrand::Rng,
+    /// The next shard of candidates over their source's quota.
     over_quota_cursor: usize,
     /// Number of candidates deferred in this pass because their source exceeded its quota.
     deferred: u64,
@@ -148,9 +156,12 @@ impl AddressBook {
             nodes: BTreeMap::new(),
             jitter,
             params,
-            epoch: 0,
+            epoch: 1,
             pass_started: 0,
-            cursor: SHARDS,
+            has_begun: true,
+            waiting: 0,
+            ranks: Ranks::default(),
+            rng: fastrand::Rng::with_seed(seed ^ 0x7261_6e6b),
             over_quota_cursor: SHARDS,
             deferred: 0,
             sources: Sources::default(),
@@ -185,14 +196,14 @@ impl AddressBook {
         let mut entry = Entry::new(known.address);
         entry.next_probe = ceil_secs(known.next_probe);
         entry.last_heard = secs(known.last_heard);
-        entry.last_probed = known.last_probed.map_or(0, secs);
         entry.failures = u8::try_from(known.failures).unwrap_or(u8::MAX);
         entry.source = known.source;
         if known.source == 0 {
             entry.set_confirmed();
         }
-        if let Some(outcome) = known.last_outcome {
-            entry.set_last_outcome(outcome);
+        match known.last_outcome {
+            Some(outcome) => entry.set_result(outcome, known.last_probed.map_or(0, secs)),
+            None => entry.vote(self.kind(known.source), entry.last_heard),
         }
         if let Some(node) = known.node {
             entry.set_node();
@@ -218,9 +229,12 @@ impl AddressBook {
 
     /// Begins a pass; afterwards [`AddressBook::poll_due`] hands out the addresses that are due.
     pub fn start_pass(&mut self, started_at: UnixTime) {
-        self.epoch = self.epoch.wrapping_add(1);
+        // 0 is that of entries which were never handed out.
+        self.epoch = self.epoch % (MAX_EPOCH - 1) + 1;
         self.pass_started = secs(started_at);
-        self.cursor = 0;
+        self.has_begun = false;
+        self.waiting = 0;
+        self.ranks.clear();
         self.over_quota_cursor = 0;
         self.deferred = 0;
         self.full_at = 0;
@@ -268,57 +282,109 @@ impl AddressBook {
     pub fn hand_out(&mut self, address: Address, now: UnixTime) -> Option<Target> {
         let epoch = self.epoch;
         let entry = self.table.get_mut(address)?;
-        if entry.handed_out_in == epoch {
+        if entry.is_handed_out(epoch) {
             return None;
         }
-        entry.handed_out_in = epoch;
+        self.waiting -= usize::from(entry.is_waiting(epoch));
+        entry.set_handed_out(epoch);
         Some(self.target(address, now))
     }
 
     /// Whether the address was probed since the pass began, for named nodes of a resumed pass.
     pub fn was_probed_in_pass(&self, address: Address) -> bool {
-        self.table.get(address).is_some_and(|entry| entry.last_probed >= self.pass_started.max(1))
+        self.table.get(address).is_some_and(|entry| entry.last_probed() >= self.pass_started.max(1))
     }
 
-    /// Hands out a chunk of due addresses, nodes first. Returns `true` at the end; only candidates
-    /// over their source's quota are left then.
+    /// Hands out the nodes that are due, at the first call of a pass, and the next few candidates.
+    /// Returns `true` at the end; only candidates over their source's quota are left then.
     pub fn poll_due(&mut self, filter: &Filter, now: UnixTime, due: &mut Vec<Target>) -> bool {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.begin_handing_out(filter, now, due);
+        }
+        let (epoch, started) = (self.epoch, self.pass_started);
+        let mut left = MAX_CANDIDATE_CHUNK;
+        while left > 0 && self.waiting > 0 {
+            match self.ranks.pop(&mut self.rng) {
+                Pick::Candidate { cell, address } => {
+                    let Some(entry) = self.table.get_mut(Address::from_bits(address)) else {
+                        continue;
+                    };
+                    // It may have moved to a better cell, or been handed out as a named node.
+                    if entry.is_waiting(epoch) && entry.cell(started) == cell {
+                        entry.set_handed_out(epoch);
+                        self.waiting -= 1;
+                        left -= 1;
+                        due.push(candidate(entry));
+                    }
+                }
+                Pick::Refill | Pick::None => self.refill_ranks(),
+            }
+        }
+        self.check_invariants();
+        self.waiting == 0
+    }
+
+    /// Hands out the nodes that are due, and lets the candidates wait, except for those over their
+    /// source's quota.
+    fn begin_handing_out(&mut self, filter: &Filter, now: UnixTime, due: &mut Vec<Target>) {
         let (epoch, started) = (self.epoch, self.pass_started);
         let void_after = secs(now.plus(CLOCK_STEP_THRESHOLD));
         let is_due = |entry: &Entry| {
             // A probe in the future comes from a clock that ran ahead: its back-off is void.
-            let is_time = entry.is_due(started) || entry.last_probed > void_after;
-            entry.handed_out_in != epoch && is_time && filter.admits(entry.address())
+            let is_time = entry.is_due(started) || entry.last_probed() > void_after;
+            !entry.is_handed_out(epoch) && is_time && filter.admits(entry.address())
         };
-        if self.cursor == 0 {
-            let nodes: Vec<Address> = self.nodes.keys().copied().collect();
-            for address in nodes {
-                if self.table.get(address).is_some_and(is_due) {
-                    due.extend(self.hand_out(address, now));
-                }
+        let nodes: Vec<Address> = self.nodes.keys().copied().collect();
+        for address in nodes {
+            if self.table.get(address).is_some_and(is_due) {
+                due.extend(self.hand_out(address, now));
             }
         }
         let ignores_quotas = self.nodes.len() < QUOTA_NODES_THRESHOLD;
-        while self.cursor < SHARDS && due.len() < MIN_DUE_CHUNK {
-            for entry in self.table.shard_mut(self.cursor) {
-                if entry.is_node() || !is_due(entry) {
+        for shard in 0..SHARDS {
+            for entry in self.table.shard_mut(shard) {
+                if entry.is_node() || entry.is_waiting(epoch) || !is_due(entry) {
                     continue;
                 }
                 // One failed probe does not vouch for an address of a poor source.
-                let is_invented = entry.is_probed() && self.sources.is_poor(entry.source);
                 let is_trusted = entry.is_confirmed() || ignores_quotas;
+                let is_invented =
+                    !is_trusted && entry.is_probed() && self.sources.is_poor(entry.source);
                 let is_proven = is_trusted || (entry.is_probed() && !is_invented);
                 if is_proven || self.sources.admit(entry.source, epoch) {
-                    entry.handed_out_in = epoch;
-                    due.push(candidate(entry));
+                    entry.set_waiting(epoch);
+                    self.waiting += 1;
                 } else {
                     self.deferred += 1;
                 }
             }
-            self.cursor += 1;
         }
-        self.check_invariants();
-        self.cursor == SHARDS
+        self.refill_ranks();
+    }
+
+    /// Lists the candidates that wait, as far as there is room.
+    fn refill_ranks(&mut self) {
+        self.ranks.clear();
+        let (epoch, started) = (self.epoch, self.pass_started);
+        // From a random shard on, so that all candidates of a crowded cell have a chance.
+        let first = self.rng.usize(..SHARDS);
+        for shard in (first..SHARDS).chain(0..first) {
+            for entry in self.table.shard_mut(shard) {
+                if entry.is_waiting(epoch) {
+                    self.ranks.push(entry.cell(started), entry.address().to_bits());
+                }
+            }
+        }
+    }
+
+    /// Number of candidates that wait in this pass.
+    pub fn waiting(&self) -> u64 {
+        self.waiting as u64
+    }
+
+    /// What was learned of the cells of candidates.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// Hands out a chunk of the deferred candidates.
@@ -326,10 +392,10 @@ impl AddressBook {
         let (epoch, started) = (self.epoch, self.pass_started);
         while self.over_quota_cursor < SHARDS && due.len() < MIN_DUE_CHUNK {
             for entry in self.table.shard_mut(self.over_quota_cursor) {
-                let is_deferred =
-                    !entry.is_node() && entry.handed_out_in != epoch && entry.is_due(started);
+                let is_free = !entry.is_handed_out(epoch) && !entry.is_waiting(epoch);
+                let is_deferred = !entry.is_node() && is_free && entry.is_due(started);
                 if is_deferred && filter.admits(entry.address()) {
-                    entry.handed_out_in = epoch;
+                    entry.set_handed_out(epoch);
                     due.push(candidate(entry).over_quota());
                 }
             }
@@ -351,39 +417,47 @@ impl AddressBook {
         self.prefetched = touched.fold(0, u32::wrapping_add);
     }
 
-    /// Handles that `source` names an address. If a target is returned, it was handed out.
+    /// Handles that `source` names an address.
     pub fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> Heard {
         let wall = secs(now);
-        let (group, is_stale) = match source {
-            Source::NodesFile => (0, false),
-            Source::Node { group, is_stale } => (group, is_stale),
+        let (group, is_stale, seen) = match source {
+            Source::NodesFile => (0, false, wall),
+            Source::Node { group, is_stale, seen } => (group, is_stale, seen),
         };
-        let epoch = self.epoch;
+        let (epoch, started) = (self.epoch, self.pass_started);
+        let vote = (!is_stale && self.sources.may_vote(group, epoch)).then(|| self.kind(group));
         if let Some(entry) = self.table.get_mut(address) {
             // `abs_diff`: a clock that jumped back must not suppress rows for years.
             let mut wants_row =
                 !is_stale && wall.abs_diff(entry.last_heard) >= MIN_LAST_HEARD_INTERVAL_SECS;
+            let was_waiting = entry.is_waiting(epoch);
+            let former_cell = was_waiting.then(|| entry.cell(started));
             let is_unconfirmed = !entry.is_node() && !entry.is_confirmed();
-            let mut target = None;
             if is_unconfirmed && entry.source != group && !is_stale && !self.sources.is_poor(group)
             {
-                entry.set_confirmed();
                 wants_row = true;
                 if entry.is_probed() {
                     self.sources.credit(entry.source);
-                } else if entry.handed_out_in != epoch {
-                    entry.handed_out_in = epoch;
-                    target = Some(candidate(entry));
+                } else if !was_waiting && !entry.is_handed_out(epoch) {
+                    entry.set_waiting(epoch);
+                    self.waiting += 1;
                 }
+                entry.set_confirmed();
+            }
+            if let Some(kind) = vote {
+                entry.vote(kind, seen);
+            }
+            if entry.is_waiting(epoch) && former_cell != Some(entry.cell(started)) {
+                self.ranks.push(entry.cell(started), address.to_bits());
             }
             if wants_row {
                 entry.last_heard = wall;
             }
-            let only_source = only_source(entry);
-            return Heard { is_new: false, wants_row, only_source, target };
+            let waits = entry.is_waiting(epoch) && !was_waiting;
+            return Heard { is_new: false, wants_row, only_source: only_source(entry), waits };
         }
         if source != Source::NodesFile && self.has_enough_ports(address) {
-            return Heard { is_new: false, wants_row: false, only_source: group, target: None };
+            return Heard { is_new: false, wants_row: false, only_source: group, waits: false };
         }
         let mut entry = Entry::new(address);
         entry.last_heard = wall;
@@ -392,17 +466,26 @@ impl AddressBook {
         if source == Source::NodesFile {
             entry.set_confirmed();
         }
+        if let Some(kind) = vote {
+            entry.vote(kind, seen);
+        }
         let is_trusted = source == Source::NodesFile || self.nodes.len() < QUOTA_NODES_THRESHOLD;
-        let target = if !is_stale && (is_trusted || self.sources.admit(group, epoch)) {
-            entry.handed_out_in = epoch;
-            Some(candidate(&entry))
+        let waits = !is_stale && (is_trusted || self.sources.admit(group, epoch));
+        if waits {
+            entry.set_waiting(epoch);
+            self.waiting += 1;
+            self.ranks.push(entry.cell(started), address.to_bits());
         } else {
             self.deferred += 1;
-            None
-        };
+        }
         self.table.insert(entry);
         self.check_invariants();
-        Heard { is_new: true, wants_row: true, only_source: only_source(&entry), target }
+        Heard { is_new: true, wants_row: true, only_source: only_source(&entry), waits }
+    }
+
+    /// The kind of a source, from 0 to 15.
+    fn kind(&self, group: u16) -> u32 {
+        (self.jitter.hash_one(group) >> 60) as u32
     }
 
     /// Whether no further port of this IP is stored: a host that answers on every port is one host,
@@ -426,6 +509,7 @@ impl AddressBook {
         let gone =
             evict::evict_worst(&mut self.table, &self.sources, epoch, surplus, secs(now), salt);
         // If this pass alone fills the book, little can be evicted: do not retry for every result.
+        self.waiting = self.table.iter().filter(|entry| entry.is_waiting(epoch)).count();
         let is_still_full = self.table.len() > bound;
         self.full_at = if is_still_full { self.table.len() + bound / 50 } else { 0 };
         debug_assert!(gone.iter().all(|address| !self.nodes.contains_key(address)), "2.");
@@ -466,14 +550,20 @@ impl AddressBook {
             delay(&self.params.backoff, failures, silent, jitter)
         };
         let next_probe = probed_at.plus(wait);
+        let (epoch, started) = (self.epoch, self.pass_started);
         if let Some(entry) = self.table.get_mut(address) {
+            if !entry.is_node() {
+                self.ranks.learn(entry.cell(started), responded);
+            }
+            // A result of a former pass: it is not probed twice.
+            self.waiting -= usize::from(entry.is_waiting(epoch));
+            entry.set_handed_out(epoch);
             if !entry.is_probed() && entry.source != 0 {
                 self.sources.record(entry.source, responded || entry.is_confirmed());
             }
             entry.failures = u8::try_from(failures).unwrap_or(u8::MAX);
             entry.next_probe = ceil_secs(next_probe);
-            entry.last_probed = secs(probed_at);
-            entry.set_last_outcome(outcome);
+            entry.set_result(outcome, secs(probed_at));
             if responded {
                 entry.set_node();
             }
@@ -545,7 +635,8 @@ impl AddressBook {
     fn check_invariants(&self) {
         debug_assert!(self.nodes.len() <= self.table.len(), "3. a node is not in the table");
         debug_assert!(self.up <= self.nodes.len(), "3. more nodes are up than exist");
-        debug_assert!(self.cursor.max(self.over_quota_cursor) <= SHARDS);
+        debug_assert!(self.over_quota_cursor <= SHARDS);
+        debug_assert!(self.waiting <= self.table.len(), "more candidates wait than exist");
     }
 
     fn target(&self, address: Address, now: UnixTime) -> Target {
@@ -595,14 +686,12 @@ fn only_source(entry: &Entry) -> u16 {
 
 fn candidate(entry: &Entry) -> Target {
     let target = Target::candidate(entry.address());
-    match (entry.is_probed(), entry.is_confirmed()) {
-        (true, _) => target.failed(),
-        (false, true) => target.confirmed(),
-        (false, false) => target,
-    }
+    if entry.is_probed() { target.failed() } else { target }
 }
 
-/// Targets per chunk, rounded up to whole shards; the crawler asks for more when it runs low.
+/// Maximum number of candidates per chunk: those that follow may be ranked better a second later.
+const MAX_CANDIDATE_CHUNK: usize = 64;
+/// Deferred candidates per chunk, rounded up to whole shards.
 const MIN_DUE_CHUNK: usize = 4_096;
 
 fn secs(time: UnixTime) -> u32 {

@@ -18,6 +18,8 @@ use crate::vocabulary::rows::SourceRow;
 pub const MIN_QUOTA: u32 = 10;
 /// Maximum number of new addresses per pass and source: one full reply.
 pub const MAX_QUOTA: u32 = 1_000;
+/// Maximum number of votes per pass and source, about two replies: a /16 full of nodes has one voice.
+pub const MAX_VOTES: u16 = 2_000;
 /// An unknown source starts as if 5 of 50 addresses had been good: with a quota of 100.
 const PRIOR_GOOD: u32 = 5;
 const PRIOR_TRIED: u32 = 50;
@@ -30,7 +32,17 @@ struct Source {
     answered: u16,
     /// Number of its addresses admitted during the pass `epoch`.
     admitted: u16,
+    /// Number of its votes that counted during the pass `epoch`.
+    votes: u16,
     epoch: u16,
+}
+
+impl Source {
+    fn enter(&mut self, epoch: u16) {
+        if self.epoch != epoch {
+            (self.epoch, self.admitted, self.votes) = (epoch, 0, 0);
+        }
+    }
 }
 
 /// The sources by /16.
@@ -95,13 +107,19 @@ impl Sources {
     pub fn admit(&mut self, group: u16, epoch: u16) -> bool {
         let quota = self.quota(group);
         let Some(source) = self.all.get_mut(usize::from(group)) else { return false };
-        if source.epoch != epoch {
-            source.epoch = epoch;
-            source.admitted = 0;
-        }
+        source.enter(epoch);
         let is_admitted = u32::from(source.admitted) < quota;
         source.admitted = source.admitted.saturating_add(u16::from(is_admitted));
         is_admitted
+    }
+
+    /// Whether one more vote of the source counts in the pass `epoch`.
+    pub fn may_vote(&mut self, group: u16, epoch: u16) -> bool {
+        let Some(source) = self.all.get_mut(usize::from(group)) else { return false };
+        source.enter(epoch);
+        let may_vote = source.votes < MAX_VOTES;
+        source.votes = source.votes.saturating_add(u16::from(may_vote));
+        may_vote
     }
 
     /// The sources that changed since the last call.
@@ -151,6 +169,17 @@ mod tests {
         assert_eq!(admitted(&mut sources, 1), 100);
         assert_eq!(admitted(&mut sources, 1), 0);
         assert_eq!(admitted(&mut sources, 2), 100);
+    }
+
+    #[test]
+    fn votes_are_rationed_per_pass() {
+        let mut sources = Sources::default();
+        let mut votes =
+            |group, epoch| (0..5_000).filter(|_| sources.may_vote(group, epoch)).count();
+        assert_eq!(votes(7, 1), usize::from(MAX_VOTES));
+        assert_eq!(votes(7, 1), 0);
+        assert_eq!(votes(8, 1), usize::from(MAX_VOTES), "other sources are unaffected");
+        assert_eq!(votes(7, 2), usize::from(MAX_VOTES));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 use foldhash::quality::FixedState;
 use std::hash::BuildHasher;
 
+use crate::book::rank;
 use crate::vocabulary::address::Address;
 use crate::vocabulary::outcome::{OUTCOME_BITS, Outcome};
 
@@ -29,13 +30,18 @@ pub struct Entry {
     pub next_probe: u32,
     /// When it was last heard of, as stored in the database.
     pub last_heard: u32,
-    /// When it was last probed.
-    pub last_probed: u32,
-    /// The pass of this process in which it was last handed out.
-    pub handed_out_in: u16,
-    /// The /16 of the source that first named it; 0 for none.
+    /// When it was last probed. Of a candidate that never was, its votes: 16 bits of the kinds of
+    /// sources that named it, and the hour in which it was last seen, as they say.
+    probed_or_votes: u32,
+    /// Twice the pass of this process in which it last waited; one more if it was handed out.
+    pass: u16,
+    /// The /16 of the source that first named it; 0 for none. Of a confirmed candidate that was
+    /// probed, the kinds of sources that claim to have seen it since.
     pub source: u16,
 }
+
+/// Number of passes after which the count of an entry starts over.
+pub const MAX_EPOCH: u16 = 1 << 15;
 
 const USED: u8 = 0x80;
 const NODE: u8 = 0x40;
@@ -44,6 +50,11 @@ const CONFIRMED: u8 = 0x10;
 const OUTCOME: u8 = (1 << OUTCOME_BITS) - 1;
 
 const _: () = assert!(OUTCOME & (USED | NODE | PROBED | CONFIRMED) == 0, "flags overlap");
+
+/// The hour of a time, modulo 65,536; 0 is skipped, since it means never.
+fn hour_of(seconds: u32) -> u16 {
+    ((seconds / 3_600) as u16).max(1)
+}
 
 impl Entry {
     /// Creates the entry of a candidate that was never probed.
@@ -73,9 +84,13 @@ impl Entry {
         self.is_probed().then(|| Outcome::from_code(code).expect("stored by set_last_outcome"))
     }
 
-    /// Records how its last probe ended.
-    pub fn set_last_outcome(&mut self, outcome: Outcome) {
+    /// Records how and when its last probe ended; its votes are void.
+    pub fn set_result(&mut self, outcome: Outcome, at: u32) {
         self.flags = self.flags & !OUTCOME | PROBED | outcome as u8;
+        self.probed_or_votes = at;
+        if self.is_confirmed() {
+            self.source = 0;
+        }
     }
 
     /// Whether it was ever probed.
@@ -97,6 +112,72 @@ impl Entry {
     /// Marks it as confirmed.
     pub fn set_confirmed(&mut self) {
         self.flags |= CONFIRMED;
+        if self.is_probed() {
+            self.source = 0;
+        }
+    }
+
+    /// When it was last probed; 0 for never.
+    pub fn last_probed(&self) -> u32 {
+        if self.is_probed() { self.probed_or_votes } else { 0 }
+    }
+
+    /// Replaces the time of its last probe, if there was one.
+    pub fn set_last_probed(&mut self, at: u32) {
+        if self.is_probed() {
+            self.probed_or_votes = at;
+        }
+    }
+
+    /// Whether it waits in this pass.
+    pub fn is_waiting(&self, epoch: u16) -> bool {
+        self.pass == epoch << 1
+    }
+
+    /// Lets it wait in this pass.
+    pub fn set_waiting(&mut self, epoch: u16) {
+        self.pass = epoch << 1;
+    }
+
+    /// Whether it was handed out in this pass.
+    pub fn is_handed_out(&self, epoch: u16) -> bool {
+        self.pass == epoch << 1 | 1
+    }
+
+    /// Records that it was handed out in this pass.
+    pub fn set_handed_out(&mut self, epoch: u16) {
+        self.pass = epoch << 1 | 1;
+    }
+
+    /// Counts the word of a source of this kind, from 0 to 15, that it was last seen at `seen`.
+    pub fn vote(&mut self, kind: u32, seen: u32) {
+        let bit = 1_u16 << (kind % 16);
+        if !self.is_probed() {
+            let (kinds, hour) = (self.probed_or_votes >> 16, self.probed_or_votes as u16);
+            let is_later = hour == 0 || hour_of(seen).wrapping_sub(hour) as i16 > 0;
+            let hour = if is_later { hour_of(seen) } else { hour };
+            self.probed_or_votes = (kinds | u32::from(bit)) << 16 | u32::from(hour);
+        } else if self.is_confirmed() && !self.is_node() && seen > self.probed_or_votes {
+            self.source |= bit;
+        }
+    }
+
+    /// Its cell in the order of candidates, in a pass that began at `started`.
+    pub fn cell(&self, started: u32) -> usize {
+        if self.address().has_avoided_port() {
+            return rank::AVOIDED_CELL;
+        }
+        let confirmed = u32::from(self.is_confirmed());
+        if let Some(outcome) = self.last_outcome() {
+            let sightings = if self.is_confirmed() { self.source.count_ones() } else { 0 };
+            let was_silent = outcome == Outcome::ConnectTimeout;
+            return rank::failed_cell(sightings, self.failures, was_silent);
+        }
+        // The votes of a former process are lost, except that there were at least two.
+        let votes = (self.probed_or_votes >> 16).count_ones().max(1 + confirmed);
+        let hour = self.probed_or_votes as u16;
+        let age = i32::from(hour_of(started).wrapping_sub(hour) as i16);
+        rank::fresh_cell(votes, if hour == 0 { i32::MAX } else { age })
     }
 
     fn is_used(&self) -> bool {
@@ -346,7 +427,7 @@ mod tests {
         let mut entry = Entry::new(address(9));
         assert_eq!(entry.last_outcome(), None);
         for outcome in Outcome::ALL {
-            entry.set_last_outcome(outcome);
+            entry.set_result(outcome, 7);
             assert_eq!((entry.last_outcome(), entry.is_node()), (Some(outcome), false));
         }
         entry.set_node();

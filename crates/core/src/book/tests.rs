@@ -34,7 +34,7 @@ pub(super) fn address(number: u32) -> Address {
 }
 
 fn node_source(group: u16) -> Source {
-    Source::Node { group, is_stale: false }
+    Source::Node { group, is_stale: false, seen: START.as_secs() as u32 }
 }
 
 pub(super) fn facts(address: Address, outcome: Outcome, probed_at: UnixTime) -> ResultFacts {
@@ -231,7 +231,7 @@ fn addresses_beyond_a_quota_are_deferred_not_lost() {
     let heard: Vec<Heard> =
         (0..1_000).map(|n| book.hear(address(n), node_source(9), now)).collect();
     assert!(heard.iter().all(|heard| heard.is_new && heard.wants_row));
-    assert_eq!(heard.iter().filter(|heard| heard.target.is_some()).count(), 100);
+    assert_eq!(heard.iter().filter(|heard| heard.waits).count(), 100);
     assert_eq!(book.deferred(), 900);
     let late = over_quota(&mut book);
     assert_eq!(late.len(), 900, "a quota orders, it discards none");
@@ -254,7 +254,7 @@ fn quotas_shrink_with_dead_addresses_and_grow_with_nodes() {
         let mut count = 0;
         for number in first..first + 600 {
             let heard = book.hear(address(number), node_source(group), now);
-            if heard.target.is_some() {
+            if heard.waits {
                 count += 1;
                 book.record(&facts(address(number), outcome, now), 0.5);
             }
@@ -281,18 +281,18 @@ fn an_address_named_by_unrelated_sources_is_confirmed() {
         book.hear(address(number), node_source(9), now);
     }
     // Number 150 is deferred. Repetition by its own source does not confirm it.
-    assert_eq!(book.hear(address(150), node_source(9), now).target, None);
+    assert!(!book.hear(address(150), node_source(9), now).waits);
     let heard = book.hear(address(150), node_source(10), now);
-    assert_eq!(heard.target.map(Target::tier), Some(2), "confirmed addresses come first");
+    assert!(heard.waits, "confirmed addresses are within every quota");
     assert!(heard.wants_row && heard.only_source == 0);
-    assert_eq!(book.hear(address(150), node_source(11), now).target, None, "handed out once");
+    assert!(!book.hear(address(150), node_source(11), now).waits, "it waits already");
 
     // A source that named only dead addresses confirms nothing.
     for number in 1_000..1_200 {
         book.hear(address(number), node_source(12), now);
         book.record(&facts(address(number), Outcome::ConnectTimeout, now), 0.5);
     }
-    assert_eq!(book.hear(address(160), node_source(12), now).target, None);
+    assert!(!book.hear(address(160), node_source(12), now).waits);
     let later = now.plus(2 * DAY);
     let heard = book.hear(address(160), node_source(12), later);
     assert!(heard.wants_row && heard.only_source == 9, "nor does it replace the source");
@@ -324,7 +324,7 @@ fn dead_addresses_that_others_name_too_count_as_good() {
 fn quotas_are_not_enforced_while_few_nodes_are_known() {
     let mut book = with_nodes(99);
     let count = |book: &mut AddressBook, range: std::ops::Range<u32>| {
-        range.filter(|n| book.hear(address(*n), node_source(9), START).target.is_some()).count()
+        range.filter(|n| book.hear(address(*n), node_source(9), START).waits).count()
     };
     assert_eq!(count(&mut book, 0..1_000), 1_000);
     book.hear(address(5_000), Source::NodesFile, START);
@@ -348,9 +348,9 @@ fn at_most_sixteen_ports_of_a_host_are_stored() {
 #[test]
 fn stale_addresses_are_deferred() {
     let mut book = with_nodes(150);
-    let source = Source::Node { group: 9, is_stale: true };
+    let source = Source::Node { group: 9, is_stale: true, seen: 0 };
     let heard = book.hear(address(1), source, START);
-    assert!(heard.is_new && heard.target.is_none());
+    assert!(heard.is_new && !heard.waits);
     assert_eq!(over_quota(&mut book).len(), 1);
 }
 
@@ -553,4 +553,153 @@ fn a_late_response_after_a_reset_counts_the_node_once() {
     book.hear(address(1), Source::NodesFile, START.plus(HOUR));
     book.record(&facts(address(1), Outcome::Responded, START.plus(HOUR)), 0.5);
     assert_eq!((book.len(), book.nodes(), book.up()), (1, 1, 1));
+}
+
+fn source(group: u16, seen: UnixTime) -> Source {
+    Source::Node { group, is_stale: false, seen: seen.as_secs() as u32 }
+}
+
+/// Names `numbers` from `groups` sources.
+fn named_by(book: &mut AddressBook, numbers: std::ops::Range<u32>, groups: u16, seen: UnixTime) {
+    for number in numbers {
+        for group in 0..groups {
+            book.hear(address(number), source(100 + group, seen), START);
+        }
+    }
+}
+
+/// The numbers of the next `count` candidates that are handed out.
+fn next_numbers(book: &mut AddressBook, count: usize) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    let mut is_last = false;
+    while numbers.len() < count && !is_last {
+        let mut due = Vec::new();
+        is_last = book.poll_due(&filter(), START, &mut due);
+        let number = |target: &Target| (target.address().to_bits() >> 16) as u32;
+        let candidates = due.iter().filter(|target| !target.is_node());
+        numbers.extend(candidates.map(|t| (number(t) - 0x0500_0000) / 17));
+    }
+    numbers
+}
+
+#[test]
+fn candidates_that_many_name_are_handed_out_first() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    let long_ago = START.minus(5 * DAY);
+    named_by(&mut book, 0..400, 1, START);
+    named_by(&mut book, 400..500, 12, START);
+    named_by(&mut book, 500..600, 12, long_ago);
+    let first = next_numbers(&mut book, 128);
+    let lately = first.iter().filter(|number| (400..500).contains(*number)).count();
+    assert!(lately > 80, "{lately} of the first 128");
+    let all = [first, next_numbers(&mut book, 128)].concat();
+    let many = all.iter().filter(|number| **number >= 400).count();
+    assert!(many > 180, "{many} of the first 256");
+}
+
+#[test]
+fn what_responds_is_learned_and_unlearned() {
+    let mut book = with_nodes(150);
+    // At first those named by many are dead and those named by two respond.
+    for (round, few_respond) in [(0, true), (1, true), (2, false), (3, false)] {
+        book.start_pass(START.plus(2 * DAY * round));
+        let first = 10_000 * (round + 1);
+        named_by(&mut book, first..first + 1_500, 2, START);
+        named_by(&mut book, first + 2_000..first + 3_500, 12, START);
+        let numbers = next_numbers(&mut book, 4_000);
+        let is_few = |number: &&u32| (first..first + 1_500).contains(*number);
+        let early = numbers[..1_000].iter().filter(is_few).count();
+        if round % 2 == 1 {
+            assert_eq!(early > 500, few_respond, "{early} of 1,000 in round {round}");
+        }
+        for number in numbers {
+            let responds = is_few(&&number) == few_respond;
+            let outcome = if responds { Outcome::Responded } else { Outcome::ConnectTimeout };
+            book.record(&facts(address(number), outcome, START), 0.5);
+        }
+    }
+}
+
+#[test]
+fn no_candidate_starves_behind_better_ones() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    named_by(&mut book, 0..50, 1, START.minus(20 * DAY));
+    let mut met = BTreeSet::new();
+    // Better ones keep coming faster than they are handed out.
+    for round in 0..200 {
+        let first = 1_000 + round * 100;
+        named_by(&mut book, first..first + 100, 12, START);
+        met.extend(next_numbers(&mut book, 64));
+    }
+    let poor = met.iter().filter(|number| **number < 50).count();
+    assert!(poor > 5, "{poor} of 50 among 12,800");
+    let rest = next_numbers(&mut book, usize::MAX);
+    assert_eq!(met.len() + rest.len(), 20_050, "each once, none is left");
+    assert_eq!(book.waiting(), 0);
+}
+
+#[test]
+fn crowded_cells_are_refilled_from_the_table() {
+    let mut book = with_nodes(150);
+    let numbers = 0..3 * rank::MAX_LISTED as u32;
+    for number in numbers.clone() {
+        book.hear(address(number), Source::NodesFile, START);
+    }
+    book.start_pass(START.plus(HOUR));
+    assert_eq!(all_due(&mut book, START).len(), 150 + numbers.len());
+}
+
+#[test]
+fn equal_seeds_hand_out_candidates_in_the_same_order() {
+    let order = || {
+        let mut book = with_nodes(150);
+        book.start_pass(START);
+        named_by(&mut book, 0..2_000, 3, START);
+        next_numbers(&mut book, 2_000)
+    };
+    assert_eq!(order(), order());
+}
+
+#[test]
+fn sightings_of_a_failed_candidate_improve_its_rank() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    named_by(&mut book, 0..400, 3, START);
+    for number in next_numbers(&mut book, 400) {
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    let later = START.plus(2 * HOUR);
+    book.start_pass(later);
+    for number in 0..400 {
+        // A tenth is said to have been seen after the probe, the others before it.
+        let seen = if number < 40 { START.plus(HOUR) } else { START.minus(HOUR) };
+        for group in 0..12 {
+            book.hear(address(number), source(200 + group, seen), later);
+        }
+    }
+    let first = next_numbers(&mut book, 64);
+    let seen = first.iter().filter(|number| **number < 40).count();
+    assert!(seen > 30, "{seen} of 40 among the first 64");
+}
+
+#[test]
+fn one_source_is_one_voice_however_often_it_speaks() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    for _ in 0..20 {
+        book.hear(address(1), source(9, START), START);
+    }
+    let started = START.as_secs() as u32;
+    let cell = book.table.get(address(1)).unwrap().cell(started);
+    assert_eq!(cell, rank::fresh_cell(1, 0));
+    // Nor do its words count beyond its ration.
+    for number in 1_000..1_000 + u32::from(sources::MAX_VOTES) {
+        book.hear(address(number), source(8, START), START);
+    }
+    book.hear(address(1), source(8, START), START);
+    let entry = book.table.get(address(1)).unwrap();
+    assert_eq!(entry.cell(started), rank::fresh_cell(2, 0), "confirmed, but without a vote");
+    assert!(entry.is_confirmed());
 }

@@ -112,6 +112,8 @@ pub struct Probe {
     result: ProbeResult,
     /// Entries of `addr` messages of two or more: a single entry is the node's own address.
     reply_entries: u32,
+    /// Whether there is room for one more probe that awaits peers.
+    may_ask: bool,
     finished: bool,
     /// Present in probes for the operator; the crawl's have none.
     trace: Option<Box<Trace>>,
@@ -125,6 +127,7 @@ impl Probe {
         } else {
             params.candidate_connect_timeout
         };
+        let timeout = target.patience().map_or(timeout, |patience| patience.min(timeout));
         Self {
             decoder: Decoder::new(params.magic),
             target,
@@ -148,6 +151,7 @@ impl Probe {
                 peers: Vec::new(),
             },
             reply_entries: 0,
+            may_ask: true,
             finished: false,
             trace: None,
             params,
@@ -305,6 +309,16 @@ impl Probe {
         self.state == State::Done
     }
 
+    /// Whether it may send `getaddr` when its turn comes: the shell counts those that await peers.
+    pub fn set_may_ask(&mut self, may_ask: bool) {
+        self.may_ask = may_ask;
+    }
+
+    /// Whether it awaits peers.
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::AwaitingAddr { .. })
+    }
+
     /// The target of this probe.
     pub fn target(&self) -> Target {
         self.target
@@ -387,7 +401,7 @@ impl Probe {
         self.result.version = Some(info);
         encode_message(self.params.magic, Command::VERACK, &[], &mut self.outbox);
         self.note(now, || TraceEvent::Sent(Message::Verack));
-        if self.target.wants_peers() {
+        if self.target.wants_peers() && (self.may_ask || self.target.is_named()) {
             encode_message(self.params.magic, Command::GETADDR, &[], &mut self.outbox);
             self.note(now, || TraceEvent::Sent(Message::Getaddr));
             let bound = now.mono + self.addr_timeout(timing);
@@ -397,6 +411,9 @@ impl Probe {
             let unfinished = Duration::ZERO;
             self.state = State::AwaitingAddr { bound, deadline: bound, unfinished, has_one_addr };
         } else {
+            if self.target.wants_peers() {
+                self.result.target = self.target.unasked();
+            }
             self.end_responded();
         }
     }

@@ -113,17 +113,19 @@ pub enum FromWriter {
         last: bool,
         /// Lower bound of the number of the latter.
         deferred: u64,
+        /// Number of candidates that wait in the address book.
+        waiting: u64,
     },
-    /// Peers heard of for the first time, to be probed in this pass.
+    /// Results were recorded.
     Heard {
-        /// The targets.
-        targets: Vec<Target>,
         /// Number of results acknowledged by this message.
         acked: usize,
         /// Number of peers in these results.
         acked_peers: usize,
         /// Number of addresses that wait because their source named too many.
         deferred: u64,
+        /// Number of candidates that wait in the address book.
+        waiting: u64,
     },
     /// New figures for the stats line.
     Totals(Totals),

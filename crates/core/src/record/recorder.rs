@@ -88,6 +88,11 @@ impl Recorder {
         }
     }
 
+    /// The address book.
+    pub fn book(&self) -> &AddressBook {
+        &self.book
+    }
+
     /// Loads an address from the database.
     pub fn load(&mut self, known: &Known) {
         // Not `last_heard`: a time from a clock that ran ahead would stay there forever.
@@ -285,11 +290,11 @@ impl Recorder {
         if !self.filter.admits_named(address) {
             return None;
         }
-        let heard = self.hear(address, Source::NodesFile, at);
+        self.hear(address, Source::NodesFile, at);
         if resumed && self.book.was_probed_in_pass(address) {
             return None;
         }
-        heard.or_else(|| self.book.hand_out(address, at))
+        self.book.hand_out(address, at)
     }
 
     fn more_due(&mut self, over_quota: bool, now: UnixTime) {
@@ -301,30 +306,27 @@ impl Recorder {
         }
         let mut targets = Vec::new();
         self.book.poll_over_quota(&self.filter, &mut targets);
-        let deferred = self.book.deferred();
-        self.outbox.push_back(FromWriter::Due { targets, last: true, deferred });
+        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
+        self.outbox.push_back(FromWriter::Due { targets, last: true, deferred, waiting });
     }
 
     fn due(&mut self, mut targets: Vec<Target>, now: UnixTime) {
         let last = self.book.poll_due(&self.filter, now, &mut targets);
-        let deferred = self.book.deferred();
-        self.outbox.push_back(FromWriter::Due { targets, last, deferred });
+        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
+        self.outbox.push_back(FromWriter::Due { targets, last, deferred, waiting });
     }
 
     fn finished(&mut self, result: ProbeResult, now: UnixTime) {
         let group = result.target.address().group();
-        let mut targets = Vec::new();
         let acked_peers = result.peers.len();
         self.book.prefetch(result.peers.iter().map(|peer| peer.address));
         for peer in &result.peers {
-            let source = Source::Node { group, is_stale: is_stale(peer, now) };
+            let seen = seen(peer, now);
+            let is_stale = now.as_secs() - seen > MAX_PEER_AGE_SECS;
+            let seen = u32::try_from(seen).unwrap_or(0);
             if self.filter.admits(peer.address) {
-                targets.extend(self.hear(peer.address, source, now));
+                self.hear(peer.address, Source::Node { group, is_stale, seen }, now);
             }
-        }
-        if self.pass.is_none() {
-            // 3. A late result: its peers stay due and are handed out by the next pass.
-            targets.clear();
         }
         self.batch.forgotten.extend(self.book.evict(now));
         // An address that was excluded during its probe is not stored.
@@ -337,12 +339,12 @@ impl Recorder {
         if is_admitted {
             self.record(result);
         }
-        let deferred = self.book.deferred();
-        self.outbox.push_back(FromWriter::Heard { targets, acked: 1, acked_peers, deferred });
+        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
+        self.outbox.push_back(FromWriter::Heard { acked: 1, acked_peers, deferred, waiting });
     }
 
-    /// Handles an address that `source` names; returns a target if it is to be probed in this pass.
-    fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> Option<Target> {
+    /// Handles an address that `source` names.
+    fn hear(&mut self, address: Address, source: Source, now: UnixTime) {
         let heard = self.book.hear(address, source, now);
         if heard.wants_row {
             let source = heard.only_source;
@@ -358,7 +360,6 @@ impl Recorder {
             pass.row.new_addresses += 1;
             pass.row.due += 1;
         }
-        heard.target
     }
 
     fn record(&mut self, result: ProbeResult) {
@@ -489,9 +490,7 @@ impl Recorder {
         if let Some(pass) = &self.pass {
             debug_assert!(pass.number > 0 && pass.number >= self.last_pass.pass);
             debug_assert!(pass.row.finished_at.is_none(), "a finished pass runs");
-        } else if let Some(FromWriter::Heard { targets, .. } | FromWriter::Due { targets, .. }) =
-            self.outbox.back()
-        {
+        } else if let Some(FromWriter::Due { targets, .. }) = self.outbox.back() {
             debug_assert!(targets.is_empty(), "3. a target is handed out outside a pass");
         }
         let Some(address) = changed else { return };
@@ -502,14 +501,13 @@ impl Recorder {
     }
 }
 
-/// Whether the sender claims to have seen the peer last a long time ago. Times are clamped as in
+/// When the peer was last seen, as the sender claims, in seconds since 1970. Times are clamped as in
 /// Bitcoin Core (`ProcessMessage`, ADDR): impossible ones count as five days old.
-fn is_stale(peer: &Peer, now: UnixTime) -> bool {
+fn seen(peer: &Peer, now: UnixTime) -> i64 {
     let wall = now.as_secs();
     let time = i64::from(peer.time);
     let is_impossible = time <= 100_000_000 || time > wall + 10 * 60;
-    let time = if is_impossible { wall - 5 * 86_400 } else { time };
-    wall - time > MAX_PEER_AGE_SECS
+    if is_impossible { wall - 5 * 86_400 } else { time }
 }
 
 /// Maximum age of the addresses that Bitcoin Core relays (addrman.cpp, `IsTerrible`).

@@ -32,6 +32,7 @@ use crate::record::messages::{
     Database, FromWriter, Names, Opened, ToWriter, Totals, WriterParams,
 };
 use crate::schedule::limiter::Limiter;
+use crate::schedule::patience::Patience;
 use crate::schedule::queue::Queue;
 use crate::schedule::stats::Limit;
 use crate::schedule::uplink::UplinkMonitor;
@@ -51,6 +52,10 @@ pub struct CrawlerParams {
     pub pass_interval: Duration,
     /// Share of a pass's time for addresses over their source's quota.
     pub spam_share: f64,
+    /// While candidates wait, one socket in this many may await peers; 0: all may.
+    pub ask_share: usize,
+    /// Whether the first probe of a candidate is given up as early as was learned.
+    pub learns_patience: bool,
     /// Addresses that are never dialled.
     pub filter: Arc<Filter>,
     /// Build time of the program: a wall clock that shows less is wrong.
@@ -61,10 +66,13 @@ pub struct CrawlerParams {
 pub const MAX_UNACKED: usize = 1_000;
 /// Maximum number of peers in unacknowledged results: 24 bytes each.
 pub const MAX_UNACKED_PEERS: usize = 200_000;
-/// Length of the queue below which the writer is asked for more targets.
-const MIN_QUEUE: usize = 4_096;
+/// Number of queued candidates below which the writer is asked for more: those that are queued are
+/// ranked no more.
+const MIN_QUEUE: usize = 256;
 /// Minimum time between two passes, for passes with nothing to do.
 const MIN_WAIT: Duration = Duration::from_secs(1);
+/// Time between two passes after one in which some nodes were not asked for their peers.
+const UNASKED_WAIT: Duration = Duration::from_secs(75);
 /// Interval between two dials while the uplink is down.
 const TRICKLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause of dialling after a fault of our own side.
@@ -97,6 +105,7 @@ pub struct Crawler {
     socket_cap_grows_at: Duration,
     paused_until: Duration,
     uplink: UplinkMonitor,
+    patience: Patience,
     /// Whether the target granted last was dialled: the shell reported no fault.
     is_granted_dialled: bool,
     is_db_up: bool,
@@ -132,6 +141,7 @@ impl Crawler {
             socket_cap_grows_at: Duration::ZERO,
             paused_until: Duration::ZERO,
             uplink: UplinkMonitor::default(),
+            patience: Patience::default(),
             is_granted_dialled: true,
             is_db_up: false,
             is_opened: false,
@@ -169,15 +179,15 @@ impl Crawler {
                 self.pass_age = if resumed { age } else { Duration::ZERO };
                 self.events.push_back(Event::PassStarted { pass, resumed, due });
             }
-            FromWriter::Due { targets, last, deferred } => {
+            FromWriter::Due { targets, last, deferred, waiting } => {
                 if let Phase::Running(pass) = &mut self.phase {
                     pass.is_due_requested = false;
-                    pass.deferred = deferred;
+                    (pass.deferred, pass.waiting) = (deferred, waiting);
                     pass.has_all_due |= last;
                     self.queue_all(targets);
                 }
             }
-            FromWriter::Heard { targets, acked, acked_peers, deferred } => {
+            FromWriter::Heard { acked, acked_peers, deferred, waiting } => {
                 self.unacked =
                     self.unacked.checked_sub(acked).expect("a result is acknowledged once");
                 self.unacked_peers = self
@@ -185,8 +195,7 @@ impl Crawler {
                     .checked_sub(acked_peers)
                     .expect("a result's peers are acknowledged once");
                 if let Phase::Running(pass) = &mut self.phase {
-                    pass.deferred = deferred;
-                    self.queue_all(targets);
+                    (pass.deferred, pass.waiting) = (deferred, waiting);
                 }
             }
             FromWriter::Totals(totals) => self.totals = totals,
@@ -225,6 +234,9 @@ impl Crawler {
     pub fn handle_ended(&mut self, result: Option<ProbeResult>, now: Now) {
         self.open = self.open.checked_sub(1).expect("a session that ends was dialled");
         if let Some(result) = result {
+            if let Some(ms) = result.connect_ms {
+                self.patience.learn(ms);
+            }
             self.uplink.handle_result(result, now.mono, &mut self.rng);
             self.take_from_uplink();
         }
@@ -357,7 +369,7 @@ impl Crawler {
                 self.limiter.start(now.mono);
                 self.open += 1;
                 debug_assert!(self.open <= self.params.max_sockets);
-                return Some(target);
+                return Some(self.with_patience(target));
             }
             if target.is_reference() {
                 self.uplink.handle_unasked(target.address(), now.mono);
@@ -365,6 +377,26 @@ impl Crawler {
             }
         }
         None
+    }
+
+    fn with_patience(&self, target: Target) -> Target {
+        match self.patience.first() {
+            Some(patience) if self.params.learns_patience && target.is_first_probe() => {
+                target.with_patience(patience)
+            }
+            _ => target,
+        }
+    }
+
+    /// Maximum number of sockets that may await peers. A node of old software replies after up to
+    /// 75 s: while candidates wait, most sockets are needed for them.
+    pub fn max_asking(&self) -> usize {
+        let Phase::Running(pass) = &self.phase else { return usize::MAX };
+        let is_busy = pass.waiting > 0 || self.queue.candidates() > 0;
+        match self.params.ask_share {
+            share if share > 0 && is_busy => self.params.max_sockets.div_ceil(share),
+            _ => usize::MAX,
+        }
     }
 
     /// Returns the next message for the writer.
@@ -584,8 +616,8 @@ impl Crawler {
         }
         let Phase::Running(pass) = &self.phase else { return };
         let is_idle = self.has_nothing_in_flight(pass) && !self.uplink.is_holding();
-        if is_idle && pass.has_all_due {
-            self.phase = Phase::Ending;
+        if is_idle && pass.has_all_due && pass.waiting == 0 {
+            self.phase = Phase::Ending { unasked: pass.unasked };
             self.to_writer.push_back(ToWriter::EndPass { at: now.wall });
         }
     }
@@ -601,7 +633,8 @@ impl Crawler {
     fn request_more(&mut self, now: Duration) {
         let pass_started = self.pass_started;
         let Phase::Running(pass) = &mut self.phase else { return };
-        if pass.has_all_due && self.queue.is_in_quota_empty() {
+        let has_all_due = pass.has_all_due && pass.waiting == 0;
+        if has_all_due && self.queue.is_in_quota_empty() {
             pass.overtime.get_or_insert(now);
         }
         let share = self.params.spam_share.clamp(0.0, 0.99);
@@ -613,17 +646,15 @@ impl Crawler {
             self.queue.drop_over_quota();
             pass.deferred = 0;
         }
-        let is_there_more = !pass.has_all_due || pass.deferred > 0;
-        if is_there_more && !pass.is_due_requested && self.queue.len() < MIN_QUEUE {
+        let is_there_more = !has_all_due || pass.deferred > 0;
+        if is_there_more && !pass.is_due_requested && self.queue.candidates() < MIN_QUEUE {
             pass.is_due_requested = true;
-            self.to_writer.push_back(ToWriter::MoreDue { over_quota: pass.has_all_due });
+            self.to_writer.push_back(ToWriter::MoreDue { over_quota: has_all_due });
         }
     }
 
     fn ended(&mut self, now: Now) {
-        if self.phase != Phase::Ending {
-            return;
-        }
+        let Phase::Ending { unasked } = self.phase else { return };
         let (pass, elapsed) = (self.counters.pass, self.elapsed(now));
         self.uplink.handle_routable();
         self.forbidden += self.uplink.take_skipped();
@@ -639,6 +670,7 @@ impl Crawler {
         }
         let since = elapsed.saturating_add(self.pass_age);
         let wait = self.params.pass_interval.saturating_sub(since);
+        let wait = if unasked > 0 { wait.min(UNASKED_WAIT) } else { wait };
         self.wait(wait.max(MIN_WAIT), now);
     }
 
@@ -671,6 +703,9 @@ impl Crawler {
             self.counters.responded += 1;
         } else {
             self.counters.failed += 1;
+        }
+        if let Phase::Running(pass) = &mut self.phase {
+            pass.unasked += u64::from(result.target.is_unasked());
         }
         self.unacked += 1;
         self.unacked_peers += result.peers.len();
@@ -731,7 +766,7 @@ impl Crawler {
 
     fn check_invariants(&self) {
         debug_assert!(
-            !matches!(self.phase, Phase::Ending)
+            !matches!(self.phase, Phase::Ending { .. })
                 || (self.queue.is_empty() && self.open == 0 && self.unacked == 0),
             "a pass ends with something in flight"
         );

@@ -2,6 +2,7 @@
 
 pub mod crawler;
 pub mod limiter;
+pub mod patience;
 pub mod queue;
 pub mod stats;
 pub mod timers;

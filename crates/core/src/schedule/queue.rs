@@ -1,9 +1,9 @@
 //! `Queue`: targets of this pass that wait for a socket.
 //!
 //! Sans-I/O, driven by the `Crawler`. Named nodes go first; then nodes, alternating with
-//! candidates; new candidates that several sources named; other new ones; candidates that failed
-//! before; those on ports of other services; last, addresses over their source's quota. Within such
-//! a tier the order is random, and a few random picks avoid a /16 that was dialled lately.
+//! candidates; those on ports of other services; last, addresses over their source's quota. Within
+//! such a tier the order is random, and a few random picks avoid a /16 that was dialled lately. The
+//! address book ranks candidates, so that few of them wait here.
 //! Invariants: 1. each target that goes in comes out exactly once, unless it is dropped; 2. each
 //! waits in its own tier.
 
@@ -70,7 +70,7 @@ impl Queue {
             tiers.into_iter().find(|tier| self.tiers.get(*tier).is_some_and(|t| !t.is_empty()))
         };
         let first = waiting(0..Target::TIERS)?;
-        let second = waiting(Target::FIRST_CANDIDATES..Target::AVOIDED_TIER);
+        let second = waiting(Target::CANDIDATES_TIER..Target::AVOIDED_TIER);
         if first != Target::NODES_TIER {
             return Some(first);
         }
@@ -81,6 +81,11 @@ impl Queue {
     /// Number of waiting targets.
     pub fn len(&self) -> usize {
         self.waiting
+    }
+
+    /// Number of waiting candidates.
+    pub fn candidates(&self) -> usize {
+        self.tiers[Target::CANDIDATES_TIER..].iter().map(Vec::len).sum()
     }
 
     /// Whether none waits.
@@ -142,9 +147,9 @@ mod tests {
     #[test]
     fn every_target_comes_out_once_named_ones_and_nodes_first() {
         let mut queue = Queue::default();
-        // Of the candidates a third each: confirmed, plain, over quota.
+        // A third of the candidates is over quota.
         let candidate = |number| match number / 3 % 3 {
-            0 => Target::candidate(address(number)).confirmed(),
+            0 => Target::candidate(address(number)).failed(),
             1 => Target::candidate(address(number)),
             _ => Target::candidate(address(number)).over_quota(),
         };
@@ -176,7 +181,7 @@ mod tests {
         let mut queue = Queue::default();
         for number in 0..100 {
             let ssh = Address::new(Ipv4Addr::from(number << 16), 22);
-            queue.push(Target::candidate(ssh).confirmed());
+            queue.push(Target::candidate(ssh));
             queue.push(Target::candidate(address(number << 16)).failed());
             queue.push(Target::node(address((number << 16) + 1), true));
             queue.push(Target::node(Address::new(ssh.ip(), 53), true));

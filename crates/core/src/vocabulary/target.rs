@@ -14,25 +14,27 @@ pub struct Target(u64);
 
 impl Target {
     /// Number of tiers, see [`Target::tier`].
-    pub const TIERS: usize = 7;
+    pub const TIERS: usize = 5;
     /// The tier of nodes.
     pub const NODES_TIER: usize = 1;
-    /// The first tier of candidates.
-    pub const FIRST_CANDIDATES: usize = 2;
+    /// The tier of candidates.
+    pub const CANDIDATES_TIER: usize = 2;
     /// The tier of candidates on ports of other services.
-    pub const AVOIDED_TIER: usize = 5;
+    pub const AVOIDED_TIER: usize = 3;
     /// The last tier: candidates over their source's quota.
-    pub const OVER_QUOTA_TIER: usize = 6;
+    pub const OVER_QUOTA_TIER: usize = 4;
     const NODE: u64 = 1 << 48;
     const WANT_PEERS: u64 = 1 << 49;
     const NAMED: u64 = 1 << 50;
-    const CONFIRMED: u64 = 1 << 51;
-    const OVER_QUOTA: u64 = 1 << 52;
-    const FAILED: u64 = 1 << 53;
-    const UP: u64 = 1 << 54;
-    const REFERENCE: u64 = 1 << 55;
+    const OVER_QUOTA: u64 = 1 << 51;
+    const FAILED: u64 = 1 << 52;
+    const UP: u64 = 1 << 53;
+    const REFERENCE: u64 = 1 << 54;
     /// Number of retries: two bits.
-    const RETRY: u64 = 1 << 56;
+    const RETRY: u64 = 1 << 55;
+    const UNASKED: u64 = 1 << 57;
+    /// How long to wait for the connection, in tenths of a second; 0: as configured. Six bits.
+    const PATIENCE_SHIFT: u32 = 58;
 
     /// A candidate: an address that has never responded. If it does, it gets a `getaddr`.
     pub fn candidate(address: Address) -> Self {
@@ -49,13 +51,7 @@ impl Target {
         Self(self.0 | Self::NAMED)
     }
 
-    /// Marks it as named by several unrelated sources.
-    pub fn confirmed(self) -> Self {
-        Self(self.0 | Self::CONFIRMED)
-    }
-
-    /// Marks it as failed before: the candidates that are least likely to respond fill the time
-    /// while the last new nodes send their peers.
+    /// Marks it as failed before: its next probe has full patience.
     pub fn failed(self) -> Self {
         Self(self.0 | Self::FAILED)
     }
@@ -72,7 +68,34 @@ impl Target {
 
     /// The same target for a retry after a doubtful result; `None` after three retries.
     pub fn retried(self) -> Option<Self> {
-        (self.0 / Self::RETRY < 3).then(|| Self(self.0 + Self::RETRY))
+        (self.0 / Self::RETRY % 4 < 3).then(|| Self(self.0 + Self::RETRY))
+    }
+
+    /// The same target, given up after this time without a connection; at most 6.3 s.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        let tenths = patience.as_millis().div_ceil(100).min(63) as u64;
+        Self(self.0 & !(63 << Self::PATIENCE_SHIFT) | tenths << Self::PATIENCE_SHIFT)
+    }
+
+    /// How long to wait for the connection; `None`: as configured.
+    pub fn patience(self) -> Option<Duration> {
+        let tenths = self.0 >> Self::PATIENCE_SHIFT;
+        (tenths > 0).then(|| Duration::from_millis(tenths * 100))
+    }
+
+    /// Marks it as not asked for its peers, for lack of room.
+    pub fn unasked(self) -> Self {
+        Self(self.0 | Self::UNASKED)
+    }
+
+    /// Whether it responded and was not asked for its peers, for lack of room.
+    pub fn is_unasked(self) -> bool {
+        self.has(Self::UNASKED)
+    }
+
+    /// Whether it is a candidate that was never probed, as far as is known.
+    pub fn is_first_probe(self) -> bool {
+        self.0 & (Self::NODE | Self::FAILED | Self::NAMED) == 0
     }
 
     /// A reference node: a handshake-only probe of the uplink, whose result is not recorded.
@@ -102,10 +125,9 @@ impl Target {
             (self.has(Self::NODE), Self::NODES_TIER),
             (self.has(Self::OVER_QUOTA), Self::OVER_QUOTA_TIER),
             (self.address().has_avoided_port(), Self::AVOIDED_TIER),
-            (self.has(Self::FAILED), 4),
-            (self.has(Self::CONFIRMED), Self::FIRST_CANDIDATES),
         ];
-        tiers.into_iter().find(|(applies, _)| *applies).map_or(3, |(_, tier)| tier)
+        let tier = tiers.into_iter().find(|(applies, _)| *applies);
+        tier.map_or(Self::CANDIDATES_TIER, |(_, tier)| tier)
     }
 
     /// Whether it is a node whose last probe responded.

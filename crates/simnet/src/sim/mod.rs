@@ -91,6 +91,8 @@ pub struct Simulation<N: Network = World> {
     look_up: Option<(Duration, bool, bool)>,
     is_stopped: bool,
     sessions: Slab<Session>,
+    /// Number of sessions that await peers.
+    asking: usize,
     timers: Timers,
     ready: Vec<usize>,
     rng: fastrand::Rng,
@@ -144,6 +146,7 @@ impl<N: Network> Simulation<N> {
             look_up: None,
             is_stopped: false,
             sessions: Slab::new(),
+            asking: 0,
             timers: Timers::new(),
             ready: Vec::new(),
             rng,

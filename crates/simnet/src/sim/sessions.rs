@@ -51,6 +51,7 @@ impl<N: Network> Simulation<N> {
         let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
             if let Some(session) = self.sessions.get_mut(key) {
+                self.asking -= usize::from(session.probe.is_asking());
                 session.probe.handle_stop();
             }
             self.end(key);
@@ -169,6 +170,8 @@ impl<N: Network> Simulation<N> {
     pub(super) fn pump(&mut self, key: usize) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(key) else { return };
+        let was_asking = session.probe.is_asking();
+        session.probe.set_may_ask(self.asking < self.crawler.max_asking());
         session.probe.handle_timeout(now);
         match session.link {
             _ if self.uplink != UplinkState::Up => {}
@@ -186,6 +189,8 @@ impl<N: Network> Simulation<N> {
         if self.uplink == UplinkState::Up {
             converse(session, now, &mut self.conservation);
         }
+        self.asking += usize::from(session.probe.is_asking());
+        self.asking -= usize::from(was_asking);
         if session.probe.is_done() {
             self.end(key);
         } else {

@@ -192,7 +192,6 @@ impl ShadowModel {
                 process.is_last_due_here |= last;
                 self.hand_out(targets);
             }
-            FromWriter::Heard { targets, .. } => self.hand_out(targets),
             _ => {}
         }
     }

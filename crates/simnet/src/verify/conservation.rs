@@ -62,7 +62,8 @@ impl Conservation {
     pub(crate) fn count_result(&mut self, result: &ProbeResult) {
         self.results += 1;
         self.responded += u64::from(result.version.is_some());
-        self.asked += u64::from(result.version.is_some() && result.target.wants_peers());
+        let is_asked = result.target.wants_peers() && !result.target.is_unasked();
+        self.asked += u64::from(result.version.is_some() && is_asked);
         self.entries_received += u64::from(result.peers_sent.unwrap_or(0));
     }
 

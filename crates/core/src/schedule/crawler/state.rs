@@ -27,7 +27,10 @@ pub enum Phase {
     /// A pass runs.
     Running(Pass),
     /// The writer ends the pass.
-    Ending,
+    Ending {
+        /// Number of nodes that were not asked for their peers for lack of room.
+        unasked: u64,
+    },
     /// Open sessions are cut, pending rows are written.
     Stopping {
         /// Whether the writer was told.
@@ -53,6 +56,10 @@ pub struct Pass {
     pub(super) is_due_requested: bool,
     /// Number of addresses that wait at the writer because their source named too many.
     pub(super) deferred: u64,
+    /// Number of candidates that wait in the address book.
+    pub(super) waiting: u64,
+    /// Number of nodes that responded and were not asked for their peers for lack of room.
+    pub(super) unasked: u64,
     /// When the time for those began: everything else of the pass had been dialled.
     pub(super) overtime: Option<Duration>,
 }

@@ -48,6 +48,8 @@ pub(super) fn crawler_params(max_sockets: usize) -> CrawlerParams {
         connects_per_second: 400,
         pass_interval: HOUR / 2,
         spam_share: 0.3,
+        ask_share: 4,
+        learns_patience: true,
         filter: filter(),
         built_at: UnixTime::default(),
     }
@@ -333,7 +335,8 @@ fn nothing_is_dialled_without_room_for_its_result() {
     rig.is_writer_stuck = true;
     // The ring grows only through the writer: fill the queue directly.
     let targets = (5_000..12_000).map(|number| Target::candidate(address(number))).collect();
-    rig.crawler.handle_writer(FromWriter::Due { targets, last: false, deferred: 0 }, rig.now);
+    rig.crawler
+        .handle_writer(FromWriter::Due { targets, last: false, deferred: 0, waiting: 0 }, rig.now);
     rig.run(|rig| rig.crawler.limit(rig.now) == Limit::Writer && rig.open.is_empty());
     assert!(rig.crawler.unacked() >= MAX_UNACKED);
     assert!(rig.crawler.unacked() <= MAX_UNACKED + 100, "{}", rig.crawler.unacked());
