@@ -60,6 +60,12 @@ struct Options {
     /// Share of first packets that are lost
     #[arg(long)]
     syn_loss: Option<f64>,
+    /// While candidates wait, one socket in this many may await peers; 0: all may
+    #[arg(long, default_value_t = 8)]
+    ask_share: usize,
+    /// Candidates are waited for as configured
+    #[arg(long)]
+    no_patience: bool,
     #[command(flatten)]
     attack: AttackOptions,
     /// Number of TRB nodes, which send what they saw within three hours
@@ -402,6 +408,8 @@ fn params(options: &Options, config: &Config) -> SimulationParams {
     let filter = Filter::new(&[], &[]);
     let Params { mut crawler, probe, writer } = Params::new(config, filter, options.sockets);
     crawler.connects_per_second = options.rate.unwrap_or(crawler.connects_per_second);
+    crawler.ask_share = options.ask_share;
+    crawler.learns_patience = !options.no_patience;
     let seed = options.seed;
     SimulationParams { seed, crawler, writer, probe, splits_bytes: false }
 }

@@ -339,7 +339,7 @@ fn crawler_params(filter: &Arc<Filter>, max_sockets: usize, rate: u32) -> Crawle
         connects_per_second: rate,
         pass_interval: HOUR / 2,
         spam_share: 0.3,
-        ask_share: 4,
+        ask_share: 8,
         learns_patience: true,
         filter: Arc::clone(filter),
         built_at: UnixTime::default(),

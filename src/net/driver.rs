@@ -26,7 +26,7 @@ use slab::Slab;
 
 use crate::sys::clock::LoopClock;
 use bitdash_core::probe::trace::Trace;
-use bitdash_core::probe::{Probe, ProbeParams};
+use bitdash_core::probe::{AskBounds, Probe, ProbeParams};
 use bitdash_core::schedule::timers::Timers;
 use bitdash_core::vocabulary::outcome::{Fault, of_connect_error};
 use bitdash_core::vocabulary::target::{ProbeResult, Target};
@@ -90,9 +90,9 @@ pub struct Driver {
     unread: Vec<usize>,
     ended: Vec<usize>,
     buffered_bytes: usize,
-    /// Number of sessions that await peers, and its maximum.
+    /// Number of sessions that await peers, and its bounds.
     asking: usize,
-    max_asking: usize,
+    ask_bounds: AskBounds,
 }
 
 impl Driver {
@@ -111,7 +111,7 @@ impl Driver {
             ended: Vec::new(),
             buffered_bytes: 0,
             asking: 0,
-            max_asking: usize::MAX,
+            ask_bounds: AskBounds::NONE,
         })
     }
 
@@ -124,8 +124,8 @@ impl Driver {
     }
 
     /// Sets how many sessions may await peers; a node beyond them is not asked.
-    pub fn set_max_asking(&mut self, max_asking: usize) {
-        self.max_asking = max_asking;
+    pub fn set_ask_bounds(&mut self, ask_bounds: AskBounds) {
+        self.ask_bounds = ask_bounds;
     }
 
     /// The poll's registry, for the signal pipe.
@@ -336,7 +336,7 @@ impl Driver {
     /// follow without an edge: `until_eof` reads on.
     fn read(&mut self, key: usize, until_eof: bool, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.probe.set_may_ask(self.asking < self.max_asking);
+        session.probe.set_ask_room(self.ask_bounds.room(self.asking));
         let before = session.probe.buffered_bytes();
         let mut room = self.buffer.len();
         while !session.probe.is_done() && session.is_connected {

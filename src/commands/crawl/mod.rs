@@ -149,7 +149,7 @@ impl<'a> Crawl<'a> {
     /// One turn of the loop.
     fn turn(&mut self) -> Result<(), Failure> {
         let timeout = self.timeout(self.clock.now());
-        self.driver.set_max_asking(self.crawler.max_asking());
+        self.driver.set_ask_bounds(self.crawler.ask_bounds());
         let turn = self
             .driver
             .turn(Some(timeout), &self.clock, &mut self.ended)

@@ -34,7 +34,7 @@ impl Params {
                 connects_per_second: config.crawl.connects_per_second,
                 pass_interval: config.crawl.pass_interval,
                 spam_share: config.crawl.spam_share,
-                ask_share: 4,
+                ask_share: 8,
                 learns_patience: true,
                 filter: Arc::clone(&filter),
                 built_at: UnixTime::default(),

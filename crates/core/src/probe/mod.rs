@@ -77,6 +77,40 @@ pub const MAX_PROBE_MESSAGES: u32 = 5_000;
 /// Maximum number of `addr` entries read from a peer: Core before 0.9.5 and TRB send up to 2,500.
 pub const MAX_PROBE_PEERS: usize = 5_000;
 
+/// Which nodes may be asked for their peers.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum AskRoom {
+    /// All.
+    Any,
+    /// Those whose software replies at once.
+    Prompt,
+    /// None but named ones.
+    None,
+}
+
+/// Maximum number of probes that may await peers.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub struct AskBounds {
+    /// Of any software.
+    pub any: usize,
+    /// If one more is of software that replies at once.
+    pub prompt: usize,
+}
+
+impl AskBounds {
+    /// No bounds.
+    pub const NONE: Self = Self { any: usize::MAX, prompt: usize::MAX };
+
+    /// The room that is left while this many probes await peers.
+    pub fn room(self, asking: usize) -> AskRoom {
+        match asking {
+            _ if asking < self.any => AskRoom::Any,
+            _ if asking < self.prompt => AskRoom::Prompt,
+            _ => AskRoom::None,
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum State {
     Connecting {
@@ -112,8 +146,8 @@ pub struct Probe {
     result: ProbeResult,
     /// Entries of `addr` messages of two or more: a single entry is the node's own address.
     reply_entries: u32,
-    /// Whether there is room for one more probe that awaits peers.
-    may_ask: bool,
+    /// Which nodes there is room to ask for their peers.
+    ask_room: AskRoom,
     finished: bool,
     /// Present in probes for the operator; the crawl's have none.
     trace: Option<Box<Trace>>,
@@ -151,7 +185,7 @@ impl Probe {
                 peers: Vec::new(),
             },
             reply_entries: 0,
-            may_ask: true,
+            ask_room: AskRoom::Any,
             finished: false,
             trace: None,
             params,
@@ -309,9 +343,9 @@ impl Probe {
         self.state == State::Done
     }
 
-    /// Whether it may send `getaddr` when its turn comes: the shell counts those that await peers.
-    pub fn set_may_ask(&mut self, may_ask: bool) {
-        self.may_ask = may_ask;
+    /// Sets whom it may send `getaddr` when its turn comes: the shell counts those that await peers.
+    pub fn set_ask_room(&mut self, ask_room: AskRoom) {
+        self.ask_room = ask_room;
     }
 
     /// Whether it awaits peers.
@@ -401,7 +435,12 @@ impl Probe {
         self.result.version = Some(info);
         encode_message(self.params.magic, Command::VERACK, &[], &mut self.outbox);
         self.note(now, || TraceEvent::Sent(Message::Verack));
-        if self.target.wants_peers() && (self.may_ask || self.target.is_named()) {
+        let has_room = match self.ask_room {
+            AskRoom::Any => true,
+            AskRoom::Prompt => timing == GetaddrTiming::AnswersAtOnce,
+            AskRoom::None => false,
+        };
+        if self.target.wants_peers() && (has_room || self.target.is_named()) {
             encode_message(self.params.magic, Command::GETADDR, &[], &mut self.outbox);
             self.note(now, || TraceEvent::Sent(Message::Getaddr));
             let bound = now.mono + self.addr_timeout(timing);

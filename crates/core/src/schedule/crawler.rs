@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::state::{ClockWait, Leftovers};
+use crate::probe::AskBounds;
 use crate::record::messages::{
     Database, FromWriter, Names, Opened, ToWriter, Totals, WriterParams,
 };
@@ -52,7 +53,8 @@ pub struct CrawlerParams {
     pub pass_interval: Duration,
     /// Share of a pass's time for addresses over their source's quota.
     pub spam_share: f64,
-    /// While candidates wait, one socket in this many may await peers; 0: all may.
+    /// While candidates wait, one socket in this many may await the peers of any node, and one more
+    /// those of nodes that reply at once; 0: all may.
     pub ask_share: usize,
     /// Whether the first probe of a candidate is given up as early as was learned.
     pub learns_patience: bool,
@@ -390,13 +392,15 @@ impl Crawler {
 
     /// Maximum number of sockets that may await peers. A node of old software replies after up to
     /// 75 s: while candidates wait, most sockets are needed for them.
-    pub fn max_asking(&self) -> usize {
-        let Phase::Running(pass) = &self.phase else { return usize::MAX };
+    pub fn ask_bounds(&self) -> AskBounds {
+        let Phase::Running(pass) = &self.phase else { return AskBounds::NONE };
         let is_busy = pass.waiting > 0 || self.queue.candidates() > 0;
-        match self.params.ask_share {
-            share if share > 0 && is_busy => self.params.max_sockets.div_ceil(share),
-            _ => usize::MAX,
+        let (share, sockets) = (self.params.ask_share, self.params.max_sockets);
+        if share == 0 || !is_busy {
+            return AskBounds::NONE;
         }
+        let any = sockets.div_ceil(share);
+        AskBounds { any, prompt: (2 * any).min(sockets) }
     }
 
     /// Returns the next message for the writer.

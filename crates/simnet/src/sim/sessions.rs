@@ -171,7 +171,7 @@ impl<N: Network> Simulation<N> {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(key) else { return };
         let was_asking = session.probe.is_asking();
-        session.probe.set_may_ask(self.asking < self.crawler.max_asking());
+        session.probe.set_ask_room(self.crawler.ask_bounds().room(self.asking));
         session.probe.handle_timeout(now);
         match session.link {
             _ if self.uplink != UplinkState::Up => {}

@@ -48,7 +48,7 @@ pub(super) fn crawler_params(max_sockets: usize) -> CrawlerParams {
         connects_per_second: 400,
         pass_interval: HOUR / 2,
         spam_share: 0.3,
-        ask_share: 4,
+        ask_share: 8,
         learns_patience: true,
         filter: filter(),
         built_at: UnixTime::default(),
