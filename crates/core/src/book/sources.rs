@@ -18,7 +18,7 @@ use crate::vocabulary::rows::SourceRow;
 pub const MIN_QUOTA: u32 = 10;
 /// Maximum number of new addresses per pass and source: one full reply.
 pub const MAX_QUOTA: u32 = 1_000;
-/// Maximum number of votes per pass and source, about two replies: a /16 full of nodes has one voice.
+/// Maximum number of votes per pass and source, two replies: a /16 full of nodes has one voice.
 pub const MAX_VOTES: u16 = 2_000;
 /// An unknown source starts as if 5 of 50 addresses had been good: with a quota of 100.
 const PRIOR_GOOD: u32 = 5;

@@ -343,7 +343,7 @@ impl Probe {
         self.state == State::Done
     }
 
-    /// Sets whom it may send `getaddr` when its turn comes: the shell counts those that await peers.
+    /// Sets whether it may send `getaddr` when its turn comes: the shell counts those that do.
     pub fn set_ask_room(&mut self, ask_room: AskRoom) {
         self.ask_room = ask_room;
     }

@@ -501,8 +501,8 @@ impl Recorder {
     }
 }
 
-/// When the peer was last seen, as the sender claims, in seconds since 1970. Times are clamped as in
-/// Bitcoin Core (`ProcessMessage`, ADDR): impossible ones count as five days old.
+/// When the peer was last seen, as the sender claims, in seconds since 1970. Times are clamped as
+/// in Bitcoin Core (`ProcessMessage`, ADDR): impossible ones count as five days old.
 fn seen(peer: &Peer, now: UnixTime) -> i64 {
     let wall = now.as_secs();
     let time = i64::from(peer.time);
