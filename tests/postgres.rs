@@ -257,19 +257,21 @@ fn history_is_written_when_a_pass_finishes_and_not_before() {
     batch.passes.insert(8, pass);
     store.write(&batch, 25).unwrap();
     assert_eq!(load(&mut store).1, LastPass { pass: 8, row: pass });
-    let rows = database
-        .rows("SELECT pass, dimension, value, nodes FROM history ORDER BY dimension, value");
+    let rows = database.rows(
+        "SELECT pass, dimension, value, nodes FROM history ORDER BY dimension, value COLLATE \"C\"",
+    );
     assert_eq!(
         rows,
         [
+            "8|peers|sent|2",
             "8|port|8333|2",
             "8|protocol_version|70016|2",
-            "8|services|-9223372036854774775|1",
-            "8|services|9|1",
+            "8|release|Core 27|1",
+            "8|services|(other)|2",
             "8|species|Core|2",
             "8|status|down|1",
             "8|status|up|2",
-            "8|user_agent|/Satoshi:27.0.0/\\\\ \\x09|1",
+            "8|user_agent|(other)|1",
         ]
     );
     assert_eq!(
@@ -412,7 +414,11 @@ fn every_relation_has_the_contract_columns_and_a_comment() {
             "passes",
             "pass bigint,started_at,finished_at,probed bigint,responded bigint,failed bigint,new_nodes bigint,new_addresses bigint,due bigint,candidates bigint",
         ),
-        ("history", "pass bigint,at,dimension text,value text,nodes integer"),
+        (
+            "history",
+            "pass bigint,at,dimension text,value text,nodes real,step text,passes integer,lowest integer,highest integer",
+        ),
+        ("history_notes", "at,text text"),
     ];
     for (relation, columns) in relations {
         let found = database.rows(&format!(

@@ -37,7 +37,7 @@ fn contents(database: &Database, source: &str, internal: &str, key: &str) -> Vec
         format!("SELECT 'source', {source} AS source, tried, answered FROM sources ORDER BY 2"),
         "SELECT 'pass', pass, started_at, finished_at, probed, responded, failed, new_nodes, new_addresses FROM passes
             ORDER BY pass".to_owned(),
-        "SELECT 'history', h.* FROM history h ORDER BY pass, dimension, value".to_owned(),
+        "SELECT 'history', pass, at, dimension, value, nodes FROM history ORDER BY pass, dimension, value".to_owned(),
         format!("SELECT 'state', s.* FROM {internal}.address_state(0, 281474976710655) s ORDER BY key"),
         format!("SELECT 'name', {key}, name FROM {internal}.node_names ORDER BY 2"),
         format!("SELECT 'identity', identity, results_per_node FROM {internal}.store_state"),
@@ -155,11 +155,20 @@ fn the_schema_public_shows_only_what_people_read() {
         AND relkind IN ('r', 'v', 'm', 'S', 'f', 'p') ORDER BY 1";
     assert_eq!(
         database.rows(relations),
-        ["addresses", "candidates", "history", "nodes", "passes", "probes", "sources"]
+        [
+            "addresses",
+            "candidates",
+            "history",
+            "history_notes",
+            "nodes",
+            "passes",
+            "probes",
+            "sources"
+        ]
     );
     let functions =
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1";
-    assert_eq!(database.rows(functions), ["address", "is_crawling", "service_names"]);
+    assert_eq!(database.rows(functions), ["address", "history_of", "is_crawling", "service_names"]);
 }
 
 #[test]

@@ -115,7 +115,8 @@ fn the_overview_says_what_changed_since_yesterday_and_last_week() {
     let sql = "INSERT INTO passes SELECT p, now() - days * interval '1 day' - interval '1 h',
             now() - days * interval '1 day', 1, 1, 0, 0, 0, 0, 0 FROM (VALUES (3, 8), (4, 1.5)) v (p, days);
         UPDATE passes SET pass = pass + 10 WHERE pass < 3;
-        INSERT INTO history VALUES (3, now(), 'species', 'Core', 7), (4, now(), 'species', 'TRB', 3)";
+        INSERT INTO bitdash_internal.history_values (id, dimension, value) VALUES (1, 'species', 'Core'), (2, 'species', 'TRB');
+        INSERT INTO bitdash_internal.history_passes VALUES (3, now(), 'species', '{1}', '{7}'), (4, now(), 'species', '{2}', '{3}')";
     database.client().batch_execute(sql).unwrap();
     let text = status_text(&database, None, false);
     let row = |name: &str| {

@@ -321,12 +321,23 @@ impl ConnectionThread {
         Ok(())
     }
 
-    /// Compacts if that is due. A failure is no harm: the end of the next pass is early enough to
+    /// Closes days and compacts if that is due. A failure is no harm: the end of the next pass is early enough to
     /// try again.
     fn compact(&self, store: &mut Store, now: UnixTime, params: &CompactionParams) {
         *self.cancellation.token() = Some(store.cancel_token());
         // A stop that came before the token was there has cancelled nothing.
-        while !self.cancellation.is_stopping.load(Ordering::Acquire) {
+        let may_work = || !self.cancellation.is_stopping.load(Ordering::Acquire);
+        while may_work() {
+            match store.close_day() {
+                Ok(None) => break,
+                Ok(Some(day)) => log::info!("history day={} state=closed", day.to_text()),
+                Err(error) => {
+                    log::warn!("history error=\"{error}\"");
+                    break;
+                }
+            }
+        }
+        while may_work() {
             match store.compact_if_due(now, params) {
                 Ok(None) => break,
                 Ok(Some(report)) => log::debug!("compaction {report}"),

@@ -96,7 +96,7 @@ fn stream(
 /// results of each node are ordered by them.
 fn last_pass(transaction: &mut Transaction) -> Result<LastPass, Error> {
     let newest = "SELECT greatest((SELECT max(pass) FROM probe_journal), (SELECT max(pass) FROM probe_rows_a),
-        (SELECT max(pass) FROM probe_rows_b), (SELECT max(pass) FROM history), 0)";
+        (SELECT max(pass) FROM probe_rows_b), (SELECT max(pass) FROM history_passes), last_closed_pass(), 0)";
     let newest: i64 = transaction.query_one(newest, &[])?.try_get(0)?;
     let row = "SELECT * FROM passes WHERE pass >= $1 ORDER BY pass DESC LIMIT 1";
     let Some(row) = transaction.query_opt(row, &[&newest])? else {

@@ -234,6 +234,16 @@ impl Store {
         self.checked(result)
     }
 
+    /// Closes the oldest day of the history that is over; `None` if there is none. Call it where
+    /// [`Store::compact_if_due`] is called.
+    ///
+    /// # Errors
+    /// Those of the connection. Then nothing has changed; retry at the end of the next pass.
+    pub fn close_day(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let result = close_day(&mut self.client);
+        self.checked(result)
+    }
+
     /// Cancels the running statement of this connection from another thread.
     pub fn cancel_token(&self) -> CancelToken {
         self.client.cancel_token()
@@ -322,6 +332,14 @@ fn has_fingerprint(
         && (has_nodes || !fingerprint.has_nodes))
 }
 
+fn close_day(client: &mut Client) -> Result<Option<Timestamp>, Error> {
+    let mut t = client.transaction()?;
+    t.batch_execute("SET LOCAL work_mem = '32MB'; SET LOCAL jit = off")?;
+    let day = t.query_one("SELECT close_history_day()", &[])?.try_get(0)?;
+    t.commit()?;
+    Ok(day)
+}
+
 /// Returns the number of the batch, or `None`, and writes nothing, if the database does not have
 /// the fingerprint.
 fn write(
@@ -367,6 +385,9 @@ fn write(
 fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error> {
     let bigint = |count| i64::try_from(count).unwrap_or(i64::MAX);
     let pass = bigint(pass);
+    // What follows from the end of a pass is written once, also where the reply to COMMIT was lost.
+    let finished = "SELECT FROM passes WHERE pass = $1 AND finished_at IS NOT NULL";
+    let was_finished = t.query_opt(finished, &[&pass])?.is_some();
     t.execute(
         "INSERT INTO passes VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         ON CONFLICT (pass) DO UPDATE SET started_at = excluded.started_at, finished_at = excluded.finished_at,
@@ -386,21 +407,9 @@ fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error
             &bigint(row.candidates),
         ],
     )?;
-    if row.finished_at.is_some() {
-        t.execute("DELETE FROM history WHERE pass = $1", &[&pass])?;
-        t.execute(HISTORY, &[&pass])?;
+    if row.finished_at.is_some() && !was_finished {
+        t.batch_execute("SET LOCAL jit = off")?;
+        t.execute("SELECT write_history($1)", &[&pass])?;
     }
     Ok(())
 }
-
-/// A node that is overdue by a week was excluded since: it does not count forever.
-const HISTORY: &str = "
-    INSERT INTO history (pass, at, dimension, value, nodes)
-    SELECT s.pass, s.finished_at, v.dimension, v.value, count(*)
-    FROM passes s CROSS JOIN nodes n CROSS JOIN LATERAL (VALUES
-        ('status', n.status), ('species', n.species), ('user_agent', n.user_agent),
-        ('protocol_version', n.protocol_version::text), ('country', n.country), ('asn', n.asn::text),
-        ('port', n.port::text), ('services', n.services::text)) v (dimension, value)
-    WHERE s.pass = $1 AND v.value IS NOT NULL AND (n.status = 'up' OR v.dimension = 'status')
-        AND n.next_probe > s.started_at - interval '7 days'
-    GROUP BY s.pass, s.finished_at, v.dimension, v.value ORDER BY v.dimension, v.value";

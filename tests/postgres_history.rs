@@ -1,0 +1,297 @@
+//! The history against a naive model: counts that the test makes itself from the rows of `nodes`.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitdash::db::writer::Store;
+use bitdash_core::vocabulary::rows::{Batch, PassRow};
+use bitdash_core::vocabulary::time::UnixTime;
+use support::rows::ready;
+use support::{Cluster, Database};
+
+const HOUR: i64 = 3_600;
+const DAY: i64 = 86_400;
+/// A midnight.
+const T0: i64 = 20_000 * DAY;
+
+/// Dimension and value.
+type Key = (String, String);
+type Counts = BTreeMap<Key, i64>;
+
+/// Ends a pass at a time, and counts the nodes that it leaves.
+fn end_pass(database: &Database, store: &mut Store, pass: u64, at: i64) -> Counts {
+    let row = PassRow {
+        started_at: UnixTime::from_secs(at - 60),
+        finished_at: Some(UnixTime::from_secs(at)),
+        ..PassRow::default()
+    };
+    let batch = Batch { passes: BTreeMap::from([(pass, row)]), ..Batch::default() };
+    store.write(&batch, 25).unwrap();
+    counts(database)
+}
+
+fn close(store: &mut Store) -> usize {
+    std::iter::from_fn(|| store.close_day().unwrap()).count()
+}
+
+/// Nodes by dimension and value, without bounds.
+fn counts(database: &Database) -> Counts {
+    let sql = "SELECT status, species, release, user_agent, protocol_version::text, country, asn::text, port::text,
+        services::text, peers_sent FROM nodes";
+    let names = [
+        "status",
+        "species",
+        "release",
+        "user_agent",
+        "protocol_version",
+        "country",
+        "asn",
+        "port",
+        "services",
+    ];
+    let mut counts = Counts::new();
+    for row in database.client().query(sql, &[]).unwrap() {
+        let is_up = row.get::<_, &str>(0) == "up";
+        let mut count = |dimension: &str, value: String| {
+            if is_up || dimension == "status" {
+                *counts.entry((dimension.to_owned(), value)).or_default() += 1;
+            }
+        };
+        for (column, name) in names.iter().enumerate() {
+            if let Some(value) = row.get::<_, Option<String>>(column) {
+                count(name, value);
+            }
+        }
+        if row.get::<_, Option<i32>>(9).is_some_and(|sent| sent > 0) {
+            count("peers", "sent".to_owned());
+        }
+    }
+    counts
+}
+
+/// Values that a TRB node has.
+fn values_of_trb(database: &Database) -> BTreeSet<Key> {
+    let sql = "SELECT v.dimension, v.value FROM nodes n CROSS JOIN LATERAL (VALUES ('user_agent', n.user_agent),
+        ('protocol_version', n.protocol_version::text), ('asn', n.asn::text), ('port', n.port::text),
+        ('services', n.services::text), ('peers', 'sent'), ('release', n.release)) v (dimension, value)
+        WHERE n.species = 'TRB' AND n.status = 'up' AND v.value IS NOT NULL";
+    let rows = database.client().query(sql, &[]).unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// What the history shows of a pass, or with a step other than `pass` from a time on.
+fn shown(database: &Database, condition: &str) -> Counts {
+    let sql = format!("SELECT dimension, value, nodes::bigint FROM history WHERE {condition}");
+    let rows = database.client().query(&sql, &[]).unwrap();
+    let counts: Counts = rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect();
+    assert_eq!(counts.len(), rows.len(), "a value stands twice");
+    counts
+}
+
+/// Applies the bounds of a pass: 3 nodes, 200 places, 200 new values; what a TRB node has is counted
+/// on its own.
+fn bounded(counts: &Counts, trb: &BTreeSet<Key>, known: &mut BTreeSet<Key>) -> Counts {
+    let mut ranked: Vec<(&Key, &i64)> = counts.iter().collect();
+    ranked.sort_by_key(|(key, count)| (-**count, (*key).clone()));
+    let (mut places, mut newcomers) = (BTreeMap::new(), BTreeMap::new());
+    let mut result = Counts::new();
+    for (key, count) in ranked {
+        let is_trb = trb.contains(key);
+        let class = (&key.0, is_trb);
+        let place: &mut i32 = places.entry(class).or_default();
+        let newcomer: &mut i32 = newcomers.entry(class).or_default();
+        *place += 1;
+        *newcomer += i32::from(!known.contains(key));
+        let is_whole = ["status", "species", "country"].contains(&key.0.as_str());
+        let is_kept = is_whole
+            || (*place <= 200
+                && (is_trb || *count >= 3)
+                && (known.contains(key) || *newcomer <= 200));
+        let value = if is_kept { key.1.clone() } else { "(other)".to_owned() };
+        *result.entry((key.0.clone(), value)).or_default() += count;
+    }
+    known.extend(result.keys().cloned());
+    result
+}
+
+/// Replaces all nodes: `agents` user agents that `each` nodes have, and one TRB node of its own kind.
+fn fill(database: &Database, agents: i32, each: i32, seed: i32) {
+    let sql = format!(
+        "TRUNCATE nodes; INSERT INTO nodes
+        SELECT '10.0.0.0'::inet + n, 1 + (n * 7 + {seed}) % 400, NULL,
+            CASE WHEN n % 11 = {seed} % 11 THEN 'down' WHEN n % 13 = 5 THEN 'full' ELSE 'up' END,
+            CASE WHEN n % 97 = 3 THEN 'BCH' ELSE 'Core' END, CASE WHEN n % 5 > 0 THEN 'Core ' || n % 9 END,
+            70000 + n % 20, '/agent:' || ({seed} * 1000 + n / {each}) || '/', n % 300, 1, true, 1, 1,
+            CASE WHEN n % 3 > 0 THEN chr(65 + n % 26) || chr(65 + n % 7) END, CASE WHEN n % 4 > 0 THEN n % 250 END, 'x',
+            now(), now(), now(), CASE WHEN n % 11 = {seed} % 11 THEN 'refused' WHEN n % 13 = 5 THEN 'closed' ELSE 'responded' END,
+            CASE WHEN n % 11 = {seed} % 11 OR n % 13 = 5 THEN 1 ELSE 0 END, 'infinity', now(), n % 6
+        FROM generate_series(0, {agents} * {each} - 1) n;
+        INSERT INTO nodes VALUES ('11.0.0.1', 7777, NULL, 'up', 'TRB', NULL, 99999, '/therealbitcoin.org:{seed}/', 1, 1, true,
+            1, 1, 'FR', 64999, 'x', now(), now(), now(), 'responded', 0, 'infinity', NULL, NULL)"
+    );
+    database.client().batch_execute(&sql).unwrap();
+}
+
+#[test]
+fn every_dimension_of_a_pass_is_counted_within_the_bounds() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let mut known = BTreeSet::new();
+    let sizes = [(300, 4, 1), (300, 4, 1), (700, 2, 2), (450, 5, 3), (3, 60, 4), (300, 4, 1)];
+    for (index, (agents, each, seed)) in sizes.into_iter().enumerate() {
+        fill(&database, agents, each, seed);
+        let pass = index as u64 + 1;
+        let counted = end_pass(&database, &mut store, pass, T0 + pass as i64 * 600);
+        let expected = bounded(&counted, &values_of_trb(&database), &mut known);
+        let found = shown(&database, &format!("pass = {pass}"));
+        assert_eq!(found, expected, "pass {pass}");
+        let trb = ("user_agent".to_owned(), format!("/therealbitcoin.org:{seed}/"));
+        assert_eq!(found[&trb], 1, "the value of a TRB node is never folded");
+        for dimension in ["user_agent", "port", "services", "asn"] {
+            let sum = |counts: &Counts| {
+                counts.iter().filter(|(key, _)| key.0 == dimension).map(|(_, n)| n).sum::<i64>()
+            };
+            assert_eq!(sum(&found), sum(&counted), "{dimension}: sums stay whole");
+        }
+    }
+}
+
+#[test]
+fn a_day_has_at_most_1000_new_values_of_a_dimension() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    for pass in 1..=8 {
+        fill(&database, 220, 4, pass);
+        end_pass(&database, &mut store, pass as u64, T0 + i64::from(pass) * 600);
+    }
+    let agents = "SELECT count(*) FROM bitdash_internal.history_values WHERE dimension = 'user_agent' AND NOT is_trb";
+    assert_eq!(database.value(agents), "1000");
+    // TRB nodes keep theirs, and the next day begins anew.
+    let trb = "SELECT count(*) FROM bitdash_internal.history_values WHERE dimension = 'user_agent' AND is_trb";
+    assert_eq!(database.value(trb), "8");
+    fill(&database, 220, 4, 9);
+    end_pass(&database, &mut store, 9, T0 + DAY);
+    assert_eq!(database.value(agents), "1200");
+}
+
+/// The sums, lowest and highest of the passes of each step; zeros where a value is absent.
+fn steps(passes: &[(i64, Counts)], length: i64) -> BTreeMap<(i64, Key), (i64, i64, i64, i64)> {
+    let mut groups: BTreeMap<i64, Vec<&Counts>> = BTreeMap::new();
+    for (at, counts) in passes {
+        groups.entry(at.div_euclid(length) * length).or_default().push(counts);
+    }
+    let mut all = BTreeMap::new();
+    for (at, group) in groups {
+        let keys: BTreeSet<&Key> = group.iter().flat_map(|counts| counts.keys()).collect();
+        for key in keys {
+            let each = || group.iter().map(|counts| counts.get(key).copied().unwrap_or(0));
+            let passes = group.len() as i64;
+            let (low, high) = (each().min().unwrap(), each().max().unwrap());
+            all.insert((at, key.clone()), (each().sum(), passes, low, high));
+        }
+    }
+    all
+}
+
+/// The steps as the curves show them.
+fn curves(
+    database: &Database,
+    step: &str,
+    keys: &BTreeSet<Key>,
+) -> BTreeMap<(i64, Key), (i64, i64, i64, i64)> {
+    let sql =
+        "SELECT extract(epoch FROM at)::bigint, round(nodes * passes)::bigint, passes::bigint,
+        coalesce(lowest, -1)::bigint, coalesce(highest, -1)::bigint FROM history_of($1, $2, $3)";
+    let mut client = database.client();
+    let mut all = BTreeMap::new();
+    for key in keys {
+        for row in client.query(sql, &[&key.0, &key.1, &step]).unwrap() {
+            let value = (row.get(1), row.get(2), row.get(3), row.get(4));
+            if value.0 > 0 {
+                all.insert((row.get(0), key.clone()), value);
+            }
+        }
+    }
+    all
+}
+
+/// Times of passes in hours. Whatever the clock does, each pass is in one day once.
+fn check_times(hours: &[i64]) {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let mut passes = Vec::new();
+    for (index, hour) in hours.iter().enumerate() {
+        fill(&database, 12, 7 + index as i32 % 5, 1 + index as i32 % 3);
+        let at = T0 + hour * HOUR + 17;
+        let counts = end_pass(&database, &mut store, index as u64 + 1, at);
+        let counts = bounded(&counts, &values_of_trb(&database), &mut BTreeSet::new());
+        passes.push((at, counts));
+        // A crawler that was killed here closes the day after a later pass.
+        if index % 4 != 1 {
+            close(&mut store);
+            assert_eq!(close(&mut store), 0, "closing is idempotent");
+        }
+    }
+    // The end: a pass of another day closes all others.
+    end_pass(&database, &mut store, 999, T0 + 9_000 * DAY);
+    close(&mut store);
+    let keys: BTreeSet<Key> =
+        passes.iter().flat_map(|(_, counts)| counts.keys().cloned()).collect();
+    assert_eq!(curves(&database, "day", &keys), steps(&passes, DAY));
+    let hours =
+        steps(&passes, HOUR).into_iter().map(|(key, value)| (key, (value.0, value.1, -1, -1)));
+    assert_eq!(curves(&database, "hour", &keys), hours.collect());
+}
+
+#[test]
+fn hours_and_days_are_the_sums_of_their_passes() {
+    check_times(&[1, 1, 2, 13, 23, 24, 25, 40, 40, 48, 49, 80, 96]);
+}
+
+#[test]
+fn a_clock_that_jumps_loses_no_day_and_doubles_none() {
+    let year = 24 * 365;
+    check_times(&[1, 2, year, year + 1, 3, 4, 25, -9 * year, 26, 27, 5, 50, year, 51, 75]);
+}
+
+#[test]
+fn passes_give_way_to_hours_and_hours_to_days() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    // 150 agents in the first pass: the days and hours have room for 100 of them.
+    fill(&database, 150, 5, 1);
+    end_pass(&database, &mut store, 1, T0 + HOUR);
+    fill(&database, 6, 5, 2);
+    let mut expected = 1;
+    let steps =
+        || database.rows("SELECT step, count(DISTINCT at) FROM history GROUP BY 1 ORDER BY 1");
+    let passes = || {
+        database
+            .value("SELECT sum(passes) FROM history WHERE dimension = 'species' AND value = 'TRB'")
+    };
+    let agents = || {
+        let sql = "SELECT count(*) FROM bitdash_internal.history_values WHERE dimension = 'user_agent' AND value LIKE '/agent:1%'";
+        database.value(sql)
+    };
+    for day in 0..375 {
+        for part in 0..2 {
+            expected += 1;
+            end_pass(&database, &mut store, expected, T0 + day * DAY + (part * 12 + 2) * HOUR);
+            close(&mut store);
+        }
+        assert_eq!(passes(), expected.to_string(), "day {day}: each pass is shown once");
+        match day {
+            29 => assert_eq!((steps(), agents()), (vec!["pass|61".to_owned()], "150".to_owned())),
+            32 => assert_eq!(steps(), ["hour|5", "pass|62"]),
+            33 => assert_eq!(agents(), "100", "values that no row refers to are removed"),
+            _ => {}
+        }
+    }
+    assert_eq!(steps(), ["day|8", "hour|672", "pass|62"]);
+    let whole = "SELECT count(*), sum(passes) FROM history_of('species', 'TRB', 'day')";
+    assert_eq!(database.rows(whole), ["374|749"]);
+    let sum = "SELECT DISTINCT sum(nodes) FROM history WHERE dimension = 'user_agent' GROUP BY at, pass ORDER BY 1";
+    let species = "SELECT DISTINCT sum(nodes) FROM history WHERE dimension = 'species' GROUP BY at, pass ORDER BY 1";
+    assert_eq!(database.rows(sum), database.rows(species));
+}
