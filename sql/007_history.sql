@@ -1,10 +1,10 @@
--- History: how many nodes were up, by dimension and value. Every pass is kept for 30 days, hours for
--- 366 days, days forever. A row has the counts of all values of a dimension: a row per value took
--- ten times the space. Rows are appended; nothing is compacted.
+-- History: how many nodes were up, by dimension and value. Every pass is kept for 30 days, hours
+-- for 366 days, days forever. A row has the counts of all values of a dimension: a row per value
+-- took ten times the space. Rows are appended; nothing is compacted.
 --
 -- Bounds hold against nodes that send a new user agent in every pass: a rare value, and one beyond
--- the bounds, counts as "(other)", so sums stay whole. Values of TRB nodes have bounds of their own:
--- others never crowd them out.
+-- the bounds, counts as "(other)", so sums stay whole. Values of TRB nodes have bounds of their
+-- own: others never crowd them out.
 --
 -- A day is closed once a pass of another day has ended. Which passes are in days is told by their
 -- numbers, not by a clock: whatever the clock does, each pass is in one day once.
@@ -63,7 +63,7 @@ COMMENT ON COLUMN bitdash_internal.history_steps.lows IS 'The lowest count of a 
 CREATE FUNCTION bitdash_internal.history_dimensions() RETURNS text[] IMMUTABLE PARALLEL SAFE LANGUAGE sql AS
     $$ SELECT '{status,species,release,user_agent,protocol_version,country,asn,port,services,peers}'::text[] $$;
 CREATE FUNCTION bitdash_internal.is_never_folded(dimension text) RETURNS boolean IMMUTABLE PARALLEL SAFE LANGUAGE sql AS
-    $$ SELECT dimension IN ('status', 'species', 'country') $$;
+    $$ SELECT dimension IN ('status', 'species', 'country', 'peers') $$;
 
 COMMENT ON FUNCTION bitdash_internal.is_never_folded IS
     'Dimensions whose values nodes cannot invent: all of them are counted.';
@@ -104,8 +104,8 @@ CREATE FUNCTION bitdash_internal.ensure_other_values() RETURNS void LANGUAGE sql
             AND h.value = '(other)')
 $$;
 
--- Called in the transaction that ends the pass. A node that is overdue by a week was excluded since:
--- it does not count forever.
+-- Called in the transaction that ends the pass. A node that is overdue by a week was excluded
+-- since: it does not count forever.
 CREATE FUNCTION bitdash_internal.write_history(pass_ bigint) RETURNS void LANGUAGE sql AS $$
     WITH counted AS MATERIALIZED (
         SELECT v.dimension, v.value, count(*)::integer AS nodes, bool_or(n.species = 'TRB') AS is_trb
@@ -233,20 +233,18 @@ CREATE FUNCTION bitdash_internal.add_to_steps(step_ "char", first_ bigint, last_
     WHERE v.id = u.id AND NOT v.in_days AND (step_ = 'd' OR v.hours_until IS NULL OR v.hours_until < u.day)
 $$;
 
--- Closes the oldest day that is not closed and over. Returns it; null if there is none.
-CREATE FUNCTION bitdash_internal.close_history_day() RETURNS timestamptz LANGUAGE plpgsql AS $$
-DECLARE
-    closed bigint := bitdash_internal.last_closed_pass();
-    first_ bigint;
-    last_ bigint;
-    day timestamptz;
+-- Closes the oldest day that is not closed and over: its passes from first_ to last_. Null if there
+-- is none.
+CREATE FUNCTION bitdash_internal.close_history_day(OUT day timestamptz, OUT first_ bigint, OUT last_ bigint)
+    LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT p.pass, date_trunc('day', p.at, 'UTC') INTO first_, day FROM bitdash_internal.history_passes p
-        WHERE p.dimension = 'status' AND p.pass > closed ORDER BY p.pass LIMIT 1;
+    SELECT date_trunc('day', p.at, 'UTC'), p.pass INTO day, first_ FROM bitdash_internal.history_passes p
+        WHERE p.dimension = 'status' AND p.pass > bitdash_internal.last_closed_pass() ORDER BY p.pass LIMIT 1;
     SELECT p.pass - 1 INTO last_ FROM bitdash_internal.history_passes p
         WHERE p.dimension = 'status' AND p.pass > first_ AND date_trunc('day', p.at, 'UTC') <> day ORDER BY p.pass LIMIT 1;
     IF last_ IS NULL THEN
-        RETURN NULL;
+        day := NULL;
+        RETURN;
     END IF;
     PERFORM bitdash_internal.ensure_other_values();
     -- Days first: a value that is in a day needs no other mark.
@@ -256,13 +254,13 @@ BEGIN
         FROM (SELECT DISTINCT unnest(p.ids) AS id FROM bitdash_internal.history_passes p WHERE p.pass BETWEEN first_ AND last_) u
         WHERE v.id = u.id AND NOT v.in_days AND (v.passes_until IS NULL OR v.passes_until < day);
     PERFORM bitdash_internal.thin_history();
-    RETURN day;
 END $$;
 
 COMMENT ON FUNCTION bitdash_internal.close_history_day IS
     'Adds the passes of the oldest day that is not closed to their hours and their day, once a pass of another day has ended.';
 
--- The bounds count days with passes back from the newest one: a clock that ran ahead removes nothing.
+-- The bounds count days with passes back from the newest one: a clock that ran ahead removes
+-- nothing.
 CREATE FUNCTION bitdash_internal.thin_history() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     closed bigint := bitdash_internal.last_closed_pass();
@@ -315,7 +313,7 @@ CREATE VIEW public.history AS
     FROM bitdash_internal.history_passes p CROSS JOIN LATERAL unnest(p.ids, p.nodes) u (id, n)
     JOIN bitdash_internal.history_values v ON v.id = u.id
     UNION ALL
-    SELECT NULL, s.at, s.dimension, v.value, u.sum::real / s.passes, CASE s.step WHEN 'h' THEN 'hour' ELSE 'day' END,
+    SELECT NULL, s.at, s.dimension, v.value, (u.sum::real / s.passes)::real, CASE s.step WHEN 'h' THEN 'hour' ELSE 'day' END,
         s.passes, u.low, u.high
     FROM bitdash_internal.history_steps s CROSS JOIN LATERAL unnest(s.ids, s.sums, s.lows, s.highs) u (id, sum, low, high)
     JOIN bitdash_internal.history_values v ON v.id = u.id
@@ -349,7 +347,7 @@ CREATE FUNCTION public.history_of(dimension text, value text, step text DEFAULT 
         CROSS JOIN LATERAL (SELECT p.nodes[array_position(p.ids, (SELECT id FROM wanted))] AS n) n
         WHERE p.dimension = history_of.dimension AND coalesce(history_of.step, 'pass') = 'pass'
         UNION ALL
-        SELECT NULL, s.at, coalesce(s.sums[n.i], 0)::real / s.passes, CASE s.step WHEN 'h' THEN 'hour' ELSE 'day' END,
+        SELECT NULL, s.at, (coalesce(s.sums[n.i], 0)::real / s.passes)::real, CASE s.step WHEN 'h' THEN 'hour' ELSE 'day' END,
             s.passes, CASE s.step WHEN 'd' THEN coalesce(s.lows[n.i], 0) END,
             CASE s.step WHEN 'd' THEN coalesce(s.highs[n.i], 0) END
         FROM bitdash_internal.history_steps s

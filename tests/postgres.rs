@@ -20,7 +20,7 @@ fn a_batch_that_is_written_twice_changes_nothing_the_second_time() {
     let mut store = ready(&database);
     store.write(&rich_batch(), 25).unwrap();
     let first = snapshot(&database);
-    assert_eq!(first.len(), 2 + 4 + 2 + 1 + 1 + 6, "{first:#?}");
+    assert_eq!(first.len(), 2 + 4 + 2 + 1 + 1 + 8, "{first:#?}");
     store.write(&rich_batch(), 25).unwrap();
     assert_eq!(snapshot(&database), first);
 }
@@ -245,6 +245,7 @@ fn history_is_written_when_a_pass_finishes_and_not_before() {
         new_addresses: 5,
         due: 6,
         candidates: 4,
+        uplink_was_down: true,
     };
     batch.passes.insert(8, pass);
     store.write(&batch, 25).unwrap();
@@ -264,9 +265,9 @@ fn history_is_written_when_a_pass_finishes_and_not_before() {
         rows,
         [
             "8|peers|sent|2",
-            "8|port|8333|2",
-            "8|protocol_version|70016|2",
-            "8|release|Core 27|1",
+            "8|port|(other)|2",
+            "8|protocol_version|(other)|2",
+            "8|release|(other)|1",
             "8|services|(other)|2",
             "8|species|Core|2",
             "8|status|down|1",
@@ -412,13 +413,14 @@ fn every_relation_has_the_contract_columns_and_a_comment() {
         ),
         (
             "passes",
-            "pass bigint,started_at,finished_at,probed bigint,responded bigint,failed bigint,new_nodes bigint,new_addresses bigint,due bigint,candidates bigint",
+            "pass bigint,started_at,finished_at,probed bigint,responded bigint,failed bigint,new_nodes bigint,new_addresses bigint,due bigint,candidates bigint,uplink_was_down boolean",
         ),
         (
             "history",
             "pass bigint,at,dimension text,value text,nodes real,step text,passes integer,lowest integer,highest integer",
         ),
         ("history_notes", "at,text text"),
+        ("rolls", "pass bigint,at,nodes integer,up bytea,full bytea"),
     ];
     for (relation, columns) in relations {
         let found = database.rows(&format!(

@@ -5,7 +5,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitdash::db::writer::Store;
-use bitdash_core::vocabulary::rows::{Batch, PassRow};
+use bitdash_core::vocabulary::outcome::Outcome;
+use bitdash_core::vocabulary::rows::{Batch, NodeRow, PassRow, Seen, Status};
 use bitdash_core::vocabulary::time::UnixTime;
 use support::rows::ready;
 use support::{Cluster, Database};
@@ -89,8 +90,8 @@ fn shown(database: &Database, condition: &str) -> Counts {
     counts
 }
 
-/// Applies the bounds of a pass: 3 nodes, 200 places, 200 new values; what a TRB node has is counted
-/// on its own.
+/// Applies the bounds of a pass: 3 nodes, 200 places, 200 new values; what a TRB node has is
+/// counted on its own.
 fn bounded(counts: &Counts, trb: &BTreeSet<Key>, known: &mut BTreeSet<Key>) -> Counts {
     let mut ranked: Vec<(&Key, &i64)> = counts.iter().collect();
     ranked.sort_by_key(|(key, count)| (-**count, (*key).clone()));
@@ -103,7 +104,7 @@ fn bounded(counts: &Counts, trb: &BTreeSet<Key>, known: &mut BTreeSet<Key>) -> C
         let newcomer: &mut i32 = newcomers.entry(class).or_default();
         *place += 1;
         *newcomer += i32::from(!known.contains(key));
-        let is_whole = ["status", "species", "country"].contains(&key.0.as_str());
+        let is_whole = ["status", "species", "country", "peers"].contains(&key.0.as_str());
         let is_kept = is_whole
             || (*place <= 200
                 && (is_trb || *count >= 3)
@@ -115,7 +116,8 @@ fn bounded(counts: &Counts, trb: &BTreeSet<Key>, known: &mut BTreeSet<Key>) -> C
     result
 }
 
-/// Replaces all nodes: `agents` user agents that `each` nodes have, and one TRB node of its own kind.
+/// Replaces all nodes: `agents` user agents that `each` nodes have, and one TRB node of its own
+/// kind.
 fn fill(database: &Database, agents: i32, each: i32, seed: i32) {
     let sql = format!(
         "TRUNCATE nodes; INSERT INTO nodes
@@ -167,7 +169,7 @@ fn a_day_has_at_most_1000_new_values_of_a_dimension() {
     }
     let agents = "SELECT count(*) FROM bitdash_internal.history_values WHERE dimension = 'user_agent' AND NOT is_trb";
     assert_eq!(database.value(agents), "1000");
-    // TRB nodes keep theirs, and the next day begins anew.
+    // TRB nodes keep theirs, and the next day has its own bound.
     let trb = "SELECT count(*) FROM bitdash_internal.history_values WHERE dimension = 'user_agent' AND is_trb";
     assert_eq!(database.value(trb), "8");
     fill(&database, 220, 4, 9);
@@ -294,4 +296,147 @@ fn passes_give_way_to_hours_and_hours_to_days() {
     let sum = "SELECT DISTINCT sum(nodes) FROM history WHERE dimension = 'user_agent' GROUP BY at, pass ORDER BY 1";
     let species = "SELECT DISTINCT sum(nodes) FROM history WHERE dimension = 'species' GROUP BY at, pass ORDER BY 1";
     assert_eq!(database.rows(sum), database.rows(species));
+}
+
+/// The status of each node at the end of a pass.
+type Roll = BTreeMap<i32, &'static str>;
+
+/// Writes the statuses of the nodes 127.0.0.1, 127.0.0.2, ... and ends a pass.
+fn call_roll(
+    store: &mut Store,
+    pass: u64,
+    at: i64,
+    statuses: &[&'static str],
+    uplink: bool,
+) -> Roll {
+    let mut batch = Batch::default();
+    for (last, status) in (1..).zip(statuses) {
+        let row = match *status {
+            "up" => support::rows::up(0, support::rows::version()),
+            "full" => NodeRow {
+                status: Status::Full,
+                last_outcome: Outcome::Closed,
+                ..support::rows::down(0, 1)
+            },
+            _ => support::rows::down(0, 1),
+        };
+        let at = UnixTime::from_secs(at);
+        let seen = row.seen.map(|seen| Seen { at, ..seen });
+        let row = NodeRow { next_probe: at, last_probed: at, seen, ..row };
+        batch.nodes.insert(support::rows::address(last), row);
+    }
+    let row = PassRow {
+        started_at: UnixTime::from_secs(at - 60),
+        finished_at: Some(UnixTime::from_secs(at)),
+        uplink_was_down: !uplink,
+        ..PassRow::default()
+    };
+    batch.passes.insert(pass, row);
+    store.write(&batch, 25).unwrap();
+    (1..).zip(statuses.iter().copied()).collect()
+}
+
+/// What `uptime` and `up_since` should say of a node.
+fn expected_uptime(rolls: &[(i64, Roll)], node: i32) -> (Vec<String>, String) {
+    let known: Vec<(i64, bool)> =
+        rolls.iter().filter_map(|(at, roll)| Some((*at, *roll.get(&node)? != "down"))).collect();
+    let newest = rolls.last().unwrap().0;
+    let of = |period: &str, length: i64| {
+        let within = || known.iter().filter(|(at, _)| *at > newest - length && *at <= newest);
+        format!("{period}|{}|{}", within().count(), within().filter(|(_, up)| *up).count())
+    };
+    let periods = [("day", DAY), ("week", 7 * DAY), ("month", 30 * DAY), ("all", i64::MAX / 2)];
+    let run = known.iter().rev().take_while(|(_, up)| *up).last();
+    let since = run.map_or_else(|| "-".to_owned(), |(at, _)| at.to_string());
+    (periods.iter().map(|(period, length)| of(period, *length)).collect(), since)
+}
+
+fn check_uptime(database: &Database, rolls: &[(i64, Roll)], nodes: i32) {
+    for node in 1..=nodes {
+        let sql = format!("SELECT period, passes, answered FROM uptime('127.0.0.{node}', 8333)");
+        let (expected, since) = expected_uptime(rolls, node);
+        assert_eq!(database.rows(&sql), expected, "node {node}");
+        let sql = format!("SELECT extract(epoch FROM up_since('127.0.0.{node}', 8333))::bigint");
+        assert_eq!(database.value(&sql), since, "node {node}");
+    }
+}
+
+#[test]
+fn uptime_is_the_share_of_the_passes_since_a_node_is_known() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (mut rolls, mut nodes) = (Vec::new(), 3);
+    for pass in 1..=150_u64 {
+        let at = T0 + pass as i64 * 6 * HOUR + rng.i64(0..HOUR);
+        nodes += usize::from(pass % 20 == 0);
+        // Node 1 always answers, node 2 never again; the others come and go.
+        let status = |node: usize| match node {
+            0 => "up",
+            1 => {
+                if pass == 1 {
+                    "up"
+                } else {
+                    "down"
+                }
+            }
+            2 => ["full", "up"][pass as usize % 2],
+            // A new node has responded.
+            _ if pass % 20 == 0 && node == nodes - 1 => "up",
+            _ => ["up", "up", "up", "up", "full", "down"][(pass as usize * 7 + node * 5) / 3 % 6],
+        };
+        let statuses: Vec<_> = (0..nodes).map(status).collect();
+        let uplink = pass % 17 != 3;
+        let roll = call_roll(&mut store, pass, at, &statuses, uplink);
+        if uplink {
+            rolls.push((at, roll));
+        }
+        if pass % 3 > 0 {
+            close(&mut store);
+        }
+        if pass % 30 == 0 {
+            check_uptime(&database, &rolls, nodes as i32);
+        }
+    }
+    assert!(database.rows("SELECT * FROM uptime('127.0.0.200', 8333)").is_empty());
+    let days = database.value("SELECT count(*) FROM bitdash_internal.roll_days");
+    assert!(days.parse::<u32>().unwrap() >= 36, "{days}");
+    let kept = database.value("SELECT count(*) FROM rolls");
+    assert!((115..130).contains(&kept.parse::<u32>().unwrap()), "{kept}");
+}
+
+#[test]
+fn a_roll_shows_each_status_and_nothing_before_a_node_was_known() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    call_roll(&mut store, 1, T0, &["up"], true);
+    call_roll(&mut store, 2, T0 + HOUR, &["full", "up"], true);
+    call_roll(&mut store, 3, T0 + 2 * HOUR, &["up", "up"], false);
+    call_roll(&mut store, 4, T0 + 3 * HOUR, &["down", "up"], true);
+    let roll =
+        |node| database.rows(&format!("SELECT pass, status FROM roll_of('127.0.0.{node}', 8333)"));
+    assert_eq!(roll(1), ["1|up", "2|full", "4|down"]);
+    assert_eq!(roll(2), ["2|up", "4|up"]);
+    assert!(roll(3).is_empty());
+}
+
+#[test]
+fn uptime_survives_a_clock_that_jumps() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let year = 24 * 365;
+    let hours = [1, 2, 30, year, year + 1, 31, 3, 55, -year, 56, 57, 80, 100];
+    let mut passes = (0, 0);
+    for (index, hour) in hours.into_iter().enumerate() {
+        let status = ["up", "up", "down"][index % 3];
+        let statuses = if index == 0 { ["up"] } else { [status] };
+        call_roll(&mut store, index as u64 + 1, T0 + hour * HOUR, &statuses, true);
+        passes = (passes.0 + 1, passes.1 + i32::from(statuses[0] == "up"));
+        if index % 2 == 0 {
+            close(&mut store);
+        }
+        let all = database
+            .rows("SELECT passes, answered FROM uptime('127.0.0.1', 8333) WHERE period = 'all'");
+        assert_eq!(all, [format!("{}|{}", passes.0, passes.1)], "no pass is lost or doubled");
+    }
 }

@@ -163,12 +163,16 @@ fn the_schema_public_shows_only_what_people_read() {
             "nodes",
             "passes",
             "probes",
+            "rolls",
             "sources"
         ]
     );
     let functions =
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1";
-    assert_eq!(database.rows(functions), ["address", "history_of", "is_crawling", "service_names"]);
+    assert_eq!(
+        database.rows(functions),
+        ["address", "history_of", "is_crawling", "roll_of", "service_names", "up_since", "uptime"]
+    );
 }
 
 #[test]

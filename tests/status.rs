@@ -59,10 +59,10 @@ fn a_newer_schema_is_refused() {
     let database = Cluster::shared().database();
     migrate::migrate(&database.url).unwrap();
     let newer =
-        "INSERT INTO bitdash_internal.schema_migrations (version, name) VALUES (7, '007_future')";
+        "INSERT INTO bitdash_internal.schema_migrations (version, name) VALUES (99, '099_future')";
     database.client().batch_execute(newer).unwrap();
     let error = error_of(&database);
-    assert!(error.to_string().contains("schema is version 7, this bitdash knows"), "{error}");
+    assert!(error.to_string().contains("schema is version 99, this bitdash knows"), "{error}");
 }
 
 /// A map with a TRB node that is down, two Core nodes, and a candidate.
@@ -115,8 +115,8 @@ fn the_overview_says_what_changed_since_yesterday_and_last_week() {
     let sql = "INSERT INTO passes SELECT p, now() - days * interval '1 day' - interval '1 h',
             now() - days * interval '1 day', 1, 1, 0, 0, 0, 0, 0 FROM (VALUES (3, 8), (4, 1.5)) v (p, days);
         UPDATE passes SET pass = pass + 10 WHERE pass < 3;
-        INSERT INTO bitdash_internal.history_values (id, dimension, value) VALUES (1, 'species', 'Core'), (2, 'species', 'TRB');
-        INSERT INTO bitdash_internal.history_passes VALUES (3, now(), 'species', '{1}', '{7}'), (4, now(), 'species', '{2}', '{3}')";
+        INSERT INTO bitdash_internal.history_values (id, dimension, value) VALUES (101, 'species', 'Core'), (102, 'species', 'TRB');
+        INSERT INTO bitdash_internal.history_passes VALUES (3, now(), 'species', '{101}', '{7}'), (4, now(), 'species', '{102}', '{3}')";
     database.client().batch_execute(sql).unwrap();
     let text = status_text(&database, None, false);
     let row = |name: &str| {

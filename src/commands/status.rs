@@ -251,6 +251,7 @@ fn address_text(config: &Config, at: Timestamp, facts: &AddressFacts, screen: &S
     table.row(["next probe", &when(at, facts.next_probe)]);
     if let Some(node) = &facts.node {
         node_rows(at, node, &mut table);
+        uptime_rows(at, facts, &mut table);
     }
     text += &table.without_headings(screen, 0);
     if !facts.probes.is_empty() {
@@ -317,6 +318,27 @@ fn node_rows(at: Timestamp, node: &NodeFacts, table: &mut Table) {
         _ => "no complete reply yet".to_owned(),
     };
     table.row(["peers", &peers]);
+}
+
+/// In how many passes it answered or was full.
+fn uptime_rows(at: Timestamp, facts: &AddressFacts, table: &mut Table) {
+    for line in facts.uptime.iter().filter(|line| line.passes > 0) {
+        let heading = match line.period.as_str() {
+            "all" => "uptime, in all".to_owned(),
+            period => format!("uptime, last {period}"),
+        };
+        // Rounded down: only a node that always answered shows 100 %.
+        let permille = 1_000 * line.answered / line.passes;
+        let (answered, passes) = (grouped(line.answered), grouped(line.passes));
+        let text = format!("{}.{} %, {answered} of {passes} passes", permille / 10, permille % 10);
+        table.row([heading.as_str(), &text]);
+    }
+    if let Some(since) = facts.up_since {
+        table.row(["without a gap since", &when(at, since)]);
+    }
+    if !facts.strip.is_empty() {
+        table.row(["last passes", &format!("{} (# up, o full, . down)", facts.strip)]);
+    }
 }
 
 fn probes(at: Timestamp, probes: &[ProbeLine]) -> Table {

@@ -201,6 +201,24 @@ pub struct AddressFacts {
     pub node: Option<NodeFacts>,
     /// Results of a node, the newest first.
     pub probes: Vec<ProbeLine>,
+    /// Its uptime in a day, a week, a month, and in all.
+    pub uptime: Vec<UptimeLine>,
+    /// Start of the unbroken run of passes in which it answered or was full.
+    pub up_since: Option<Timestamp>,
+    /// Its status at the end of each of the last passes, the oldest first: `#` up, `o` full, `.`
+    /// down.
+    pub strip: String,
+}
+
+/// The passes of a period in which a node answered or was full.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct UptimeLine {
+    /// `day`, `week`, `month` or `all`.
+    pub period: String,
+    /// Number of passes since the node is known.
+    pub passes: i64,
+    /// Number of those in which it answered or was full.
+    pub answered: i64,
 }
 
 /// The addresses to show.
@@ -244,6 +262,12 @@ pub struct Reader {
     client: Client,
 }
 
+/// Number of passes in a strip: a day at the default interval.
+const STRIP_PASSES: i64 = 48;
+const STRIP: &str =
+    "SELECT coalesce(string_agg(CASE status WHEN 'up' THEN '#' WHEN 'full' THEN 'o' ELSE '.' END,
+        '' ORDER BY pass), '')
+    FROM (SELECT * FROM roll_of($1, $2) ORDER BY pass DESC LIMIT $3) r";
 /// Number of passes and newest nodes in an overview.
 const LINES: i64 = 10;
 /// Maximum number of addresses shown: a host may be known with thousands of invented ports.
@@ -473,13 +497,16 @@ fn matching(t: &mut Transaction, wanted: &Wanted) -> Result<Vec<Row>, Error> {
 fn address_facts(t: &mut Transaction, row: &Row) -> Result<AddressFacts, Error> {
     let (host, port): (IpAddr, i32) = (row.try_get("host")?, row.try_get("port")?);
     let node = t.query_opt("SELECT * FROM nodes WHERE host = $1 AND port = $2", &[&host, &port])?;
-    let probes = match &node {
-        Some(_) => {
-            let sql = "SELECT * FROM probes WHERE host = $1 AND port = $2 ORDER BY pass DESC";
-            t.query(sql, &[&host, &port])?
-        }
-        None => Vec::new(),
-    };
+    let (mut probes, mut uptime, mut up_since, mut strip) =
+        (Vec::new(), Vec::new(), None, String::new());
+    if node.is_some() {
+        let sql = "SELECT * FROM probes WHERE host = $1 AND port = $2 ORDER BY pass DESC";
+        probes = t.query(sql, &[&host, &port])?;
+        let sql = "SELECT * FROM uptime($1, $2)";
+        uptime = t.query(sql, &[&host, &port])?;
+        up_since = t.query_one("SELECT up_since($1, $2)", &[&host, &port])?.try_get(0)?;
+        strip = t.query_one(STRIP, &[&host, &port, &STRIP_PASSES])?.try_get(0)?;
+    }
     Ok(AddressFacts {
         host: ip(host),
         port,
@@ -491,6 +518,9 @@ fn address_facts(t: &mut Transaction, row: &Row) -> Result<AddressFacts, Error> 
         next_probe: row.try_get("next_probe")?,
         node: node.as_ref().map(node_facts).transpose()?,
         probes: probes.iter().map(probe_line).collect::<Result<_, _>>()?,
+        uptime: uptime.iter().map(uptime_line).collect::<Result<_, _>>()?,
+        up_since,
+        strip,
     })
 }
 
@@ -520,6 +550,14 @@ fn node_facts(row: &Row) -> Result<NodeFacts, Error> {
         next_probe: row.try_get("next_probe")?,
         peers_asked_at: row.try_get("peers_asked_at")?,
         peers_sent: row.try_get("peers_sent")?,
+    })
+}
+
+fn uptime_line(row: &Row) -> Result<UptimeLine, Error> {
+    Ok(UptimeLine {
+        period: row.try_get("period")?,
+        passes: row.try_get("passes")?,
+        answered: row.try_get("answered")?,
     })
 }
 

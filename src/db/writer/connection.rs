@@ -321,8 +321,8 @@ impl ConnectionThread {
         Ok(())
     }
 
-    /// Closes days and compacts if that is due. A failure is no harm: the end of the next pass is early enough to
-    /// try again.
+    /// Closes days and compacts if that is due. A failure is no harm: the end of the next pass is
+    /// early enough to try again.
     fn compact(&self, store: &mut Store, now: UnixTime, params: &CompactionParams) {
         *self.cancellation.token() = Some(store.cancel_token());
         // A stop that came before the token was there has cancelled nothing.

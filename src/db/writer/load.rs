@@ -122,6 +122,7 @@ fn last_pass(transaction: &mut Transaction) -> Result<LastPass, Error> {
             new_addresses: count("new_addresses")?,
             due: count("due")?,
             candidates: count("candidates")?,
+            uplink_was_down: row.try_get("uplink_was_down")?,
         },
     })
 }

@@ -5,6 +5,7 @@ mod connection;
 mod journal;
 mod load;
 mod nodes;
+mod rolls;
 pub mod store;
 pub mod thread;
 

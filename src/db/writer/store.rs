@@ -15,7 +15,7 @@ use bitdash_core::vocabulary::time::UnixTime;
 use postgres::{CancelToken, Client, Error, GenericClient, Transaction};
 
 use super::compact::{self, CompactionParams, CompactionReport};
-use super::{journal, load, nodes};
+use super::{journal, load, nodes, rolls};
 use crate::db::connect::{connect, pause};
 use crate::db::error::StoreError;
 use crate::db::schema::{self, Migrated};
@@ -234,8 +234,8 @@ impl Store {
         self.checked(result)
     }
 
-    /// Closes the oldest day of the history that is over; `None` if there is none. Call it where
-    /// [`Store::compact_if_due`] is called.
+    /// Closes the oldest day of history and rolls that is over; `None` if there is none. Call
+    /// it where [`Store::compact_if_due`] is called.
     ///
     /// # Errors
     /// Those of the connection. Then nothing has changed; retry at the end of the next pass.
@@ -335,7 +335,11 @@ fn has_fingerprint(
 fn close_day(client: &mut Client) -> Result<Option<Timestamp>, Error> {
     let mut t = client.transaction()?;
     t.batch_execute("SET LOCAL work_mem = '32MB'; SET LOCAL jit = off")?;
-    let day = t.query_one("SELECT close_history_day()", &[])?.try_get(0)?;
+    let row = t.query_one("SELECT day, first_, last_ FROM close_history_day()", &[])?;
+    let day: Option<Timestamp> = row.try_get(0)?;
+    if let Some(day) = day {
+        rolls::close(&mut t, day, row.try_get(1)?, row.try_get(2)?)?;
+    }
     t.commit()?;
     Ok(day)
 }
@@ -389,11 +393,12 @@ fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error
     let finished = "SELECT FROM passes WHERE pass = $1 AND finished_at IS NOT NULL";
     let was_finished = t.query_opt(finished, &[&pass])?.is_some();
     t.execute(
-        "INSERT INTO passes VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        "INSERT INTO passes VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         ON CONFLICT (pass) DO UPDATE SET started_at = excluded.started_at, finished_at = excluded.finished_at,
             probed = excluded.probed, responded = excluded.responded, failed = excluded.failed,
             new_nodes = excluded.new_nodes, new_addresses = excluded.new_addresses,
-            due = excluded.due, candidates = excluded.candidates",
+            due = excluded.due, candidates = excluded.candidates,
+            uplink_was_down = excluded.uplink_was_down",
         &[
             &pass,
             &Timestamp(row.started_at),
@@ -405,11 +410,15 @@ fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error
             &bigint(row.new_addresses),
             &bigint(row.due),
             &bigint(row.candidates),
+            &row.uplink_was_down,
         ],
     )?;
     if row.finished_at.is_some() && !was_finished {
         t.batch_execute("SET LOCAL jit = off")?;
         t.execute("SELECT write_history($1)", &[&pass])?;
+        if !row.uplink_was_down {
+            rolls::write(t, pass)?;
+        }
     }
     Ok(())
 }

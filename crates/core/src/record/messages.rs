@@ -76,6 +76,8 @@ pub enum ToWriter {
     EndPass {
         /// The wall clock.
         at: UnixTime,
+        /// Whether our own uplink was down during it.
+        uplink_was_down: bool,
     },
     /// The configuration changed.
     Reconfigure(Arc<WriterParams>),

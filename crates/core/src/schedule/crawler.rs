@@ -621,8 +621,9 @@ impl Crawler {
         let Phase::Running(pass) = &self.phase else { return };
         let is_idle = self.has_nothing_in_flight(pass) && !self.uplink.is_holding();
         if is_idle && pass.has_all_due && pass.waiting == 0 {
+            let uplink_was_down = pass.uplink_was_down;
             self.phase = Phase::Ending { unasked: pass.unasked };
-            self.to_writer.push_back(ToWriter::EndPass { at: now.wall });
+            self.to_writer.push_back(ToWriter::EndPass { at: now.wall, uplink_was_down });
         }
     }
 
@@ -697,6 +698,9 @@ impl Crawler {
             }
         }
         while let Some(event) = self.uplink.poll_event() {
+            if let Phase::Running(pass) = &mut self.phase {
+                pass.uplink_was_down = true;
+            }
             self.events.push_back(Event::Uplink(event));
         }
     }

@@ -141,6 +141,8 @@ pub struct PassRow {
     pub due: u64,
     /// Number of candidates.
     pub candidates: u64,
+    /// Whether our own uplink was down during it: then it tells nothing about a node's uptime.
+    pub uplink_was_down: bool,
 }
 
 /// The rows of one transaction.
@@ -154,7 +156,7 @@ pub struct Batch {
     pub nodes: BTreeMap<Address, NodeRow>,
     /// Results of nodes.
     pub probes: Vec<ProbeRow>,
-    /// Passes; the rows of `history` are written in the transaction that sets `finished_at`.
+    /// Passes; history and rolls are written in the transaction that sets `finished_at`.
     pub passes: BTreeMap<u64, PassRow>,
     /// Sources that changed, by /16.
     pub sources: BTreeMap<u16, SourceRow>,

@@ -62,6 +62,8 @@ pub struct Pass {
     pub(super) unasked: u64,
     /// When the time for those began: everything else of the pass had been dialled.
     pub(super) overtime: Option<Duration>,
+    /// The uplink was down during it.
+    pub(super) uplink_was_down: bool,
 }
 
 /// A start that waits for the right wall clock.

@@ -575,6 +575,8 @@ fn a_dead_uplink_marks_no_node_down_and_recovers_by_itself() {
         lines[..],
         [Event::Uplink(UplinkEvent::Unroutable), Event::Uplink(UplinkEvent::Up { .. })]
     ));
+    let row = rig.batches.last().unwrap().passes[&1];
+    assert!(row.finished_at.is_some() && row.uplink_was_down, "the pass counts for no node");
 }
 
 #[test]
