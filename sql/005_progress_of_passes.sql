@@ -17,3 +17,38 @@ CREATE FUNCTION public.is_crawling() RETURNS boolean STABLE SECURITY DEFINER LAN
 $$;
 
 COMMENT ON FUNCTION public.is_crawling IS 'Whether a crawler is running with this database.';
+
+-- What `\d+` tells.
+COMMENT ON COLUMN public.nodes.host IS 'Its address.';
+COMMENT ON COLUMN public.nodes.port IS 'Its port; 8333 is the default of the main network.';
+COMMENT ON COLUMN public.nodes.protocol_version IS 'Protocol version that it claims.';
+COMMENT ON COLUMN public.nodes.last_probed IS 'When it was last probed.';
+COMMENT ON COLUMN public.probes.host IS 'The node.';
+COMMENT ON COLUMN public.probes.port IS 'Its port.';
+COMMENT ON COLUMN public.probes.pass IS 'The pass; a node has one result for each.';
+COMMENT ON COLUMN public.probes.protocol_version IS 'Protocol version that it claimed. Null if it did not respond.';
+COMMENT ON COLUMN public.probes.user_agent IS 'User agent as safe text, as in nodes. Null if it did not respond or sent none.';
+COMMENT ON COLUMN public.probes.services IS 'Service bits that it claimed: service_names() names them.';
+COMMENT ON COLUMN public.probes.start_height IS 'Height of its chain, as sent.';
+COMMENT ON COLUMN public.probes.connect_ms IS 'Time from dialling to connected: one round trip.';
+COMMENT ON COLUMN public.probes.version_ms IS 'Time from connected to its version message.';
+COMMENT ON COLUMN public.addresses.host IS 'The address.';
+COMMENT ON COLUMN public.addresses.port IS 'The port.';
+COMMENT ON COLUMN public.addresses.last_outcome IS
+    'How the last probe ended: responded, refused, unreachable, connect_timeout, handshake_timeout, closed, not_bitcoin or malformed.';
+COMMENT ON COLUMN public.candidates.host IS 'The address.';
+COMMENT ON COLUMN public.candidates.port IS 'The port.';
+COMMENT ON COLUMN public.candidates.first_heard IS 'When it was first heard of, from a seed or from a node.';
+COMMENT ON COLUMN public.candidates.last_heard IS 'When it was last heard of; updated about once a day.';
+COMMENT ON COLUMN public.candidates.failures IS 'Consecutive failures: the back-off grows with them.';
+COMMENT ON COLUMN public.candidates.last_probed IS 'Null if it was never probed.';
+COMMENT ON COLUMN public.candidates.last_outcome IS 'How the last probe ended, as in addresses.';
+COMMENT ON COLUMN public.candidates.next_probe IS 'When it is due.';
+COMMENT ON COLUMN public.sources.source IS 'The /16.';
+COMMENT ON COLUMN public.passes.pass IS 'Its number.';
+COMMENT ON COLUMN public.passes.started_at IS 'When it started.';
+COMMENT ON COLUMN public.passes.probed IS 'Probes that ended.';
+COMMENT ON COLUMN public.passes.responded IS 'Probes that a version message answered.';
+COMMENT ON COLUMN public.passes.failed IS 'The other probes.';
+COMMENT ON COLUMN public.history.pass IS 'The pass at whose end it was counted.';
+COMMENT ON COLUMN public.history.nodes IS 'Number of nodes.';

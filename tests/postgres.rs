@@ -438,3 +438,18 @@ fn every_relation_has_the_contract_columns_and_a_comment() {
         assert_ne!(database.value(&comment), "-", "{relation}");
     }
 }
+
+#[test]
+fn every_relation_function_and_column_that_people_read_has_a_comment() {
+    let database = Cluster::shared().database();
+    ready(&database);
+    let columns =
+        "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND a.attnum > 0
+            AND NOT a.attisdropped AND col_description(c.oid, a.attnum) IS NULL
+        UNION ALL SELECT relname, NULL FROM pg_class WHERE relnamespace = 'public'::regnamespace
+            AND relkind IN ('r', 'v') AND obj_description(oid, 'pg_class') IS NULL
+        UNION ALL SELECT proname, NULL FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+            AND obj_description(oid, 'pg_proc') IS NULL ORDER BY 1, 2";
+    assert_eq!(database.rows(columns), [""; 0]);
+}

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -173,7 +173,16 @@ fn serve(arguments: &ServeArguments) -> Result<(), Box<dyn Error>> {
     let world = Arc::new(World::generate(&params(arguments))?);
     let dir = arguments.dir.as_path();
     let named = |error: io::Error| format!("cannot write to {}: {error}", dir.display());
-    let server = Server::open(world.clone())?;
+    let mut server = Server::open(world.clone())?;
+    if let Some(why) = server.exposed() {
+        eprintln!(
+            "bitdash-simnet: the listeners are open on all interfaces ({why}); connections from \
+             elsewhere are dropped"
+        );
+    }
+    if io::stdout().is_terminal() {
+        server.show_progress(|open, all| println!("{open} connections open, {all} so far"));
+    }
     // Before `ready`: a reader of that line may send a signal at once.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     server.registry().register(&mut signals, STOP, Interest::READABLE)?;

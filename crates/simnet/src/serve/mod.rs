@@ -51,6 +51,8 @@ pub struct Server {
     report: Report,
     started: Instant,
     accepted: u64,
+    progress: Option<Progress>,
+    exposed: Option<io::Error>,
     buffer: Vec<u8>,
 }
 
@@ -59,6 +61,13 @@ struct Listener {
     socket: TcpListener,
     /// Whether a connection may be pending.
     ready: bool,
+}
+
+/// What is shown once a second.
+#[derive(Debug)]
+struct Progress {
+    show: fn(usize, u64),
+    due: Duration,
 }
 
 #[derive(Debug)]
@@ -108,11 +117,11 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PortTaken(address) => {
-                write!(f, "{address} is in use: try another port offset")
+                write!(f, "{address} is in use: try another --port-offset")
             }
             Self::Answered(address) => write!(
                 f,
-                "port {} is in use by another program: try another port offset",
+                "port {} is in use by another program: try another --port-offset",
                 address.port()
             ),
             Self::TooManyFiles { needed, limit } => write!(
@@ -158,11 +167,15 @@ impl Server {
         }
         let poll = Poll::new().map_err(failed("poll"))?;
         let mut listeners = Vec::new();
+        let mut exposed = None;
         let mut ports: Vec<u16> = shared_ports.iter().copied().collect();
         ports.sort_unstable();
         for port in ports {
             let address = Address::new(Ipv4Addr::UNSPECIFIED, port);
-            listeners.push(sockets::shared(port).map_err(|error| taken(address, error))?);
+            let (listener, refused) =
+                sockets::shared(port).map_err(|error| taken(address, error))?;
+            listeners.push(listener);
+            exposed = exposed.or(refused);
         }
         for address in alone {
             listeners.push(sockets::own(address).map_err(|error| taken(address, error))?);
@@ -191,10 +204,31 @@ impl Server {
             report: Report::new(&world),
             started: start(),
             accepted: 0,
+            progress: None,
+            exposed,
             buffer: vec![0; 64 * 1024],
             poll,
             world,
         })
+    }
+
+    /// Why listeners are open on all interfaces; `None` if they are on loopback only. In any case
+    /// connections from elsewhere are dropped.
+    pub fn exposed(&self) -> Option<&io::Error> {
+        self.exposed.as_ref()
+    }
+
+    /// Calls `show` once a second with the number of open connections and of all so far.
+    pub fn show_progress(&mut self, show: fn(usize, u64)) {
+        self.progress = Some(Progress { show, due: PROGRESS_INTERVAL });
+    }
+
+    fn draw_progress(&mut self) {
+        let now = self.started.elapsed();
+        if let Some(progress) = self.progress.as_mut().filter(|progress| progress.due <= now) {
+            (progress.show)(self.connections.len(), self.accepted);
+            progress.due = now + PROGRESS_INTERVAL;
+        }
     }
 
     /// Registry for a signal source or a waker with the token [`STOP`].
@@ -211,7 +245,11 @@ impl Server {
         let mut events = Events::with_capacity(MAX_EVENTS);
         let mut stopping = false;
         while !stopping {
-            let timeout = self.timeout();
+            self.draw_progress();
+            let timeout = match &self.progress {
+                Some(_) => Some(self.timeout().unwrap_or(PROGRESS_INTERVAL).min(PROGRESS_INTERVAL)),
+                None => self.timeout(),
+            };
             stopping = self.turn(&mut events, timeout)?;
         }
         // What happened before the end counts, even if it was not handled yet.
@@ -531,6 +569,7 @@ fn is_out_of_files(error: &io::Error) -> bool {
     )
 }
 
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_LISTENER: usize = usize::MAX / 2;
 const MAX_EVENTS: usize = 8192;
 /// Number of files to leave for connections and the rest.

@@ -17,11 +17,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use bitdash_core::vocabulary::address::Address;
 
-/// A listener for all addresses of a port.
-pub(super) fn shared(port: u16) -> io::Result<mio::net::TcpListener> {
+/// A listener for all addresses of a port on the loopback interface; with why it is on all
+/// interfaces where the system does not bind it to one.
+pub(super) fn shared(port: u16) -> io::Result<(mio::net::TcpListener, Option<io::Error>)> {
     let listener = listen(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port), false, BACKLOG)?;
     sockopt::set_socket_reuseport(&listener, true)?;
-    into_mio(listener)
+    // Before Linux 5.7 it takes a capability.
+    let refused = socket2::SockRef::from(&listener).bind_device(Some(b"lo")).err();
+    Ok((into_mio(listener)?, refused))
 }
 
 /// A listener for one address.

@@ -137,12 +137,14 @@ impl Comparison {
         let (recorded, others): (Vec<&Row>, Vec<&Row>) =
             rows.iter().partition(|row| map.get(row.address).is_some());
         for (at, row) in recorded.iter().chain(&others).enumerate() {
-            let verdict = judge(row, map);
-            if at < max {
-                self.zoo.count(verdict, &mut self.differences);
+            let verdict = if at < max {
+                judge(row, map)
             } else if at < recorded.len() {
-                self.differences.push(Difference::new(row, Problem::TooMany));
-            }
+                Err(Difference::new(row, Problem::TooMany))
+            } else {
+                Ok(())
+            };
+            self.zoo.count(verdict, &mut self.differences);
         }
     }
 }
