@@ -374,7 +374,7 @@ impl Meter {
             bitdash_internal.probe_journal";
         // The nodes are analyzed once half of them have changed.
         let nodes = if pass.is_multiple_of(2) { ", nodes" } else { "" };
-        let sql = format!("ANALYZE {journals}, passes, history{nodes}");
+        let sql = format!("ANALYZE {journals}, passes, bitdash_internal.history_passes{nodes}");
         self.owner.batch_execute(&sql).unwrap();
         *self.causes.entry("analyze").or_default() += self.lsn() - begin;
     }

@@ -371,6 +371,8 @@ CREATE TABLE public.history_notes (
 );
 COMMENT ON TABLE public.history_notes IS
     'Changes of how nodes are counted: they change later points of the history only.';
+COMMENT ON COLUMN public.history_notes.at IS 'When it took effect.';
+COMMENT ON COLUMN public.history_notes.text IS 'What changed.';
 
 -- Readers keep their rights.
 DO $$

@@ -21,6 +21,7 @@ CREATE TABLE public.rolls (
     "full" bytea       NOT NULL
 ) WITH (autovacuum_vacuum_insert_threshold = -1);
 COMMENT ON TABLE public.rolls IS 'Who was up or full at the end of each pass of 30 days, a bit per node. For one node use roll_of().';
+COMMENT ON COLUMN public.rolls.pass IS 'The pass.';
 COMMENT ON COLUMN public.rolls.at IS 'The end of the pass.';
 COMMENT ON COLUMN public.rolls.nodes IS 'Number of nodes known then.';
 COMMENT ON COLUMN public.rolls.up IS 'get_bit(up, n) is 1 if the node with ordinal n was up.';

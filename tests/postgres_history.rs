@@ -1,4 +1,4 @@
-//! The history against a naive model: counts that the test makes itself from the rows of `nodes`.
+//! History, rolls and events against naive models: what the test derives itself from the nodes.
 
 mod support;
 
@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bitdash::db::writer::Store;
 use bitdash_core::vocabulary::outcome::Outcome;
 use bitdash_core::vocabulary::rows::{Batch, NodeRow, PassRow, Seen, Status};
+use bitdash_core::vocabulary::target::VersionInfo;
 use bitdash_core::vocabulary::time::UnixTime;
-use support::rows::ready;
+use support::rows::{self, load, ready};
 use support::{Cluster, Database};
 
 const HOUR: i64 = 3_600;
@@ -439,4 +440,185 @@ fn uptime_survives_a_clock_that_jumps() {
             .rows("SELECT passes, answered FROM uptime('127.0.0.1', 8333) WHERE period = 'all'");
         assert_eq!(all, [format!("{}|{}", passes.0, passes.1)], "no pass is lost or doubled");
     }
+}
+
+/// A node of a pass: the last byte of its address, its status, its species and its user agent.
+type Seen4 = (u8, &'static str, &'static str, &'static str);
+
+/// Ends a pass after these nodes were probed.
+fn watch(store: &mut Store, pass: u64, nodes: &[Seen4], names: &[(u8, &str)], uplink: bool) {
+    let at = T0 + pass as i64 * 1_800;
+    let now = UnixTime::from_secs(at);
+    let mut batch = Batch::default();
+    for (last, status, species, agent) in nodes {
+        let version = VersionInfo { user_agent: Some((*agent).to_owned()), ..rows::version() };
+        let up = rows::up(0, version);
+        let row = match *status {
+            "up" => NodeRow {
+                seen: up.seen.clone().map(|seen| Seen { at: now, species, ..seen }),
+                ..up
+            },
+            "full" => {
+                NodeRow { status: Status::Full, last_outcome: Outcome::Closed, ..rows::down(0, 1) }
+            }
+            _ => rows::down(0, 1),
+        };
+        let row = NodeRow { last_probed: now, next_probe: now, ..row };
+        batch.nodes.insert(rows::address(*last), row);
+    }
+    let names = names.iter().map(|(last, name)| (rows::address(*last), (*name).to_owned()));
+    batch.names = Some(names.collect());
+    let row = PassRow {
+        started_at: UnixTime::from_secs(at - 60),
+        finished_at: Some(UnixTime::from_secs(at + 60)),
+        uplink_was_down: !uplink,
+        ..PassRow::default()
+    };
+    batch.passes.insert(pass, row);
+    store.write(&batch, 25).unwrap();
+    // The reply to COMMIT was lost: the batch is written again.
+    store.write(&batch, 25).unwrap();
+}
+
+fn events(database: &Database) -> Vec<String> {
+    let sql = format!(
+        "SELECT pass, (extract(epoch FROM at)::bigint - {T0}) / 1800, kind, coalesce(split_part(host(host), '.', 4), '-')
+            || coalesce(' ' || name, ''), coalesce(before, '') || '>' || coalesce(after, '') FROM events ORDER BY id"
+    );
+    database.rows(&sql)
+}
+
+#[test]
+fn events_tell_what_happened_to_trb_and_named_nodes() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let (trb, core) = (("TRB", "/trb:1/"), ("Core", "/Core:1/"));
+    let names = [(2, "two")];
+    let mut all = Vec::new();
+    let mut check = |pass: u64, nodes: &[Seen4], uplink: bool, expected: &[&str]| {
+        watch(&mut store, pass, nodes, &names, uplink);
+        all.extend(expected.iter().map(|text| (*text).to_owned()));
+        assert_eq!(events(&database), all, "pass {pass}");
+    };
+    let n = |last, status, (species, agent)| (last, status, species, agent);
+    let others = n(9, "up", core);
+    check(
+        1,
+        &[n(1, "up", trb), n(2, "up", core), others],
+        true,
+        &["1|1|new|2 two|>/Core:1/", "1|1|new|1|>/trb:1/"],
+    );
+    check(
+        2,
+        &[n(1, "down", trb), n(2, "full", core), n(9, "down", core)],
+        true,
+        &["2|2|full|2 two|up>full"],
+    );
+    // Not probed in this pass: a failure is not two of them.
+    check(3, &[n(2, "up", core)], true, &["3|3|back|2 two|full>up"]);
+    check(4, &[n(1, "down", trb), n(2, "down", core)], true, &["2|2|lost|1|up>down"]);
+    // Our own uplink was down: no failure counts.
+    check(5, &[n(1, "down", trb), n(2, "down", core)], false, &[]);
+    check(6, &[n(1, "up", trb), n(2, "up", core)], true, &["6|6|back|1|down>up"]);
+    check(7, &[n(2, "down", core)], true, &[]);
+    check(8, &[n(2, "down", core)], true, &["7|7|lost|2 two|up>down"]);
+    check(9, &[n(2, "down", core)], true, &[]);
+    // Named nodes come first.
+    check(
+        10,
+        &[n(2, "full", core), n(1, "up", ("TRB", "/trb:2/"))],
+        true,
+        &["10|10|full|2 two|down>full", "10|10|agent|1|/trb:1/>/trb:2/"],
+    );
+    check(
+        11,
+        &[n(1, "up", ("Core", "/Core:2/")), n(9, "up", trb)],
+        true,
+        &["11|11|species|1|TRB>Core", "11|11|agent|1|/trb:2/>/Core:2/", "11|11|species|9|>TRB"],
+    );
+    // It is no TRB node any more.
+    check(12, &[n(1, "up", ("Core", "/Core:3/"))], true, &[]);
+    check(
+        13,
+        &[n(2, "up", core), n(7, "up", trb)],
+        false,
+        &["13|13|back|2 two|full>up", "13|13|new|7|>/trb:1/"],
+    );
+}
+
+#[test]
+fn a_flood_of_events_ends_in_one_row() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let flood = |agent: &str| {
+        let sql = format!(
+            "DELETE FROM nodes WHERE user_agent LIKE '/flood%'; INSERT INTO nodes
+            SELECT '10.0.0.0'::inet + n, 8333, CASE n WHEN 777 THEN 'mine' END, 'up', 'TRB', NULL, 99999, '/flood:{agent}/',
+                1, 1, true, 1, 1, NULL, NULL, NULL, to_timestamp({T0} + 1800), now(), now(), 'responded', 0, 'infinity',
+                NULL, NULL FROM generate_series(1, 1000) n"
+        );
+        database.client().batch_execute(&sql).unwrap();
+    };
+    for (pass, agent) in (1..).zip(["a", "b", "c"]) {
+        flood(agent);
+        let batch = Batch {
+            passes: BTreeMap::from([(
+                pass,
+                PassRow {
+                    started_at: UnixTime::from_secs(T0 + pass as i64 * 1_800),
+                    finished_at: Some(UnixTime::from_secs(T0 + pass as i64 * 1_800 + 60)),
+                    ..PassRow::default()
+                },
+            )]),
+            ..Batch::default()
+        };
+        store.write(&batch, 25).unwrap();
+    }
+    let kinds = database.rows(
+        "SELECT pass, kind, count(*), max(after) FROM events WHERE pass > 1 OR kind = 'many'
+        GROUP BY 1, 2 ORDER BY 1, 2",
+    );
+    assert_eq!(
+        kinds,
+        [
+            "1|many|1|800",
+            "2|agent|200|/flood:b/",
+            "2|many|1|800",
+            "3|agent|200|/flood:c/",
+            "3|many|1|800"
+        ]
+    );
+    let mine = database.rows("SELECT pass FROM events WHERE name = 'mine' ORDER BY 1");
+    assert_eq!(mine, ["1", "2", "3"], "a named node is not crowded out");
+}
+
+#[test]
+fn each_event_is_handed_out_once_across_connections() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    load(&mut store);
+    let node = |agent| (1, "up", "TRB", agent);
+    watch(&mut store, 1, &[node("/a/")], &[], true);
+    let kinds = |store: &mut Store| -> Vec<String> {
+        let events = store.new_events().unwrap();
+        events
+            .iter()
+            .map(|e| [&*e.kind, &e.address, &e.name, &e.before, &e.after].join("|"))
+            .collect()
+    };
+    assert_eq!(kinds(&mut store), ["new|127.0.0.1:8333|||/a/"]);
+    assert!(kinds(&mut store).is_empty());
+    let fingerprint = store.fingerprint().cloned().unwrap();
+    watch(&mut store, 2, &[node("/b/")], &[], true);
+    // The connection broke before anybody heard of it; the next one knows what was handed out.
+    let terminate = format!("SELECT pg_terminate_backend({})", store.backend_id().pid);
+    database.client().batch_execute(&terminate).unwrap();
+    let mut store = Store::connect(&database.url).unwrap();
+    assert!(store.expect(&fingerprint).unwrap());
+    assert_eq!(kinds(&mut store), ["agent|127.0.0.1:8333||/a/|/b/"]);
+    assert!(kinds(&mut store).is_empty());
+    // A restart does not run the program for what happened before.
+    let mut store = Store::connect(&database.url).unwrap();
+    load(&mut store);
+    assert!(kinds(&mut store).is_empty());
 }

@@ -158,6 +158,7 @@ fn the_schema_public_shows_only_what_people_read() {
         [
             "addresses",
             "candidates",
+            "events",
             "history",
             "history_notes",
             "nodes",

@@ -16,7 +16,7 @@ use crate::commands::{Failure, HostPort, print};
 use crate::config::{Config, ConfigSource};
 use crate::db::StoreError;
 use crate::db::reader::{
-    AddressFacts, NodeFacts, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Wanted,
+    AddressFacts, EventLine, NodeFacts, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Wanted,
 };
 use crate::db::timestamp::Timestamp;
 use crate::net::nodes_file::{Host, Line};
@@ -142,7 +142,32 @@ fn overview_text(overview: &Overview, screen: &Screen) -> String {
     text.push_str(&species(overview).to_text(screen, 0));
     text.push('\n');
     text.push_str(&kept(at, &overview.kept, screen));
+    if !overview.events.is_empty() {
+        text.push('\n');
+        text.push_str(&events(at, &overview.events).to_text(screen, 0));
+    }
     text
+}
+
+/// The newest events.
+fn events(at: Timestamp, events: &[EventLine]) -> Table {
+    let mut table = Table::new(&["event", "", "node", "before", "after"])
+        .fitted_by(&["after", "before", "node"], &["before"]);
+    for event in events.iter().take(MAX_NODES) {
+        let address = match (event.host, event.port) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => "-".to_owned(),
+        };
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        table.row([
+            ago(at, event.at),
+            event.kind.clone(),
+            event.name.clone().unwrap_or(address),
+            text(&event.before),
+            text(&event.after),
+        ]);
+    }
+    table
 }
 
 /// Whether a crawl is running, and how far it is.

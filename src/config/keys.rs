@@ -274,6 +274,13 @@ keys! {
         /// If set, the website is written into this directory after each pass.
         dir: Option<PathBuf> = "", Live, OptionalPathRule;
     }
+
+    [events] struct EventsConfig {
+        /// A program that is run for each event of a TRB or named node, with five arguments: kind
+        /// (new, lost, back, full, agent, species, many), HOST:PORT, name, before, after; empty
+        /// where there is none. One runs at a time; it is killed after 30 s.
+        exec: Option<PathBuf> = "", Live, OptionalPathRule;
+    }
 }
 
 /// The key or section that an unknown one most likely stands for.

@@ -141,6 +141,29 @@ pub struct Overview {
     pub kept: Vec<NodeFacts>,
     /// The nodes with the newest first responses, the newest first.
     pub newest: Vec<NodeFacts>,
+    /// The newest events of TRB and named nodes, the newest first.
+    pub events: Vec<EventLine>,
+}
+
+/// A row of `events`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct EventLine {
+    /// When it happened.
+    pub at: Timestamp,
+    /// The pass in which it happened.
+    pub pass: i64,
+    /// What happened.
+    pub kind: String,
+    /// The node; none for `many`.
+    pub host: Option<Ipv4Addr>,
+    /// Its port.
+    pub port: Option<i32>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Status, user agent or species before.
+    pub before: Option<String>,
+    /// The same since.
+    pub after: Option<String>,
 }
 
 /// A row of `probes`.
@@ -319,6 +342,7 @@ impl Reader {
                     .iter()
                     .map(node_facts)
                     .collect::<Result<_, _>>()?,
+                events: events(t)?,
             })
         })
     }
@@ -464,6 +488,23 @@ fn up_before(t: &mut Transaction, seconds: i32) -> Result<Option<HashMap<String,
         .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
         .collect::<Result<_, _>>()
         .map(Some)
+}
+
+fn events(t: &mut Transaction) -> Result<Vec<EventLine>, Error> {
+    let line = |row: &Row| {
+        Ok(EventLine {
+            at: row.try_get("at")?,
+            pass: row.try_get("pass")?,
+            kind: row.try_get("kind")?,
+            host: row.try_get::<_, Option<IpAddr>>("host")?.map(ip),
+            port: row.try_get("port")?,
+            name: row.try_get("name")?,
+            before: row.try_get("before")?,
+            after: row.try_get("after")?,
+        })
+    };
+    let newest = "SELECT * FROM events ORDER BY id DESC LIMIT $1";
+    t.query(newest, &[&LINES])?.iter().map(line).collect()
 }
 
 fn is_running(t: &mut Transaction) -> Result<bool, Error> {

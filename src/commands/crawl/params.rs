@@ -53,6 +53,7 @@ impl Params {
                 batch_rows: config.database.batch_rows as usize,
                 flush_interval: config.database.flush_interval,
                 max_pending_rows: MAX_PENDING_ROWS,
+                events_exec: config.events.exec.clone(),
             },
         }
     }

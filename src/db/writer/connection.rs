@@ -23,6 +23,7 @@ use bitdash_core::vocabulary::rows::{Batch, Known, LastPass, SourceRow};
 use bitdash_core::vocabulary::time::UnixTime;
 use postgres::{CancelToken, NoTls};
 
+use super::events::Event;
 use super::store::{BackendId, DatabaseFingerprint};
 use super::{CompactionParams, Store};
 use crate::db::StoreError;
@@ -54,6 +55,8 @@ pub(super) enum Answer {
     Loaded(LastPass, DatabaseFingerprint),
     /// Whether the batch is committed; if so, with what identifies the database from now on.
     Written(Result<Option<DatabaseFingerprint>, WriteError>),
+    /// Found in the batch whose `Written` follows.
+    Events(Vec<Event>),
     /// Everything that the machine takes as it is.
     Plain(Reply),
 }
@@ -252,6 +255,12 @@ impl ConnectionThread {
                 None => {}
                 Some(Job::Write(batch, results_per_node)) => {
                     let written = store.write(&batch, results_per_node);
+                    if written.is_ok() && batch.ends_pass() {
+                        match store.new_events() {
+                            Ok(events) => self.answer(Answer::Events(events)),
+                            Err(error) => log::warn!("events error=\"{error}\""),
+                        }
+                    }
                     let written = written.map(|()| store.fingerprint().cloned());
                     self.answer(Answer::Written(written.map_err(write_error)));
                 }

@@ -2,6 +2,7 @@
 
 pub mod compact;
 mod connection;
+pub mod events;
 mod journal;
 mod load;
 mod nodes;

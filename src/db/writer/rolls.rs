@@ -64,7 +64,8 @@ impl Answered {
             return UNKNOWN;
         }
         // Rounded down: only a node that answered in every pass has the whole.
-        u8::try_from(self.answered.saturating_mul(WHOLE) / self.passes).unwrap_or(UNKNOWN)
+        let share = i64::from(self.answered) * i64::from(WHOLE) / i64::from(self.passes);
+        u8::try_from(share).unwrap_or(UNKNOWN)
     }
 
     /// A day that is closed a second time, since the clock was set, has kept shares only.

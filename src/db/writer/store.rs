@@ -15,6 +15,7 @@ use bitdash_core::vocabulary::time::UnixTime;
 use postgres::{CancelToken, Client, Error, GenericClient, Transaction};
 
 use super::compact::{self, CompactionParams, CompactionReport};
+use super::events::{self, Event};
 use super::{journal, load, nodes, rolls};
 use crate::db::connect::{connect, pause};
 use crate::db::error::StoreError;
@@ -48,6 +49,8 @@ pub struct DatabaseFingerprint {
     /// Its newest pass; 0 for none.
     pass: i64,
     has_nodes: bool,
+    /// The newest event that was handed out by [`Store::new_events`].
+    event: i64,
 }
 
 /// Maximum number of attempts, 200 ms apart. The server notices within 2 s that a client was
@@ -219,6 +222,20 @@ impl Store {
         Ok(())
     }
 
+    /// The events that were written since the last call, also where the reply to COMMIT was lost.
+    ///
+    /// # Errors
+    /// Those of the connection. A later call returns them.
+    pub fn new_events(&mut self) -> Result<Vec<Event>, StoreError> {
+        let Some(fingerprint) = &self.fingerprint else { return Ok(Vec::new()) };
+        let result = events::newer_than(&mut self.client, fingerprint.event);
+        let (newest, events) = self.checked(result)?;
+        if let Some(fingerprint) = &mut self.fingerprint {
+            fingerprint.event = newest;
+        }
+        Ok(events)
+    }
+
     /// Compacts one relation if that is due. Call it at start and at the end of passes until it
     /// returns `None`. It takes a few seconds per million addresses on a PC.
     ///
@@ -310,7 +327,8 @@ const LOCKS: &str =
 
 /// No row if `store_state` was emptied.
 const FINGERPRINT: &str = "SELECT identity::text, EXISTS (SELECT FROM passes p WHERE p.pass = $1),
-    EXISTS (SELECT FROM nodes), (SELECT coalesce(max(pass), 0) FROM passes) FROM store_state";
+    EXISTS (SELECT FROM nodes), (SELECT coalesce(max(pass), 0) FROM passes),
+    (SELECT coalesce(max(id), 0) FROM events) FROM store_state";
 
 /// An operator who emptied every table emptied this one too.
 const RESTORE_STATE: &str = "INSERT INTO store_state DEFAULT VALUES ON CONFLICT DO NOTHING";
@@ -318,7 +336,7 @@ const RESTORE_STATE: &str = "INSERT INTO store_state DEFAULT VALUES ON CONFLICT 
 fn fingerprint(client: &mut Client) -> Result<DatabaseFingerprint, Error> {
     let row = client.query_one(FINGERPRINT, &[&0_i64])?;
     let (identity, has_nodes, pass) = (row.try_get(0)?, row.try_get(2)?, row.try_get(3)?);
-    Ok(DatabaseFingerprint { identity, pass, has_nodes })
+    Ok(DatabaseFingerprint { identity, pass, has_nodes, event: row.try_get(4)? })
 }
 
 fn has_fingerprint(
@@ -339,6 +357,7 @@ fn close_day(client: &mut Client) -> Result<Option<Timestamp>, Error> {
     let day: Option<Timestamp> = row.try_get(0)?;
     if let Some(day) = day {
         rolls::close(&mut t, day, row.try_get(1)?, row.try_get(2)?)?;
+        events::remove_old(&mut t)?;
     }
     t.commit()?;
     Ok(day)
@@ -416,6 +435,7 @@ fn write_pass(t: &mut Transaction, pass: u64, row: &PassRow) -> Result<(), Error
     if row.finished_at.is_some() && !was_finished {
         t.batch_execute("SET LOCAL jit = off")?;
         t.execute("SELECT write_history($1)", &[&pass])?;
+        t.execute("SELECT write_events($1)", &[&pass])?;
         if !row.uplink_was_down {
             rolls::write(t, pass)?;
         }

@@ -19,6 +19,7 @@ use mio::Waker;
 
 use super::CompactionParams;
 use super::connection::{Answer, Connection, Connections, Input, Job, OpenRequest, Row};
+use super::events::Programs;
 use super::store::{BackendId, DatabaseFingerprint};
 use crate::sys::clock::Clock;
 
@@ -70,6 +71,7 @@ impl Writer {
             rows: None,
             backends: Vec::new(),
             fingerprint: None,
+            programs: Programs::default(),
             receiver,
             outbox,
             clock,
@@ -138,6 +140,7 @@ struct Worker {
     backends: Vec<BackendId>,
     /// Identifies the database that was loaded.
     fingerprint: Option<DatabaseFingerprint>,
+    programs: Programs,
     receiver: Receiver<Input>,
     outbox: Outbox,
     clock: Clock,
@@ -300,6 +303,12 @@ impl Worker {
             Answer::Written(written) => Reply::Written(written.map(|fingerprint| {
                 self.fingerprint = fingerprint.or(self.fingerprint.take());
             })),
+            Answer::Events(events) => {
+                if let Some(program) = self.machine.events_exec() {
+                    self.programs.run(program, events);
+                }
+                return;
+            }
             Answer::Plain(reply) => reply,
         };
         let now = self.now();

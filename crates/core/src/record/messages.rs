@@ -3,6 +3,7 @@
 //! The crawler counts what it has sent and what was acknowledged, so that the channel never fills:
 //! a probe starts only when there is room for its result.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct WriterParams {
     /// Maximum number of rows that wait while the database is away; beyond it no result is
     /// recorded.
     pub max_pending_rows: usize,
+    /// The key `events.exec`.
+    pub events_exec: Option<PathBuf>,
 }
 
 impl WriterParams {
@@ -38,6 +41,7 @@ impl WriterParams {
             batch_rows: 5_000,
             flush_interval: Duration::from_secs(10),
             max_pending_rows: MAX_PENDING_ROWS,
+            events_exec: None,
         }
     }
 }

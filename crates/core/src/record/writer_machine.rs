@@ -19,6 +19,7 @@
 //! anything is written.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -314,6 +315,11 @@ impl WriterMachine {
         self.check_invariants();
     }
 
+    /// The program to run for each event.
+    pub fn events_exec(&self) -> Option<&Path> {
+        self.params.events_exec.as_deref()
+    }
+
     /// The next message for the event loop.
     pub fn poll_message(&mut self) -> Option<FromWriter> {
         if let Some(message) = self.recorder.poll_output() {
@@ -454,8 +460,7 @@ impl WriterMachine {
         self.connection = Connection::Idle;
         self.set_up();
         // The end of a pass is the time to compact.
-        let ends_pass = batch.passes.values().any(|row| row.finished_at.is_some());
-        if ends_pass && !self.is_stopping() {
+        if batch.ends_pass() && !self.is_stopping() {
             let keep_all = !self.recorder.may_forget(now);
             self.set_busy(Activity::Compacting, now);
             self.commands.push_back(Command::Compact { at: now.wall, keep_all });

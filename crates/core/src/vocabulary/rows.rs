@@ -176,6 +176,11 @@ impl Batch {
         self.heard.len() + probed + others
     }
 
+    /// Whether a pass ends with it.
+    pub fn ends_pass(&self) -> bool {
+        self.passes.values().any(|row| row.finished_at.is_some())
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.rows() == 0 && self.names.is_none() && self.forgets_from.is_none()

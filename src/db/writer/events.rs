@@ -1,0 +1,203 @@
+//! Events: what happened to TRB and named nodes, and the operator's program that is told.
+//!
+//! The program runs beside the crawl: one process at a time, on a thread of its own, killed after
+//! [`MAX_RUN`]. Its arguments are text of nodes, but no shell reads them. The newest events are
+//! left out, with a warning, where it is too slow for them.
+
+use std::ffi::OsStr;
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use postgres::{Client, Error, Transaction};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// A row of `events`, as the arguments of the program. Without a value an argument is empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What happened.
+    pub kind: String,
+    /// HOST:PORT.
+    pub address: String,
+    /// The name from the nodes file.
+    pub name: String,
+    /// Status, user agent or species before.
+    pub before: String,
+    /// The same since.
+    pub after: String,
+}
+
+/// Maximum number of events that are kept.
+const MAX_EVENTS: i64 = 100_000;
+/// Maximum number of events that wait for the program.
+const MAX_WAITING: usize = 1_000;
+/// Maximum duration of a run of the program.
+const MAX_RUN: Duration = Duration::from_secs(30);
+/// Interval between looks at it.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The events after this one, and the newest of all.
+pub(super) fn newer_than(client: &mut Client, id: i64) -> Result<(i64, Vec<Event>), Error> {
+    let sql =
+        "SELECT id, kind, host, port, coalesce(name, ''), coalesce(before, ''), coalesce(after, '')
+        FROM events WHERE id > $1 ORDER BY id";
+    let (mut newest, mut events) = (id, Vec::new());
+    for row in client.query(sql, &[&id])? {
+        newest = row.try_get(0)?;
+        let place: (Option<IpAddr>, Option<i32>) = (row.try_get(2)?, row.try_get(3)?);
+        let address = match place {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => String::new(),
+        };
+        events.push(Event {
+            kind: row.try_get(1)?,
+            address,
+            name: row.try_get(4)?,
+            before: row.try_get(5)?,
+            after: row.try_get(6)?,
+        });
+    }
+    Ok((newest, events))
+}
+
+pub(super) fn remove_old(t: &mut Transaction) -> Result<(), Error> {
+    let old = "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - $1";
+    t.execute(old, &[&MAX_EVENTS])?;
+    Ok(())
+}
+
+/// Runs the operator's program for events.
+#[derive(Default)]
+pub struct Programs {
+    sender: Option<SyncSender<(PathBuf, Event)>>,
+}
+
+impl Programs {
+    /// Runs the program for each event, after those of before; returns at once.
+    pub fn run(&mut self, program: &Path, events: Vec<Event>) {
+        let mut left_out = 0;
+        for event in events {
+            let Some(sender) = self.sender() else { return };
+            left_out += usize::from(sender.try_send((program.to_owned(), event)).is_err());
+        }
+        if left_out > 0 {
+            log::warn!("events exec={program:?} left_out={left_out} error=\"it is too slow\"");
+        }
+    }
+
+    fn sender(&mut self) -> Option<&SyncSender<(PathBuf, Event)>> {
+        if self.sender.is_none() {
+            let (sender, receiver) = mpsc::sync_channel(MAX_WAITING);
+            let started =
+                thread::Builder::new().name("events".into()).spawn(move || serve(&receiver));
+            match started {
+                Ok(_) => self.sender = Some(sender),
+                Err(error) => log::warn!("events error=\"cannot start a thread: {error}\""),
+            }
+        }
+        self.sender.as_ref()
+    }
+}
+
+fn serve(receiver: &Receiver<(PathBuf, Event)>) {
+    while let Ok((program, event)) = receiver.recv() {
+        match run(&program, &event, MAX_RUN) {
+            Ok(Some(status)) if status.success() => {}
+            Ok(Some(status)) => log::warn!("events exec={program:?} error=\"{status}\""),
+            Ok(None) => {
+                let limit = MAX_RUN.as_secs();
+                log::warn!("events exec={program:?} error=\"killed after {limit} s\"");
+            }
+            Err(error) => log::warn!("events exec={program:?} error=\"{error}\""),
+        }
+    }
+}
+
+/// Runs the program in a process group of its own; `None` if it had to be killed.
+fn run(program: &Path, event: &Event, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let arguments = [&event.kind, &event.address, &event.name, &event.before, &event.after];
+    let mut child = Command::new(program)
+        .args(arguments.map(OsStr::new))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    // A channel that stays silent is the clock.
+    let (_sender, silence) = mpsc::channel::<()>();
+    let mut waited = Duration::ZERO;
+    while waited < limit {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let _ = silence.recv_timeout(POLL_INTERVAL);
+        waited += POLL_INTERVAL;
+    }
+    kill(&mut child);
+    child.wait()?;
+    Ok(None)
+}
+
+fn kill(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if group.is_none_or(|group| kill_process_group(group, Signal::KILL).is_err()) {
+        let _ = child.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(after: &str) -> Event {
+        Event {
+            kind: "agent".to_owned(),
+            address: "127.0.0.1:8333".to_owned(),
+            name: String::new(),
+            before: "$(reboot); `x` \"".to_owned(),
+            after: after.to_owned(),
+        }
+    }
+
+    fn script(directory: &Path, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = directory.join("program");
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_program_gets_the_texts_of_nodes_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = directory.path().join("told");
+        let program =
+            script(directory.path(), &format!("printf '%s|' \"$@\" > {}", told.display()));
+        let status = run(&program, &event("-n *"), MAX_RUN).unwrap();
+        assert!(status.unwrap().success());
+        let told = std::fs::read_to_string(told).unwrap();
+        assert_eq!(told, "agent|127.0.0.1:8333||$(reboot); `x` \"|-n *|");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_its_children() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid = directory.path().join("pid");
+        let program =
+            script(directory.path(), &format!("sleep 300 & echo $! > {}; wait", pid.display()));
+        let status = run(&program, &event(""), Duration::from_millis(500)).unwrap();
+        assert!(status.is_none());
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        assert!(state.is_err() || state.unwrap().contains(") Z "), "its child runs on");
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_an_error() {
+        assert!(run(Path::new("/nonexistent/program"), &event(""), MAX_RUN).is_err());
+    }
+}
