@@ -35,10 +35,26 @@ use crate::config::ConfigSource;
 )]
 struct Cli {
     /// The configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE", global = true, help = CONFIG_HELP)]
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        global = true,
+        help = CONFIG_HELP,
+        help_heading = GLOBAL
+    )]
     config: Option<PathBuf>,
-    /// Colour the output: on a terminal, always or never
-    #[arg(long, value_name = "WHEN", value_enum, global = true, default_value_t)]
+    /// Colours: auto (on a terminal without NO_COLOR), always or never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        global = true,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = GLOBAL
+    )]
     color: Color,
     #[command(subcommand)]
     command: Command,
@@ -50,8 +66,10 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Green.on_default())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const CONFIG_HELP: &str = "The configuration file [default: bitdash.toml in the current directory; \
-    without one, all keys have their defaults]";
+const GLOBAL: &str = "Global options";
+
+const CONFIG_HELP: &str = "The configuration file [default: $BITDASH_CONFIG, else ./bitdash.toml, else \
+    /etc/bitdash/bitdash.toml]";
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -126,7 +144,7 @@ enum Command {
             bitdash status\n  \
             bitdash status 205.134.172.28     one host, on every known port\n  \
             bitdash status pizarro            a named node, or a host name\n  \
-            bitdash status --json | jq .nodes"
+            bitdash status --json | jq .species"
     )]
     Status {
         /// An address (without PORT: every port), the name of a node, or a host name

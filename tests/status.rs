@@ -15,6 +15,7 @@ use bitdash::db::schema::known_version;
 use bitdash_core::vocabulary::rows::{Batch, PassRow};
 use support::rows::*;
 use support::{Cluster, Database};
+use unicode_width::UnicodeWidthStr;
 
 fn config(database: &Database) -> Config {
     let mut config = Config::default();
@@ -131,15 +132,25 @@ fn the_overview_says_what_changed_since_yesterday_and_last_week() {
 #[test]
 fn no_line_is_wider_than_the_screen() {
     let database = filled();
+    let long = "UPDATE nodes SET user_agent = repeat('/long(x)', 32), name = repeat('節', 32),
+            country = 'DE', asn = 4294967295, as_name = repeat('network ', 9) WHERE port = 8333;
+        UPDATE nodes SET status = 'down', last_outcome = 'handshake_timeout', failures = 9,
+            name = 'Pizarro' WHERE host = '127.0.0.3'";
+    database.client().batch_execute(long).unwrap();
     for width in [40, 60, 80, 132, 200] {
         let screen = Screen { width: Some(width), ..Screen::PLAIN };
+        let mut texts = vec![listed(&database, &screen, &nodes::Options::default())];
         for address in [None, Some("127.0.0.2"), Some("127.0.0.1"), Some("Pizarro")] {
-            let text = status_on(&screen, &database, address, false);
-            // A value that has no room is cut, a heading or number is not.
-            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
-            assert!(widest <= width.max(60), "{width}: {text}");
+            texts.push(status_on(&screen, &database, address, false));
+        }
+        for text in texts {
+            let widest = text.lines().map(UnicodeWidthStr::width).max().unwrap();
+            // Below 80 columns headings and numbers keep their width.
+            assert!(widest <= width.max(80), "{width}: {text}");
         }
     }
+    let screen = Screen { width: Some(80), ..Screen::PLAIN };
+    assert!(status_on(&screen, &database, None, false).lines().count() <= 24);
 }
 
 #[test]
@@ -236,14 +247,17 @@ fn nodes_are_filtered_sorted_and_limited() {
         json.lines().map(host).collect::<Vec<_>>().join(" ")
     };
     let all = nodes::Options::default;
-    let text = |text: &str| Some(text.to_owned());
+    let text = |text: &str| vec![text.to_owned()];
+    let agent = |text: &str| Some(text.to_owned());
     assert_eq!(hosts(all()), "2 3 4");
     assert_eq!(hosts(nodes::Options { reverse: true, limit: Some(2), ..all() }), "4 3");
     assert_eq!(hosts(nodes::Options { status: text("down"), ..all() }), "4");
+    let both = vec!["up".to_owned(), "DOWN".to_owned()];
+    assert_eq!(hosts(nodes::Options { status: both, ..all() }), "2 3 4");
     assert_eq!(hosts(nodes::Options { species: text("trb"), ..all() }), "4");
     assert_eq!(hosts(nodes::Options { release: text("core 27"), ..all() }), "2");
-    assert_eq!(hosts(nodes::Options { agent: text("satoshi:27"), ..all() }), "2");
-    assert_eq!(hosts(nodes::Options { agent: text("%"), ..all() }), "");
+    assert_eq!(hosts(nodes::Options { agent: agent("satoshi:27"), ..all() }), "2");
+    assert_eq!(hosts(nodes::Options { agent: agent("%"), ..all() }), "");
     assert_eq!(hosts(nodes::Options { country: text("de"), ..all() }), "2");
     assert_eq!(hosts(nodes::Options { asn: Some(24940), port: Some(8333), ..all() }), "2");
     assert_eq!(hosts(nodes::Options { since: Some(Duration::from_secs(60)), ..all() }), "");
@@ -264,7 +278,7 @@ fn nodes_are_printed_as_a_table_and_as_csv() {
     assert!(lines[0].starts_with("host,port,name,status,species,release,protocol_version,"));
     assert_eq!((lines.len(), lines[1].split(',').count()), (4, 24), "{csv}");
     let none = nodes::Options { port: Some(1), ..Default::default() };
-    assert_eq!(listed(&database, &Screen::PLAIN, &none), "no node matches\n");
+    assert_eq!(listed(&database, &Screen::PLAIN, &none), "");
 }
 
 #[test]

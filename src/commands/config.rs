@@ -8,8 +8,8 @@ use crate::config::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
 use crate::net::nodes_file::NodesFile;
 use crate::sys::text_file::cause;
 
-/// Checks the configuration and its exclude files and prints it. A missing file and invalid lines
-/// of the nodes file are only noted.
+/// Checks the configuration and its exclude files and prints it. Invalid lines of the nodes
+/// file are only noted.
 ///
 /// # Errors
 /// The first error in the configuration.
@@ -33,7 +33,7 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
         Ok(nodes) => {
             nodes.complaints.iter().chain(&nodes.repetitions).for_each(|message| note(message));
         }
-        Err(error) => note(&error.to_string()),
+        Err(error) => return Err(error.into()),
     }
     let mut text = format!(
         "# The effective configuration, from {origin}.\n# Tried: -c FILE, ${FILE_VARIABLE}, {}.\n",
@@ -58,7 +58,7 @@ fn log_problem(file: &Path) -> Option<String> {
         std::fs::read_dir(directory.unwrap_or(Path::new("."))).map(drop)
     };
     let error = opened.err()?;
-    Some(format!("log.file {} cannot be written: {}", file.display(), cause(&error)))
+    Some(format!("warning: log.file {} cannot be written: {}", file.display(), cause(&error)))
 }
 
 /// A file name for a comment: without newlines, which would end the comment.

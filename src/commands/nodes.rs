@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{ValueEnum, ValueHint};
 
 use crate::commands::screen::Screen;
 use crate::commands::status::{ago, or_dash};
-use crate::commands::table::{Table, safe_json};
-use crate::commands::{Failure, print_on};
+use crate::commands::table::{Table, grouped, safe_json};
+use crate::commands::{Failure, note, print_on};
 use crate::config::ConfigSource;
 use crate::db::reader::{NodeFacts, NodeFilter, Reader};
 use crate::db::timestamp::Timestamp;
@@ -19,20 +19,21 @@ use crate::db::timestamp::Timestamp;
 #[derive(Clone, PartialEq, Eq, Debug, Default, clap::Args)]
 pub struct Options {
     /// Only nodes with this status
-    #[arg(long, value_name = "STATUS", value_parser = ["up", "full", "down"])]
-    pub status: Option<String>,
-    /// Only nodes of this species, such as TRB or Core
-    #[arg(long, value_name = "SPECIES")]
-    pub species: Option<String>,
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', ignore_case = true,
+        value_parser = ["up", "full", "down"])]
+    pub status: Vec<String>,
+    /// Only nodes of this species, such as TRB, or of one of several: TRB,Core
+    #[arg(long, value_name = "SPECIES", value_delimiter = ',', value_hint = ValueHint::Other)]
+    pub species: Vec<String>,
     /// Only nodes of this release, such as "Core 28"
-    #[arg(long, value_name = "RELEASE")]
-    pub release: Option<String>,
+    #[arg(long, value_name = "RELEASE", value_delimiter = ',', value_hint = ValueHint::Other)]
+    pub release: Vec<String>,
     /// Only nodes whose user agent contains this text, ignoring case
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_hint = ValueHint::Other)]
     pub agent: Option<String>,
     /// Only nodes in this country, such as DE
-    #[arg(long, value_name = "CODE")]
-    pub country: Option<String>,
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = country)]
+    pub country: Vec<String>,
     /// Only nodes in this autonomous system, such as 24940
     #[arg(long, value_name = "NUMBER", value_parser = asn)]
     pub asn: Option<u32>,
@@ -103,6 +104,27 @@ impl Sort {
     }
 }
 
+impl Sort {
+    /// The column of the table that shows the order.
+    fn column(self) -> &'static str {
+        match self {
+            Self::Address | Self::Status | Self::Species | Self::Agent => "",
+            Self::Name => "name",
+            Self::Country => "where",
+            Self::Height => "height",
+            Self::Latency => "latency",
+            Self::FirstSeen => "first seen",
+            Self::LastSeen => "last seen",
+        }
+    }
+}
+
+fn country(text: &str) -> Result<String, String> {
+    let is_code = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let code = is_code.then(|| text.to_ascii_uppercase());
+    code.ok_or_else(|| "must be a code of two letters, such as DE".to_owned())
+}
+
 fn asn(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("AS").unwrap_or(text);
     digits.parse().map_err(|_| "must be the number of an autonomous system, such as 24940".into())
@@ -147,7 +169,7 @@ pub fn list(
         } else if options.csv {
             csv_lines(nodes, is_first)
         } else {
-            page(at, nodes, is_first, screen)
+            page(at, nodes, is_first, options.sort, screen)
         };
         is_first = false;
         write(&text).unwrap_or_else(|error| {
@@ -159,25 +181,33 @@ pub fn list(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    if count == 0 && !options.json && !options.csv {
-        write("no node matches\n")?;
+    // Not on standard output, which may be counted or processed.
+    if count == 0 {
+        note("no node matches");
+    } else if screen.width.is_some() && !options.json && !options.csv {
+        note(&format!("{} nodes", grouped(i64::try_from(count).unwrap_or(i64::MAX))));
     }
     Ok(())
 }
 
 fn filter(options: &Options) -> NodeFilter {
     NodeFilter {
-        status: options.status.clone(),
-        species: options.species.clone(),
-        release: options.release.clone(),
+        status: any_of(&options.status),
+        species: any_of(&options.species),
+        release: any_of(&options.release),
         agent: options.agent.clone(),
-        country: options.country.as_ref().map(|code| code.to_uppercase()),
+        country: any_of(&options.country),
         asn: options.asn.map(i64::from),
         port: options.port.map(i32::from),
         since: options.since.map(|since| since.as_secs_f64()),
         limit: options.limit.map(i64::from),
         order: order(options),
     }
+}
+
+/// Words in lower case; none is any.
+fn any_of(words: &[String]) -> Option<Vec<String>> {
+    (!words.is_empty()).then(|| words.iter().map(|word| word.to_lowercase()).collect())
 }
 
 fn order(options: &Options) -> String {
@@ -204,8 +234,14 @@ fn csv_lines(nodes: &[NodeFacts], has_heading: bool) -> String {
     String::from_utf8(bytes).expect("csv writes what it got")
 }
 
-fn page(at: Timestamp, nodes: &[NodeFacts], has_heading: bool, screen: &Screen) -> String {
-    let mut table = table(at, nodes).to_text(screen, 0);
+fn page(
+    at: Timestamp,
+    nodes: &[NodeFacts],
+    has_heading: bool,
+    sort: Sort,
+    screen: &Screen,
+) -> String {
+    let mut table = table(at, nodes, sort).to_text(screen, 0);
     if !has_heading {
         let heading = table.find('\n').map_or(0, |end| end + 1);
         table.drain(..heading);
@@ -214,19 +250,28 @@ fn page(at: Timestamp, nodes: &[NodeFacts], has_heading: bool, screen: &Screen) 
 }
 
 /// A table of nodes for a screen.
-pub fn table<'n>(at: Timestamp, nodes: impl IntoIterator<Item = &'n NodeFacts>) -> Table {
+pub fn table<'n>(
+    at: Timestamp,
+    nodes: impl IntoIterator<Item = &'n NodeFacts>,
+    sort: Sort,
+) -> Table {
+    // The column that the rows are sorted by goes last.
+    let dropped = ["where", "latency", "first seen", "height", "last seen", "name"];
+    let sorted_by = sort.column();
+    let dropped: Vec<&str> = dropped.into_iter().filter(|title| *title != sorted_by).collect();
     let mut table = Table::new(&[
         "address",
         "name",
         "status",
         "release",
         ">height",
+        ">latency",
         "last seen",
         "first seen",
         "where",
         "user agent",
     ])
-    .fitted_by(&["user agent", "name"], &["where", "first seen", "height", "last seen", "name"]);
+    .fitted_by(&["user agent", "name"], &dropped);
     for node in nodes {
         let place = [node.country.clone(), node.asn.map(|asn| format!("AS{asn}"))];
         let place: Vec<String> = place.into_iter().flatten().collect();
@@ -236,6 +281,7 @@ pub fn table<'n>(at: Timestamp, nodes: impl IntoIterator<Item = &'n NodeFacts>) 
             node.status.clone(),
             node.release.clone().unwrap_or_else(|| node.species.clone()),
             or_dash(node.start_height),
+            node.connect_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
             ago(at, node.last_seen),
             ago(at, node.first_seen),
             if place.is_empty() { "-".to_owned() } else { place.join(" ") },

@@ -187,7 +187,7 @@ fn table(rows: &[Row]) -> Table {
         ">height",
         ">latency",
     ])
-    .fitted_by(&["user agent", "name"], &["version", "species", "height", "latency"]);
+    .fitted_by(&["user agent", "name"], &["version", "user agent", "species", "latency", "height"]);
     for row in rows {
         let result = row.found.as_ref().ok().map(|found| &found.result);
         let info = result.and_then(|result| result.version.as_ref());

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::commands::explain::{listing, next_probe};
 use crate::commands::nodes;
 use crate::commands::screen::{Paint, Screen};
-use crate::commands::table::{Table, grouped, safe, safe_json, span};
+use crate::commands::table::{Table, grouped, safe, safe_json, span, wrapped};
 use crate::commands::{Failure, HostPort, print};
 use crate::config::{Config, ConfigSource};
 use crate::db::StoreError;
@@ -227,7 +227,7 @@ fn species(overview: &Overview) -> Table {
         row(&line.species, std::slice::from_ref(line));
     }
     if shown < lines.len() {
-        row(&format!("{} others", lines.len() - shown), &lines[shown..]);
+        row(&format!("{} more species", lines.len() - shown), &lines[shown..]);
     }
     row("all", lines);
     table
@@ -249,7 +249,8 @@ fn kept(at: Timestamp, kept: &[NodeFacts], screen: &Screen) -> String {
     let shown = if others.len() > MAX_NODES { MAX_NODES - 1 } else { others.len() };
     let mut text = title + "\n";
     if shown > 0 {
-        text += &nodes::table(at, others[..shown].iter().copied()).to_text(screen, 0);
+        text += &nodes::table(at, others[..shown].iter().copied(), nodes::Sort::Status)
+            .to_text(screen, 0);
     }
     if shown < others.len() {
         text += &format!("and {} more: bitdash nodes --sort status\n", others.len() - shown);
@@ -261,7 +262,7 @@ fn address_text(config: &Config, at: Timestamp, facts: &AddressFacts, screen: &S
     let title = format!("{}:{}", facts.host, facts.port);
     let mut text = screen.paint(Paint::Heading, &title).into_owned() + "\n";
     for sentence in [listing(config, at, facts), next_probe(at, facts)] {
-        text += &wrapped(&sentence, screen);
+        text += &(wrapped(&safe(&sentence), screen.width).join("\n") + "\n");
     }
     text.push('\n');
     let mut table = Table::new(&["", ""]);
@@ -284,25 +285,6 @@ fn address_text(config: &Config, at: Timestamp, facts: &AddressFacts, screen: &S
         text += &probes(at, &facts.probes).to_text(screen, 0);
     }
     text
-}
-
-/// A sentence, broken where the screen ends.
-fn wrapped(sentence: &str, screen: &Screen) -> String {
-    let sentence = safe(sentence);
-    let Some(width) = screen.width else { return sentence + "\n" };
-    let mut lines = vec![String::new()];
-    for word in sentence.split(' ') {
-        let line = lines.last_mut().expect("never empty");
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines.join("\n") + "\n"
 }
 
 fn node_rows(at: Timestamp, node: &NodeFacts, table: &mut Table) {

@@ -79,8 +79,21 @@ impl Table {
 
     /// Like [`Table::to_text`], for a table whose rows are a name and a value each.
     pub fn without_headings(&self, screen: &Screen, indent: usize) -> String {
-        let text = self.to_text(screen, indent);
-        text.split_once('\n').map(|(_, rows)| rows.to_owned()).unwrap_or_default()
+        let names = self.rows.iter().filter_map(|row| row.first());
+        let start = indent + names.map(|name| name.width()).max().unwrap_or(0) + GAP;
+        let width = screen.width.map(|width| width.saturating_sub(start).max(MIN_CUT));
+        let mut text = String::new();
+        for row in &self.rows {
+            let name = format!("{}{}", " ".repeat(indent), row[0]);
+            let lines = wrapped(row.get(1).map_or("", String::as_str), width);
+            for (number, line) in lines.iter().enumerate() {
+                let head = if number == 0 { name.as_str() } else { "" };
+                let gap = " ".repeat(start.saturating_sub(head.width()));
+                text.push_str(format!("{head}{gap}{line}").trim_end());
+                text.push('\n');
+            }
+        }
+        text
     }
 
     fn paint(&self, row: usize, column: usize, cell: &str) -> Paint {
@@ -105,6 +118,16 @@ impl Table {
             let gaps = shown.clone().count().saturating_sub(1) * GAP;
             (shown.sum::<usize>() + gaps).saturating_sub(screen)
         };
+        if excess(&widths) > 0 {
+            // First what tells nothing.
+            for title in &self.dropped {
+                let column = self.titles.iter().position(|known| known == title);
+                let is_void = |row: &Vec<String>| column.is_some_and(|column| row[column] == "-");
+                if let Some(column) = column.filter(|_| self.rows.iter().all(is_void)) {
+                    widths[column] = None;
+                }
+            }
+        }
         let place = |title: &str| self.titles.iter().position(|known| known == title);
         let mut dropped = self.dropped.iter().filter_map(|title| place(title));
         let full = widths.clone();
@@ -160,6 +183,36 @@ pub fn safe_json(json: &str) -> String {
         }
     }
     out
+}
+
+/// Breaks a text between words, or within one that is longer than a line.
+pub fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
+    let Some(width) = width else { return vec![text.to_owned()] };
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let room = lines.last().map_or(0, |line| width.saturating_sub(line.width() + 1));
+        let line = lines.last_mut().expect("never empty");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if word.width() <= room {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+        while let Some(long) = lines.pop_if(|line| line.width() > width) {
+            let fits = |end: &usize| long[..*end].width() <= width;
+            let ends = long.char_indices().map(|(at, _)| at).skip(1);
+            let end = ends.take_while(fits).last().unwrap_or(long.len());
+            lines.push(long[..end].to_owned());
+            if end < long.len() {
+                lines.push(long[end..].to_owned());
+            } else {
+                break;
+            }
+        }
+    }
+    lines
 }
 
 /// Truncates a text to `width` columns of a terminal.

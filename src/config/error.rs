@@ -70,6 +70,16 @@ impl ConfigError {
         }
     }
 
+    /// The line in the file, if the error has one.
+    pub(super) fn line(&self) -> Option<usize> {
+        match self {
+            Self::UnknownKey { file, .. } | Self::Value { file, .. } => {
+                file.rsplit_once(':').and_then(|(_, line)| line.parse().ok())
+            }
+            _ => None,
+        }
+    }
+
     /// The errors, one a line.
     pub fn lines(&self) -> Vec<String> {
         match self {

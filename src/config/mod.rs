@@ -61,6 +61,7 @@ impl Config {
             let place = |field: Option<&str>| lines.place(file, section, field);
             config.read_section(&place, directory, section, value, &mut errors);
         }
+        errors.sort_by_key(ConfigError::line);
         ConfigError::all(errors)?;
         config.check_user_agent(file, &lines)?;
         Ok(config)

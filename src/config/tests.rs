@@ -92,13 +92,13 @@ fn every_error_is_reported_with_its_line() {
     let error = parse(text).unwrap_err();
     let lines = error.lines();
     let places = [
+        "bitdash.toml:2: log.level",
         "bitdash.toml:6: crawl.max_sockets",
         "bitdash.toml:7: crawl.speed",
-        "bitdash.toml:2: log.level",
     ];
     assert_eq!(lines.len(), 3, "{error}");
-    for place in places {
-        assert!(lines.iter().any(|line| line.starts_with(place)), "{place}: {error}");
+    for (line, place) in lines.iter().zip(places) {
+        assert!(line.starts_with(place), "{place}: {error}");
     }
     assert!(!error.to_string().contains('\n'));
 }

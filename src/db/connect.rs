@@ -72,6 +72,7 @@ pub fn connect(url: &str) -> Result<Client, StoreError> {
 /// # Errors
 /// Those of [`connect`], and transient after the timeout.
 pub fn connect_within(url: &str, timeout: Duration) -> Result<Client, StoreError> {
+    let server = place(&config_of(url)?);
     let (sender, receiver) = mpsc::sync_channel(1);
     let url = url.to_owned();
     let clock = Clock::new();
@@ -90,7 +91,9 @@ pub fn connect_within(url: &str, timeout: Duration) -> Result<Client, StoreError
         }
     });
     receiver.recv_timeout(timeout).unwrap_or_else(|_| {
-        Err(StoreError::transient(&format!("the database did not answer within {timeout:?}")))
+        Err(StoreError::transient(&format!(
+            "the database at {server} did not answer within {timeout:?}: is it PostgreSQL that listens there?"
+        )))
     })
 }
 

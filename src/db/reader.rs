@@ -258,16 +258,16 @@ pub enum Wanted {
 /// The nodes to list: those that match every condition, in an order.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct NodeFilter {
-    /// The status.
-    pub status: Option<String>,
-    /// The species.
-    pub species: Option<String>,
-    /// The release.
-    pub release: Option<String>,
+    /// Any of these statuses, in lower case, as all words here.
+    pub status: Option<Vec<String>>,
+    /// Any of these species.
+    pub species: Option<Vec<String>>,
+    /// Any of these releases.
+    pub release: Option<Vec<String>>,
     /// A part of the user agent.
     pub agent: Option<String>,
-    /// The country.
-    pub country: Option<String>,
+    /// Any of these countries.
+    pub country: Option<Vec<String>>,
     /// The autonomous system.
     pub asn: Option<i64>,
     /// The port.
@@ -376,11 +376,11 @@ impl Reader {
     ) -> Result<(), StoreError> {
         let page = i32::try_from(page).unwrap_or(i32::MAX);
         let sql = format!(
-            "SELECT * FROM nodes WHERE ($1::text IS NULL OR status = $1)
-                AND ($2::text IS NULL OR lower(species) = lower($2))
-                AND ($3::text IS NULL OR lower(release) = lower($3))
+            "SELECT * FROM nodes WHERE ($1::text[] IS NULL OR status = ANY($1))
+                AND ($2::text[] IS NULL OR lower(species) = ANY($2))
+                AND ($3::text[] IS NULL OR lower(release) = ANY($3))
                 AND ($4::text IS NULL OR strpos(lower(user_agent), lower($4)) > 0)
-                AND ($5::text IS NULL OR country = $5) AND ($6::bigint IS NULL OR asn = $6)
+                AND ($5::text[] IS NULL OR lower(country) = ANY($5)) AND ($6::bigint IS NULL OR asn = $6)
                 AND ($7::integer IS NULL OR port = $7)
                 AND ($8::float8 IS NULL OR first_seen >= now() - make_interval(secs => $8))
             ORDER BY {} LIMIT $9",

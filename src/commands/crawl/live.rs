@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::commands::table::{grouped, span};
 use crate::sys::terminal::StatusLine;
-use bitdash_core::schedule::crawler::{Crawler, Phase};
+use bitdash_core::record::messages::Database;
+use bitdash_core::schedule::crawler::{Crawler, Event, Phase};
 use bitdash_core::schedule::stats::Limit;
 use bitdash_core::vocabulary::time::Now;
 
@@ -22,6 +23,8 @@ pub struct Live {
     line: Option<StatusLine>,
     drawn_at: Duration,
     rate: Rate,
+    /// Why the database is down.
+    database_error: String,
 }
 
 /// Probes ended per second, smoothed.
@@ -48,12 +51,21 @@ struct View {
     up: u64,
     new_nodes: u64,
     is_db_up: bool,
+    is_uplink_up: bool,
+    database_error: String,
 }
 
 impl Live {
     /// Opens the line if standard error is a terminal.
     pub fn open() -> Self {
         Self { line: StatusLine::open(), ..Self::default() }
+    }
+
+    /// Keeps what the line says of an event.
+    pub fn note(&mut self, event: &Event) {
+        if let Event::Database(Database::Down { error, .. }) = event {
+            error.clone_into(&mut self.database_error);
+        }
     }
 
     /// Whether the line is shown.
@@ -86,6 +98,8 @@ impl Live {
             up: crawler.totals().up,
             new_nodes: crawler.totals().new_nodes,
             is_db_up: crawler.is_db_up(),
+            is_uplink_up: crawler.is_uplink_up(),
+            database_error: self.database_error.clone(),
         };
         line.show(&view.text(now));
         self.drawn_at = now.mono;
@@ -116,7 +130,8 @@ impl View {
     /// The most important first, since a narrow terminal cuts the end off.
     fn text(&self, now: Now) -> String {
         let text = match &self.phase {
-            Phase::Opening => "opening the database".to_owned(),
+            Phase::Opening if self.database_error.is_empty() => "opening the database".to_owned(),
+            Phase::Opening => format!("retrying: {}", self.database_error),
             Phase::AwaitingClock(_) => {
                 "the wall clock is wrong: waiting until it is set".to_owned()
             }
@@ -135,10 +150,14 @@ impl View {
             Phase::Stopped { .. } | Phase::Failed(_) => String::new(),
             Phase::Running(_) => self.running(),
         };
-        if self.is_db_up || self.phase == Phase::Opening {
+        if self.phase == Phase::Opening {
             text
-        } else {
+        } else if !self.is_db_up {
             format!("DATABASE DOWN  {text}")
+        } else if !self.is_uplink_up {
+            format!("UPLINK DOWN  {text}")
+        } else {
+            text
         }
     }
 
@@ -170,6 +189,7 @@ impl View {
     fn estimate(&self) -> String {
         let seconds = self.left as f64 / self.rate;
         match Duration::try_from_secs_f64(seconds) {
+            Ok(left) if self.rate > 0.0 && left < FINISHING => "  finishing".to_owned(),
             Ok(left) if self.rate > 0.0 && left < MAX_ESTIMATE => format!("  {} left", span(left)),
             _ => String::new(),
         }
@@ -186,6 +206,8 @@ fn bar(share: f64) -> String {
     format!("[{}{}]", "=".repeat(filled), " ".repeat(10 - filled))
 }
 
+/// The last sessions take their time, whatever the rate was.
+const FINISHING: Duration = Duration::from_secs(1);
 /// Maximum estimate that is shown.
 const MAX_ESTIMATE: Duration = Duration::from_secs(30 * 86_400);
 
@@ -209,6 +231,8 @@ mod tests {
             up: 9_120,
             new_nodes: 17,
             is_db_up: true,
+            is_uplink_up: true,
+            database_error: String::new(),
         }
     }
 
@@ -234,12 +258,12 @@ mod tests {
         assert!(!slow.text(NOW).contains("left"));
         let nearly = View { left: 1, probed: 999_999, ..view() };
         assert!(
-            nearly.text(NOW).starts_with("pass 12  [========= ] 99%  0s left"),
+            nearly.text(NOW).starts_with("pass 12  [========= ] 99%  finishing"),
             "{}",
             nearly.text(NOW)
         );
         let whole = View { left: 0, ..view() };
-        assert!(whole.text(NOW).starts_with("pass 12  [==========] 100%  0s left"));
+        assert!(whole.text(NOW).starts_with("pass 12  [==========] 100%  finishing"));
     }
 
     #[test]
@@ -256,7 +280,12 @@ mod tests {
     fn a_database_that_is_down_comes_first() {
         let view = View { is_db_up: false, ..view() };
         assert!(view.text(NOW).starts_with("DATABASE DOWN  pass 12  "));
-        assert_eq!(View { phase: Phase::Opening, ..view }.text(NOW), "opening the database");
+        let opening = View { phase: Phase::Opening, ..view };
+        assert_eq!(opening.text(NOW), "opening the database");
+        let absent = View { database_error: "no server".to_owned(), ..opening };
+        assert_eq!(absent.text(NOW), "retrying: no server");
+        let uplink = View { is_uplink_up: false, ..self::view() };
+        assert!(uplink.text(NOW).starts_with("UPLINK DOWN  pass 12  "));
     }
 
     #[test]

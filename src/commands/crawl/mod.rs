@@ -258,6 +258,7 @@ impl<'a> Crawl<'a> {
         }
         let mut wants_stats = false;
         while let Some(event) = self.crawler.poll_event() {
+            self.live.note(&event);
             wants_stats |= self.reporter.event(&event, &self.crawler);
         }
         if self.crawler.is_stopping() {
@@ -299,6 +300,8 @@ impl<'a> Crawl<'a> {
                 if let Err(error) = self.log.reopen(&self.config.log) {
                     log::error!("reload error=\"{error}\"");
                 }
+                // Quotes would end the value.
+                let error = error.to_string().replace('"', "'");
                 log::error!("reload error=\"{error}\" state=unchanged");
             }
         }
@@ -342,8 +345,12 @@ impl<'a> Crawl<'a> {
     }
 
     fn finish(self) -> Result<(), Failure> {
-        let summary = self.live.is_on().then(|| self.reporter.summary(&self.crawler));
+        self.reporter.interrupted(&self.crawler);
         let result = self.result();
+        // A crawl that did not begin has only its error to show.
+        let has_begun = result.is_ok() || self.crawler.counters().pass > 0;
+        let is_shown = self.live.is_on() && has_begun;
+        let summary = is_shown.then(|| self.reporter.summary(&self.crawler));
         drop(self.live);
         match summary {
             None => {}

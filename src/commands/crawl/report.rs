@@ -49,15 +49,18 @@ impl Reporter {
                 self.running = Some(Running { due, new_addresses: totals.new_addresses });
             }
             Event::PassFinished { .. } => self.running = None,
-            Event::Stopping => {
-                if let Some(of) = self.expected(crawler) {
-                    let (pass, probed) = (counters.pass, counters.probed);
-                    log::info!("pass pass={pass} state=interrupted probed={probed} of={of}");
-                }
-            }
             _ => {}
         }
         log_event(event)
+    }
+
+    /// Logs the pass that a stop interrupted, with the results of the last sessions.
+    pub fn interrupted(&self, crawler: &Crawler) {
+        if let Some(of) = self.expected(crawler) {
+            let counters = crawler.counters();
+            let (pass, probed) = (counters.pass, counters.probed);
+            log::info!("pass pass={pass} state=interrupted probed={probed} of={of}");
+        }
     }
 
     /// Number of addresses of the running pass, as far as it is known; `None` if none is running.
