@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use crate::commands::screen::{self, Color, Screen};
 use crate::commands::{
-    Failure, HostPort, config, crawl, migrate, nodes, poll, print, probe, status,
+    Failure, HostPort, config, crawl, export, migrate, nodes, poll, print, probe, status,
 };
 use crate::config::ConfigSource;
 
@@ -166,6 +166,18 @@ enum Command {
             bitdash nodes --csv > nodes.csv"
     )]
     Nodes(nodes::Options),
+    /// Write the nodes in a format that other programs read
+    #[command(
+        long_about = "Writes the nodes of the database in a format that other programs read: json \
+            (snapshot of Bitnodes), csv, seeds (dump of bitcoin-seeder, which makeseeds.py reads) or \
+            uainfo (number of nodes by user agent). A file is replaced as a whole, or stays as it is.",
+        after_help = "Examples:\n  \
+            bitdash export json --out snapshot.json\n  \
+            bitdash export json --layout rows | jq length\n  \
+            bitdash export csv > nodes.csv\n  \
+            bitdash export seeds | awk '$2 == 1'"
+    )]
+    Export(export::Options),
     /// Print the completions of a shell
     #[command(after_help = "Examples:\n  \
             bitdash completions bash > /etc/bash_completion.d/bitdash\n  \
@@ -212,6 +224,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Command::Migrate => migrate::run(&source),
         Command::Status { places, json } => status::run(&source, &places, json, &screen),
         Command::Nodes(options) => nodes::run(&source, &options, &screen),
+        Command::Export(options) => export::run(&source, &options),
         Command::Completions { shell } => completions(&shell),
         Command::Config => config::run(&source),
     }

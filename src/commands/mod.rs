@@ -15,6 +15,7 @@ use crate::net::nodes_file::{Host, NodesFileError};
 pub mod config;
 pub mod crawl;
 pub mod explain;
+pub mod export;
 pub mod migrate;
 pub mod nodes;
 pub mod poll;

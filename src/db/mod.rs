@@ -3,6 +3,7 @@
 pub mod connect;
 mod copy;
 pub mod error;
+pub mod export;
 mod password_file;
 pub mod reader;
 pub mod schema;

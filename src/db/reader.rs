@@ -414,7 +414,7 @@ impl Reader {
         })
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         body: impl FnOnce(&mut Transaction) -> Result<T, Error>,
     ) -> Result<T, StoreError> {
@@ -428,7 +428,7 @@ impl Reader {
     }
 }
 
-fn now(t: &mut Transaction) -> Result<Timestamp, Error> {
+pub(super) fn now(t: &mut Transaction) -> Result<Timestamp, Error> {
     t.query_one("SELECT now()", &[])?.try_get(0)
 }
 
@@ -565,7 +565,7 @@ fn address_facts(t: &mut Transaction, row: &Row) -> Result<AddressFacts, Error> 
     })
 }
 
-fn node_facts(row: &Row) -> Result<NodeFacts, Error> {
+pub(super) fn node_facts(row: &Row) -> Result<NodeFacts, Error> {
     Ok(NodeFacts {
         host: ip(row.try_get("host")?),
         port: row.try_get("port")?,

@@ -1,5 +1,6 @@
 //! The operating system: clock, signals, service manager, process limits, log and terminal.
 
+pub mod atomic_file;
 pub mod clock;
 pub mod log_line;
 pub mod logging;

@@ -1,0 +1,393 @@
+//! `bitdash export`: the nodes in formats of other programs.
+//!
+//! Rows are streamed: memory grows by a few bytes per node. A file appears whole or not at all.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use crate::commands::table::safe_json;
+use crate::commands::{Failure, print_on};
+use crate::config::ConfigSource;
+use crate::db::export::{ExportQuery, ExportRow, ExportTotals, Period};
+use crate::db::reader::Reader;
+use crate::sys::atomic_file::AtomicFile;
+use bitdash_core::lookup::services;
+
+/// The arguments.
+#[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
+pub struct Options {
+    /// The format
+    #[arg(value_name = "FORMAT", value_enum)]
+    pub format: Format,
+    /// The file to write, which is replaced as a whole; - is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub out: PathBuf,
+    /// The layout of json
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t)]
+    pub layout: Layout,
+}
+
+/// What is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Format {
+    /// Nodes up, as in a snapshot of Bitnodes
+    Json,
+    /// All nodes with their uptime, a line each
+    Csv,
+    /// All nodes, as in a dump of bitcoin-seeder
+    Seeds,
+    /// User agents with the number of nodes up
+    Uainfo,
+}
+
+/// The layout of json.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Layout {
+    /// An object with the address as key
+    #[default]
+    Map,
+    /// An array of rows
+    Rows,
+}
+
+/// Exports the nodes.
+///
+/// # Errors
+/// The configuration is invalid, the database cannot be read, or the file cannot be written.
+pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
+    if options.layout == Layout::Rows && options.format != Format::Json {
+        return Err(Failure::Usage("--layout is for json; see bitdash export --help".to_owned()));
+    }
+    let config = source.load()?;
+    let reader = Reader::open(config.database.url.expose());
+    let mut reader = reader.map_err(|error| Failure::of_store(&error, source, &config))?;
+    if options.out == Path::new("-") {
+        return export(&mut reader, options, config.network.port, &mut print_on);
+    }
+    let failure = |error: std::io::Error| {
+        Failure::Failed(format!("{}: cannot be written: {error}", options.out.display()))
+    };
+    let mut file = AtomicFile::create(&options.out).map_err(failure)?;
+    export(&mut reader, options, config.network.port, &mut |text| {
+        file.write_all(text.as_bytes()).map(|()| true).map_err(failure)
+    })?;
+    file.finish().map_err(failure)
+}
+
+/// Exports the nodes of a network with this port; `write` returns whether to go on.
+///
+/// # Errors
+/// The database cannot be read, or the output cannot be written.
+pub fn export(
+    reader: &mut Reader,
+    options: &Options,
+    network_port: u16,
+    write: &mut dyn FnMut(&str) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let mut failure = None;
+    let mut put = |text: &str| {
+        write(text).unwrap_or_else(|error| {
+            failure = Some(error);
+            false
+        })
+    };
+    let query = query(options.format);
+    let mut count = 0;
+    let result = match options.format {
+        Format::Uainfo => uainfo(reader, &mut put),
+        format => reader.export(&query, &mut |totals, rows| {
+            let text = match (format, options.layout) {
+                (Format::Csv, _) => csv_page(rows, count == 0),
+                (Format::Seeds, _) => seeds_page(totals, rows, count == 0, network_port),
+                (_, Layout::Map) => map_page(totals, rows, count == 0),
+                (_, Layout::Rows) => rows_page(rows, count == 0),
+            };
+            count += rows.len();
+            put(&text)
+        }),
+    };
+    failure.map_or(Ok(()), Err)?;
+    result.map_err(|error| Failure::failed(&error))
+}
+
+fn query(format: Format) -> ExportQuery<'static> {
+    use Period::{All, Hours};
+    let nodes = ExportQuery {
+        is_up_only: format == Format::Json,
+        is_by_uptime: format == Format::Seeds,
+        has_up_since: format == Format::Json,
+        periods: &[],
+    };
+    match format {
+        Format::Csv => {
+            ExportQuery { periods: &[Hours(24), Hours(7 * 24), Hours(30 * 24), All], ..nodes }
+        }
+        Format::Seeds => ExportQuery {
+            periods: &[Hours(2), Hours(8), Hours(24), Hours(7 * 24), Hours(30 * 24)],
+            ..nodes
+        },
+        Format::Json | Format::Uainfo => nodes,
+    }
+}
+
+const CSV_COLUMNS: &[&str] = &[
+    "address",
+    "host",
+    "port",
+    "name",
+    "status",
+    "species",
+    "release",
+    "protocol_version",
+    "user_agent",
+    "services",
+    "service_names",
+    "start_height",
+    "relay",
+    "connect_ms",
+    "version_ms",
+    "country",
+    "asn",
+    "as_name",
+    "first_seen",
+    "last_seen",
+    "last_probed",
+    "last_outcome",
+    "failures",
+    "up_day",
+    "up_week",
+    "up_month",
+    "up_all",
+];
+
+/// RFC 4180. The heading comes with the first page, also with an empty one.
+fn csv_page(rows: &[ExportRow], has_heading: bool) -> String {
+    let mut writer =
+        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    if has_heading {
+        writer.write_record(CSV_COLUMNS).expect("a Vec takes every row");
+    }
+    for row in rows {
+        writer.write_record(csv_cells(row)).expect("a Vec takes every row");
+    }
+    let bytes = writer.into_inner().expect("a Vec takes every row");
+    String::from_utf8(bytes).expect("csv writes what it got")
+}
+
+fn csv_cells(row: &ExportRow) -> Vec<String> {
+    let node = &row.node;
+    let services = node.services.cast_unsigned();
+    let mut cells = vec![
+        format!("{}:{}", node.host, node.port),
+        node.host.to_string(),
+        node.port.to_string(),
+        text_cell(node.name.as_ref()),
+        node.status.clone(),
+        text_cell(Some(&node.species)),
+        text_cell(node.release.as_ref()),
+        node.protocol_version.to_string(),
+        text_cell(node.user_agent.as_ref()),
+        services.to_string(),
+        services::names(services).join(" "),
+        cell(node.start_height),
+        cell(node.relay),
+        cell(node.connect_ms),
+        cell(node.version_ms),
+        text_cell(node.country.as_ref()),
+        cell(node.asn),
+        text_cell(node.as_name.as_ref()),
+        node.first_seen.to_text(),
+        node.last_seen.to_text(),
+        node.last_probed.to_text(),
+        node.last_outcome.clone(),
+        node.failures.to_string(),
+    ];
+    let share = |share: &Option<u16>| cell(share.map(|share| decimal(share, 4)));
+    cells.extend(row.shares.iter().map(share));
+    cells
+}
+
+fn cell(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// A spreadsheet would take such a text for a formula.
+fn text_cell(text: Option<&String>) -> String {
+    let text = text.map_or("", String::as_str);
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if is_formula { format!("'{text}") } else { text.to_owned() }
+}
+
+/// 1/10,000 with this many decimals: 4 for a fraction, 2 for percent.
+fn decimal(share: u16, decimals: usize) -> String {
+    let unit = 10_u16.pow(u32::try_from(decimals).unwrap_or(0));
+    format!("{}.{:0decimals$}", share / unit, share % unit)
+}
+
+/// bitcoin-seeder's db.cpp and main.cpp.
+const SEEDS_HEADING: &str = "# address                                        good  lastSuccess    \
+    %(2h)   %(8h)   %(1d)   %(7d)  %(30d)  blocks      svcs  version\n";
+
+fn seeds_page(
+    totals: &ExportTotals,
+    rows: &[ExportRow],
+    has_heading: bool,
+    network_port: u16,
+) -> String {
+    let mut out = if has_heading { SEEDS_HEADING.to_owned() } else { String::new() };
+    for row in rows {
+        let node = &row.node;
+        let _ = write!(
+            out,
+            "{:<47}  {:4}  {:11}",
+            format!("{}:{}", node.host, node.port),
+            u8::from(is_good(totals, row, network_port)),
+            node.last_seen.0.as_secs()
+        );
+        for (index, share) in row.shares.iter().enumerate() {
+            let gap = if index == 0 { "  " } else { " " };
+            let _ = write!(out, "{gap}{:>6}%", decimal(share.unwrap_or(0), 2));
+        }
+        let _ = writeln!(
+            out,
+            "  {:6}  {:08x}  {:5} \"{}\"",
+            node.start_height.unwrap_or(0),
+            node.services.cast_unsigned(),
+            node.protocol_version,
+            node.user_agent.as_deref().unwrap_or("")
+        );
+    }
+    out
+}
+
+const NODE_NETWORK: i64 = 1;
+const MIN_SEED_VERSION: i32 = 70_001;
+const MAX_BLOCKS_BEHIND: i32 = 144;
+/// In 1/10,000, for 2 and 8 hours, 1, 7 and 30 days; one of them is enough.
+const GOOD_SHARES: [u16; 5] = [8_500, 7_000, 5_500, 4_500, 3_500];
+
+/// What bitcoin-seeder's `CAddrInfo::IsGood` decides by.
+fn is_good(totals: &ExportTotals, row: &ExportRow, network_port: u16) -> bool {
+    let node = &row.node;
+    let is_at_tip = node.start_height.zip(totals.tip).is_some_and(|(height, tip)| {
+        i64::from(height) >= i64::from(tip) - i64::from(MAX_BLOCKS_BEHIND)
+    });
+    let mut shares = row.shares.iter().zip(GOOD_SHARES);
+    node.status == "up"
+        && node.port == i32::from(network_port)
+        && node.services & NODE_NETWORK != 0
+        && node.protocol_version >= MIN_SEED_VERSION
+        && is_at_tip
+        && shares.any(|(share, good)| share.is_some_and(|share| share > good))
+}
+
+/// The 13 values of a node in a snapshot of Bitnodes.
+fn bitnodes_values(row: &ExportRow) -> Vec<Value> {
+    let node = &row.node;
+    vec![
+        json!(node.protocol_version),
+        json!(node.user_agent),
+        json!(row.up_since.map(|at| at.0.as_secs())),
+        json!(node.services.cast_unsigned()),
+        json!(node.start_height),
+        Value::Null,
+        Value::Null,
+        json!(node.country),
+        json!(0.0),
+        json!(0.0),
+        Value::Null,
+        json!(node.asn.map(|asn| format!("AS{asn}"))),
+        json!(node.as_name),
+    ]
+}
+
+/// A page of the layout of Bitnodes' API; an empty one ends it.
+fn map_page(totals: &ExportTotals, rows: &[ExportRow], is_first: bool) -> String {
+    let mut out = String::new();
+    if is_first {
+        let _ = write!(
+            out,
+            "{{\"timestamp\": {}, \"total_nodes\": {}, \"latest_height\": {}, \"nodes\": {{",
+            totals.at.0.as_secs(),
+            totals.up,
+            json!(totals.tip)
+        );
+    }
+    for (index, row) in rows.iter().enumerate() {
+        let comma = if is_first && index == 0 { "" } else { "," };
+        let values = Value::from(bitnodes_values(row)).to_string();
+        let address = format!("{}:{}", row.node.host, row.node.port);
+        let _ = write!(out, "{comma}\n\"{address}\": {}", safe_json(&values));
+    }
+    if rows.is_empty() {
+        out.push_str("\n}}\n");
+    }
+    out
+}
+
+/// A page of the layout of Bitnodes' export.py; an empty one ends it.
+fn rows_page(rows: &[ExportRow], is_first: bool) -> String {
+    let mut out = String::from(if is_first { "[" } else { "" });
+    for (index, row) in rows.iter().enumerate() {
+        let comma = if is_first && index == 0 { "" } else { "," };
+        let mut values = vec![json!(row.node.host.to_string()), json!(row.node.port)];
+        values.extend(bitnodes_values(row));
+        let _ = write!(out, "{comma}\n{}", safe_json(&Value::from(values).to_string()));
+    }
+    if rows.is_empty() {
+        out.push_str("\n]\n");
+    }
+    out
+}
+
+fn uainfo(
+    reader: &mut Reader,
+    put: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), crate::db::StoreError> {
+    let mut comma = "";
+    let mut goes_on = put("{");
+    reader.agents(&mut |agents| {
+        let mut out = String::new();
+        for (agent, nodes) in agents {
+            let agent = safe_json(&json!(agent).to_string());
+            let _ = write!(out, "{comma}\n{agent}: {{\"listening\": {nodes}}}");
+            comma = ",";
+        }
+        goes_on = goes_on && put(&out);
+        goes_on
+    })?;
+    if goes_on {
+        put("\n}\n");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_fraction_or_percent() {
+        assert_eq!(
+            [0, 7, 9_792, 10_000].map(|share| decimal(share, 4)),
+            ["0.0000", "0.0007", "0.9792", "1.0000"]
+        );
+        assert_eq!(
+            [0, 7, 9_792, 10_000].map(|share| decimal(share, 2)),
+            ["0.00", "0.07", "97.92", "100.00"]
+        );
+    }
+
+    #[test]
+    fn a_text_that_a_spreadsheet_takes_for_a_formula_is_marked() {
+        for text in ["=1+1", "+1", "-1", "@x", "\tx", "\rx"] {
+            assert_eq!(text_cell(Some(&text.to_owned())), format!("'{text}"));
+        }
+        assert_eq!(text_cell(Some(&"/Satoshi:27.0.0/=1".to_owned())), "/Satoshi:27.0.0/=1");
+        assert_eq!(text_cell(None), "");
+    }
+}

@@ -1,0 +1,378 @@
+//! What exports read: nodes in pages, each with its uptime, computed from the rolls.
+//!
+//! Memory is a few bytes per node known, whatever the number of columns and passes.
+
+use std::net::IpAddr;
+
+use postgres::{Error, Row, Transaction};
+
+use crate::db::StoreError;
+use crate::db::reader::{NodeFacts, Reader, node_facts, now};
+use crate::db::timestamp::Timestamp;
+
+/// Rows of one page.
+const PAGE: i32 = 1_000;
+/// Rolls of one page: with a million nodes a roll is 250 kB.
+const ROLLS: i32 = 8;
+
+/// A time before the newest pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Period {
+    /// Hours.
+    Hours(i32),
+    /// All passes since the node is known.
+    All,
+}
+
+/// The nodes to export, and what is computed for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExportQuery<'p> {
+    /// Only nodes that are up.
+    pub is_up_only: bool,
+    /// The highest share in the last period first, then in the one before it, then the highest
+    /// protocol version. Otherwise by address.
+    pub is_by_uptime: bool,
+    /// Whether to compute the start of the unbroken run.
+    pub has_up_since: bool,
+    /// Periods to compute the uptime of.
+    pub periods: &'p [Period],
+}
+
+/// Figures of the whole map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExportTotals {
+    /// End of the last finished pass; the time of the snapshot before the first.
+    pub at: Timestamp,
+    /// Number of nodes up.
+    pub up: i64,
+    /// The most common height of nodes up, the highest among equals.
+    pub tip: Option<i32>,
+}
+
+/// A node to export.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExportRow {
+    /// Its row.
+    pub node: NodeFacts,
+    /// For each period the share of the passes in which it answered or was full, in 1/10,000.
+    pub shares: Vec<Option<u16>>,
+    /// Start of the unbroken run of passes in which it answered or was full.
+    pub up_since: Option<Timestamp>,
+}
+
+/// Share of the passes of a period by ordinal, in 1/10,000; [`NO_SHARE`] without a pass.
+type Shares = Vec<u16>;
+const NO_SHARE: u16 = u16::MAX;
+
+const NODES: &str = "SELECT n.*, o.ordinal FROM nodes n
+    LEFT JOIN bitdash_internal.node_ordinals o ON o.host = n.host AND o.port = n.port";
+
+impl Reader {
+    /// Reads the nodes that `query` wants: `each` gets them in pages, then an empty page, and
+    /// returns whether to go on.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn export(
+        &mut self,
+        query: &ExportQuery,
+        each: &mut dyn FnMut(&ExportTotals, &[ExportRow]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.read(|t| {
+            let totals = totals(t)?;
+            let shares: Vec<Shares> =
+                query.periods.iter().map(|period| shares(t, *period)).collect::<Result<_, _>>()?;
+            let runs = if query.has_up_since { runs(t)? } else { Vec::new() };
+            let row = |row: &Row| export_row(row, &shares, &runs);
+            let mut page = |rows: &[Row]| -> Result<bool, Error> {
+                let rows: Vec<_> = rows.iter().map(row).collect::<Result<_, _>>()?;
+                Ok(each(&totals, &rows))
+            };
+            let goes_on = if query.is_by_uptime {
+                by_uptime(t, query, &shares, &mut page)?
+            } else {
+                let sql = format!("{NODES} WHERE {} ORDER BY n.host, n.port", condition(query));
+                paged(t, &sql, PAGE, &mut page)?
+            };
+            if goes_on {
+                page(&[])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads the user agents of nodes up with the number of their nodes, in pages.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn agents(
+        &mut self,
+        each: &mut dyn FnMut(&[(String, i64)]) -> bool,
+    ) -> Result<(), StoreError> {
+        let sql = "SELECT coalesce(user_agent, '') COLLATE \"C\" AS agent, count(*) FROM nodes
+            WHERE status = 'up' GROUP BY 1 ORDER BY 2 DESC, 1";
+        self.read(|t| {
+            let agent = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+            let page = &mut |rows: &[Row]| {
+                let agents: Vec<_> = rows.iter().map(agent).collect::<Result<_, Error>>()?;
+                Ok(each(&agents))
+            };
+            paged(t, sql, PAGE, page).map(|_| ())
+        })
+    }
+}
+
+fn condition(query: &ExportQuery) -> &'static str {
+    if query.is_up_only { "n.status = 'up'" } else { "true" }
+}
+
+/// Reads the rows of a query in pages, until `each` returns `false`; returns whether it never did.
+fn paged(
+    t: &mut Transaction,
+    sql: &str,
+    page: i32,
+    each: &mut dyn FnMut(&[Row]) -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    let portal = t.bind(sql, &[])?;
+    loop {
+        let rows = t.query_portal(&portal, page)?;
+        if rows.is_empty() {
+            return Ok(true);
+        }
+        if !each(&rows)? {
+            return Ok(false);
+        }
+    }
+}
+
+fn totals(t: &mut Transaction) -> Result<ExportTotals, Error> {
+    let newest = "SELECT finished_at FROM passes WHERE finished_at IS NOT NULL
+        ORDER BY pass DESC LIMIT 1";
+    let at = match t.query_opt(newest, &[])? {
+        Some(row) => row.try_get(0)?,
+        None => now(t)?,
+    };
+    let tip = "SELECT start_height FROM nodes WHERE status = 'up' AND start_height IS NOT NULL
+        GROUP BY 1 ORDER BY count(*) DESC, 1 DESC LIMIT 1";
+    let tip = t.query_opt(tip, &[])?.map(|row| row.try_get(0)).transpose()?;
+    let up = t.query_one("SELECT count(*) FROM nodes WHERE status = 'up'", &[])?.try_get(0)?;
+    Ok(ExportTotals { at, up, tip })
+}
+
+fn export_row(
+    row: &Row,
+    shares: &[Shares],
+    runs: &[Option<Timestamp>],
+) -> Result<ExportRow, Error> {
+    let node = node_facts(row)?;
+    let ordinal: Option<i32> = row.try_get("ordinal")?;
+    let ordinal = ordinal.and_then(|ordinal| usize::try_from(ordinal).ok());
+    let share = |shares: &Shares| {
+        let share = ordinal.and_then(|ordinal| shares.get(ordinal));
+        share.copied().filter(|share| *share != NO_SHARE)
+    };
+    let run = ordinal.and_then(|ordinal| runs.get(ordinal).copied().flatten());
+    // By days, a run seems to start with the day on which the node was first seen.
+    let up_since = run.map(|run| run.max(node.first_seen));
+    Ok(ExportRow { shares: shares.iter().map(share).collect(), up_since, node })
+}
+
+/// Hands over the nodes in the order of their uptime: sorts keys of 16 bytes, then reads the rows.
+fn by_uptime(
+    t: &mut Transaction,
+    query: &ExportQuery,
+    shares: &[Shares],
+    each: &mut dyn FnMut(&[Row]) -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    let [.., second, first] = shares else { return Ok(true) };
+    let mut keys = Vec::new();
+    let sql = format!(
+        "SELECT n.host, n.port, n.protocol_version, o.ordinal FROM nodes n
+            LEFT JOIN bitdash_internal.node_ordinals o ON o.host = n.host AND o.port = n.port
+            WHERE {} ORDER BY n.host, n.port",
+        condition(query)
+    );
+    paged(t, &sql, PAGE, &mut |rows| {
+        for row in rows {
+            let ordinal: Option<i32> = row.try_get(3)?;
+            let share = |shares: &Shares| {
+                let ordinal = usize::try_from(ordinal.unwrap_or(-1)).ok();
+                let share = ordinal.and_then(|ordinal| shares.get(ordinal)).copied();
+                share.filter(|share| *share != NO_SHARE).unwrap_or(0)
+            };
+            let version: i32 = row.try_get(2)?;
+            let address: (IpAddr, i32) = (row.try_get(0)?, row.try_get(1)?);
+            keys.push((share(first), share(second), version, address));
+        }
+        Ok(true)
+    })?;
+    keys.sort_by(|a, b| (b.0, b.1, b.2).cmp(&(a.0, a.1, a.2)));
+    let sql = format!(
+        "{NODES} JOIN unnest($1::inet[], $2::integer[]) WITH ORDINALITY k (host, port, place)
+            ON k.host = n.host AND k.port = n.port ORDER BY k.place"
+    );
+    let statement = t.prepare(&sql)?;
+    for page in keys.chunks(PAGE.unsigned_abs() as usize) {
+        let (hosts, ports): (Vec<IpAddr>, Vec<i32>) = page.iter().map(|key| key.3).unzip();
+        if !each(&t.query(&statement, &[&hosts, &ports])?)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Passes of one period: how often each node answered, and since when it was known.
+#[derive(Debug, Default)]
+struct Count {
+    /// Passes in which each node answered or was full, by ordinal.
+    answered: Vec<u32>,
+    /// Number of nodes known at each pass.
+    known: Vec<usize>,
+}
+
+impl Count {
+    fn add(&mut self, roll: &Roll) {
+        self.known.push(roll.nodes);
+        self.answered.resize(self.answered.len().max(roll.nodes), 0);
+        for (answered, ordinal) in self.answered.iter_mut().zip(0..roll.nodes) {
+            *answered += u32::from(roll.answered(ordinal));
+        }
+    }
+
+    /// Shares in 1/10,000, with the `(answered, passes)` of closed days added.
+    fn shares(mut self, closed: &[(i32, i32)]) -> Shares {
+        self.known.sort_unstable();
+        let nodes = self.answered.len().max(closed.len());
+        let share = |ordinal| {
+            let (before, passes_before) = closed.get(ordinal).copied().unwrap_or((0, 0));
+            let since = self.known.partition_point(|nodes| *nodes <= ordinal);
+            let passes =
+                (self.known.len() - since) as u64 + u64::from(passes_before.unsigned_abs());
+            let answered = self.answered.get(ordinal).copied().unwrap_or(0);
+            let answered = u64::from(answered) + u64::from(before.unsigned_abs());
+            let share = (answered * 20_000 + passes).checked_div(passes * 2);
+            share.map_or(NO_SHARE, |share| u16::try_from(share).unwrap_or(10_000).min(10_000))
+        };
+        (0..nodes).map(share).collect()
+    }
+}
+
+/// Who answered at the end of a pass.
+struct Roll<'r> {
+    nodes: usize,
+    up: &'r [u8],
+    full: &'r [u8],
+}
+
+impl<'r> Roll<'r> {
+    fn of_row(row: &'r Row) -> Result<Self, Error> {
+        let nodes: i32 = row.try_get("nodes")?;
+        Ok(Self {
+            nodes: usize::try_from(nodes).unwrap_or(0),
+            up: row.try_get("up")?,
+            full: row.try_get("full")?,
+        })
+    }
+
+    fn answered(&self, ordinal: usize) -> bool {
+        let byte = |bits: &[u8]| bits.get(ordinal / 8).copied().unwrap_or(0);
+        (byte(self.up) | byte(self.full)) >> (ordinal % 8) & 1 == 1
+    }
+}
+
+fn shares(t: &mut Transaction, period: Period) -> Result<Shares, Error> {
+    let mut closed = Vec::new();
+    let condition = match period {
+        Period::Hours(hours) => {
+            format!("at <= n.newest AND at > n.newest - interval '{hours} hours'")
+        }
+        Period::All => {
+            let sql = "SELECT answered, passes FROM bitdash_internal.roll_totals";
+            if let Some(row) = t.query_opt(sql, &[])? {
+                let (answered, passes): (Vec<i32>, Vec<i32>) = (row.try_get(0)?, row.try_get(1)?);
+                closed = answered.into_iter().zip(passes).collect();
+            }
+            "pass > bitdash_internal.last_closed_pass()".to_owned()
+        }
+    };
+    let sql = format!(
+        "SELECT nodes, up, \"full\" FROM rolls
+            CROSS JOIN (SELECT at AS newest FROM rolls ORDER BY pass DESC LIMIT 1) n
+            WHERE {condition}"
+    );
+    let mut count = Count::default();
+    paged(t, &sql, ROLLS, &mut |rows| {
+        for row in rows {
+            count.add(&Roll::of_row(row)?);
+        }
+        Ok(true)
+    })?;
+    Ok(count.shares(&closed))
+}
+
+/// Start of the unbroken run of each node, by ordinal: the first pass of it, or the first day where
+/// it is older than the rolls; `None` where the node is down.
+fn runs(t: &mut Transaction) -> Result<Vec<Option<Timestamp>>, Error> {
+    let mut starts: Vec<Option<Timestamp>> = Vec::new();
+    let mut is_broken: Vec<bool> = Vec::new();
+    let mut oldest = None;
+    let sql = "SELECT at, nodes, up, \"full\" FROM rolls ORDER BY pass DESC";
+    paged(t, sql, ROLLS, &mut |rows| {
+        for row in rows {
+            let roll = Roll::of_row(row)?;
+            let at: Timestamp = row.try_get("at")?;
+            starts.resize(starts.len().max(roll.nodes), None);
+            is_broken.resize(starts.len(), false);
+            for ordinal in 0..starts.len() {
+                // A node that was not known then has no older pass either.
+                let answered = ordinal < roll.nodes && roll.answered(ordinal);
+                if !is_broken[ordinal] && answered {
+                    starts[ordinal] = Some(at);
+                }
+                is_broken[ordinal] |= !answered;
+            }
+            oldest = Some(at);
+        }
+        Ok(true)
+    })?;
+    let Some(oldest) = oldest else { return Ok(starts) };
+    let sql = format!(
+        "SELECT day, share FROM bitdash_internal.roll_days
+            WHERE day < date_trunc('day', to_timestamp({}), 'UTC') ORDER BY day DESC",
+        oldest.0.as_secs()
+    );
+    paged(t, &sql, ROLLS, &mut |rows| {
+        for row in rows {
+            let (day, shares): (Timestamp, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
+            for ordinal in 0..starts.len() {
+                let share = shares.get(ordinal).copied().unwrap_or(UNKNOWN);
+                if !is_broken[ordinal] && share == WHOLE_DAY {
+                    starts[ordinal] = Some(day);
+                }
+                is_broken[ordinal] |= share < WHOLE_DAY;
+            }
+        }
+        Ok(is_broken.iter().any(|is_broken| !is_broken))
+    })?;
+    Ok(starts)
+}
+
+/// A node that answered in all passes of a day.
+const WHOLE_DAY: u8 = 250;
+/// A node that was not known on a day.
+const UNKNOWN: u8 = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_counts_the_passes_since_a_node_is_known() {
+        let mut count = Count::default();
+        count.add(&Roll { nodes: 1, up: &[0b1], full: &[0] });
+        count.add(&Roll { nodes: 3, up: &[0b100], full: &[0b001] });
+        count.add(&Roll { nodes: 3, up: &[0b000], full: &[0b000] });
+        assert_eq!(count.shares(&[(8, 8), (0, 0)]), [9_091, 0, 5_000]);
+        assert_eq!(Count::default().shares(&[(0, 0)]), [NO_SHARE]);
+    }
+}
