@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::commands::table::safe_json;
 use crate::commands::{Failure, print_on};
 use crate::config::ConfigSource;
-use crate::db::export::{ExportQuery, ExportRow, ExportTotals, Period};
+use crate::db::export::{AgentCount, ExportQuery, ExportRow, ExportTotals, Period};
 use crate::db::reader::Reader;
 use crate::sys::atomic_file::AtomicFile;
 use bitdash_core::lookup::services;
@@ -352,9 +352,9 @@ fn uainfo(
     let mut goes_on = put("{");
     reader.agents(&mut |agents| {
         let mut out = String::new();
-        for (agent, nodes) in agents {
+        for AgentCount { agent, up } in agents {
             let agent = safe_json(&json!(agent).to_string());
-            let _ = write!(out, "{comma}\n{agent}: {{\"listening\": {nodes}}}");
+            let _ = write!(out, "{comma}\n{agent}: {{\"listening\": {up}}}");
             comma = ",";
         }
         goes_on = goes_on && put(&out);

@@ -2,12 +2,13 @@
 //!
 //! Memory is a few bytes per node known, whatever the number of columns and passes.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use postgres::{Error, Row, Transaction};
 
 use crate::db::StoreError;
-use crate::db::reader::{NodeFacts, Reader, node_facts, now};
+use crate::db::reader::{NodeFacts, Reader, ip, node_facts, now};
 use crate::db::timestamp::Timestamp;
 
 /// Rows of one page.
@@ -60,6 +61,15 @@ pub struct ExportRow {
     pub up_since: Option<Timestamp>,
 }
 
+/// Number of nodes up with a user agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AgentCount {
+    /// The user agent; empty for nodes that sent none.
+    pub agent: String,
+    /// Number of nodes.
+    pub up: i64,
+}
+
 /// Share of the passes of a period by ordinal, in 1/10,000; [`NO_SHARE`] without a pass.
 type Shares = Vec<u16>;
 const NO_SHARE: u16 = u16::MAX;
@@ -107,12 +117,12 @@ impl Reader {
     /// Those of the connection.
     pub fn agents(
         &mut self,
-        each: &mut dyn FnMut(&[(String, i64)]) -> bool,
+        each: &mut dyn FnMut(&[AgentCount]) -> bool,
     ) -> Result<(), StoreError> {
         let sql = "SELECT coalesce(user_agent, '') COLLATE \"C\" AS agent, count(*) FROM nodes
             WHERE status = 'up' GROUP BY 1 ORDER BY 2 DESC, 1";
         self.read(|t| {
-            let agent = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+            let agent = |row: &Row| Ok(AgentCount { agent: row.try_get(0)?, up: row.try_get(1)? });
             let page = &mut |rows: &[Row]| {
                 let agents: Vec<_> = rows.iter().map(agent).collect::<Result<_, Error>>()?;
                 Ok(each(&agents))
@@ -201,19 +211,21 @@ fn by_uptime(
                 share.filter(|share| *share != NO_SHARE).unwrap_or(0)
             };
             let version: i32 = row.try_get(2)?;
-            let address: (IpAddr, i32) = (row.try_get(0)?, row.try_get(1)?);
-            keys.push((share(first), share(second), version, address));
+            let port: i32 = row.try_get(1)?;
+            let port = u16::try_from(port).unwrap_or(0);
+            keys.push(((share(first), share(second), version), (ip(row.try_get(0)?), port)));
         }
         Ok(true)
     })?;
-    keys.sort_by(|a, b| (b.0, b.1, b.2).cmp(&(a.0, a.1, a.2)));
+    keys.sort_by_key(|key| Reverse(key.0));
     let sql = format!(
         "{NODES} JOIN unnest($1::inet[], $2::integer[]) WITH ORDINALITY k (host, port, place)
             ON k.host = n.host AND k.port = n.port ORDER BY k.place"
     );
     let statement = t.prepare(&sql)?;
     for page in keys.chunks(PAGE.unsigned_abs() as usize) {
-        let (hosts, ports): (Vec<IpAddr>, Vec<i32>) = page.iter().map(|key| key.3).unzip();
+        let (hosts, ports): (Vec<IpAddr>, Vec<i32>) =
+            page.iter().map(|(_, (ip, port))| (IpAddr::V4(*ip), i32::from(*port))).unzip();
         if !each(&t.query(&statement, &[&hosts, &ports])?)? {
             return Ok(false);
         }

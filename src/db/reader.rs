@@ -618,7 +618,7 @@ fn probe_line(row: &Row) -> Result<ProbeLine, Error> {
 }
 
 /// The constraints of the tables admit only IPv4.
-fn ip(host: IpAddr) -> Ipv4Addr {
+pub(super) fn ip(host: IpAddr) -> Ipv4Addr {
     match host {
         IpAddr::V4(ip) => ip,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
