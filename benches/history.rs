@@ -1,10 +1,10 @@
 //! History, rolls and events after ten years of passes every 10 minutes, in a private PostgreSQL
 //! with stock settings except `fsync`.
 //!
-//! `cargo bench --bench history -- [--attack-days 30]`
+//! `cargo bench --bench history -- [--passes-per-day 144] [--attack-days 30]`
 //!
 //! The rows of ten years are generated in the form that they have then, from a pass of 20,000
-//! nodes. A further day is crawled: 144 pass ends, each after a checkpoint, and its closing. Then
+//! nodes. A further day is crawled: its pass ends, each after a checkpoint, and its closing. Then
 //! nodes that send a new user agent in every pass attack another database.
 
 #![allow(clippy::disallowed_methods)] // a bench reads the clock
@@ -28,33 +28,37 @@ const DAY: i64 = 86_400;
 const END: i64 = 21_000 * DAY;
 const DAYS: i64 = 3_650;
 const NODES: i32 = 20_000;
-const PASSES_PER_DAY: i64 = 144;
-/// At the default interval.
-const DEFAULT_PASSES_PER_DAY: f64 = 48.0;
 const EVENTS: i64 = 73_000;
 const REPETITIONS: usize = 9;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let mut attack_days = 30;
+    let (mut passes, mut attack_days) = (144, 30);
     while let Some(name) = arguments.next() {
-        assert_eq!(name, "--attack-days", "unknown argument");
-        attack_days = arguments.next().and_then(|text| text.parse().ok()).expect("a number");
+        let value = arguments.next().and_then(|text| text.parse().ok()).expect("a number");
+        match name.as_str() {
+            "--passes-per-day" => passes = value,
+            "--attack-days" => attack_days = value,
+            other => panic!("unknown argument {other}"),
+        }
     }
     let cluster = Cluster::start();
     let database = cluster.database();
     let mut store = ready(&database);
     fill_nodes(&database, NODES);
     end_pass(&mut store, 1, END - 30 * DAY);
-    fill_history(&database);
-    fill_rolls(&database);
+    fill_history(&database, passes);
+    fill_rolls(&database, passes);
     fill_events(&database);
     database.client().batch_execute("VACUUM ANALYZE").unwrap();
-    println!("ten years of passes every 10 minutes, {NODES} nodes:");
+    println!("ten years of {passes} passes a day, {NODES} nodes:");
     let total: i64 = ["history", "roll", "event"].iter().map(|kind| size(&database, kind)).sum();
     println!("  all: {:.1} MB (bound: 250)", megabytes(total));
     time_queries(&database);
-    crawl_a_day(&cluster, &database, &mut store);
+    crawl_a_day(&cluster, &database, &mut store, passes);
+    if attack_days == 0 {
+        return;
+    }
     let (quiet, _) = size_after(&cluster.database(), attack_days, false);
     let (attacked, wrong) = size_after(&cluster.database(), attack_days, true);
     println!(
@@ -99,18 +103,20 @@ fn time(seconds: i64) -> Timestamp {
     Timestamp(UnixTime::from_secs(seconds))
 }
 
-/// The counts of the first pass, varied: 30 days of passes, a year of hours, ten years of days.
-fn fill_history(database: &Database) {
-    let mut client = database.client();
+/// Dimension, ids and counts of the first pass, which is removed.
+fn first_pass(client: &mut Client) -> Vec<(String, Vec<i32>, Vec<i32>)> {
     let sql = "DELETE FROM bitdash_internal.history_passes RETURNING dimension, ids, nodes";
-    let base: Vec<(String, Vec<i32>, Vec<i32>)> = client
-        .query(sql, &[])
-        .unwrap()
-        .iter()
-        .map(|row| (row.get(0), row.get(1), row.get(2)))
-        .collect();
-    let values: usize = base.iter().map(|(_, ids, _)| ids.len()).sum();
-    println!("values of a pass: {values}");
+    let rows = client.query(sql, &[]).unwrap();
+    let base: Vec<(String, Vec<i32>, Vec<i32>)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    println!("values of a pass: {}", base.iter().map(|(_, ids, _)| ids.len()).sum::<usize>());
+    base
+}
+
+/// The counts of the first pass, varied: 30 days of passes, a year of hours, ten years of days.
+fn fill_history(database: &Database, per_day: i64) {
+    let mut client = database.client();
+    let base = first_pass(&mut client);
     let mut rng = fastrand::Rng::with_seed(1);
     let mut t = client.transaction().unwrap();
     let pass_row = t
@@ -124,8 +130,8 @@ fn fill_history(database: &Database) {
     let mut vary = |counts: &[i32], passes: i32| -> Vec<i32> {
         counts.iter().map(|count| count * passes * rng.i32(95..=105) / 100 + 1).collect()
     };
-    for pass in 1..=30 * PASSES_PER_DAY {
-        let at = time(END - 30 * DAY + (pass - 1) * DAY / PASSES_PER_DAY + 1);
+    for pass in 1..=30 * per_day {
+        let at = time(END - 30 * DAY + (pass - 1) * DAY / per_day + 1);
         for (dimension, ids, nodes) in &base {
             t.execute(&pass_row, &[&pass, &at, dimension, ids, &vary(nodes, 1)]).unwrap();
         }
@@ -137,17 +143,27 @@ fn fill_history(database: &Database) {
         let (ids, nodes) = (ids[..kept].to_vec(), &nodes[..kept]);
         for hour in 0..366 * 24 {
             let at = time(END - 366 * DAY + hour * 3_600);
-            let sums = vary(nodes, 6);
+            let sums = vary(nodes, (per_day / 24) as i32);
             t.execute(
                 &step_row,
-                &[dimension, &b'h'.cast_signed(), &at, &6, &1_i64, &ids, &sums, &none, &none],
+                &[
+                    dimension,
+                    &b'h'.cast_signed(),
+                    &at,
+                    &((per_day / 24) as i32),
+                    &1_i64,
+                    &ids,
+                    &sums,
+                    &none,
+                    &none,
+                ],
             )
             .unwrap();
         }
         for day in 0..DAYS {
             let at = time(END - DAYS * DAY + day * DAY);
-            let last = (30 - DAYS + day + 1).max(0) * PASSES_PER_DAY;
-            let (sums, lows, highs) = (vary(nodes, 144), vary(nodes, 1), vary(nodes, 1));
+            let last = (30 - DAYS + day + 1).max(0) * per_day;
+            let (sums, lows, highs) = (vary(nodes, per_day as i32), vary(nodes, 1), vary(nodes, 1));
             t.execute(
                 &step_row,
                 &[
@@ -170,15 +186,15 @@ fn fill_history(database: &Database) {
 }
 
 /// 30 days of rolls and ten years of days; of the nodes a third is up, a tenth flaps.
-fn fill_rolls(database: &Database) {
+fn fill_rolls(database: &Database, per_day: i64) {
     let mut client = database.client();
     let mut rng = fastrand::Rng::with_seed(2);
     let mut t = client.transaction().unwrap();
     t.execute("DELETE FROM rolls", &[]).unwrap();
     let bytes = NODES as usize / 8;
     let full = vec![0_u8; bytes];
-    for pass in 1..=30 * PASSES_PER_DAY {
-        let at = time(END - 30 * DAY + (pass - 1) * DAY / PASSES_PER_DAY + 1);
+    for pass in 1..=30 * per_day {
+        let at = time(END - 30 * DAY + (pass - 1) * DAY / per_day + 1);
         let up: Vec<u8> =
             (0..bytes).map(|byte| if byte % 10 < 6 { 0b1101_0111 } else { rng.u8(..) }).collect();
         t.execute(
@@ -269,21 +285,27 @@ fn lsn(admin: &mut Client) -> i64 {
 }
 
 /// A day of pass ends at a time, while 2 % of the nodes come and go, and its closing.
-fn crawl_a_day(cluster: &Cluster, database: &Database, store: &mut Store) {
+fn crawl_a_day(cluster: &Cluster, database: &Database, store: &mut Store, per_day: i64) {
     let mut admin = cluster.admin();
     let mut client = database.client();
-    let first = 30 * PASSES_PER_DAY + 1;
+    let first = 30 * per_day + 1;
     let (mut times, mut written) = (Vec::new(), 0);
-    for pass in first..=first + PASSES_PER_DAY {
+    for pass in first..=first + per_day {
         let flap = format!(
             "UPDATE nodes SET status = CASE status WHEN 'up' THEN 'down' ELSE 'up' END,
                 last_outcome = CASE status WHEN 'up' THEN 'refused' ELSE 'responded' END, failures = (status = 'up')::integer
             WHERE status <> 'full' AND hashint8(port + {pass} + (host - '20.0.0.0')) % 50 = 0"
         );
         client.batch_execute(&flap).unwrap();
+        // Reading removes the old versions of rows: that is part of the updates,
+        client.query("SELECT count(*) FROM nodes WHERE failures >= 0", &[]).unwrap();
         admin.batch_execute("CHECKPOINT").unwrap();
+        // and so is the row of the pass.
+        let started = PassRow { started_at: UnixTime::from_secs(END), ..PassRow::default() };
+        let passes = BTreeMap::from([(pass as u64, started)]);
+        store.write(&Batch { passes, ..Batch::default() }, 25).unwrap();
         let begin = lsn(&mut admin);
-        let at = END + (pass - first) * DAY / PASSES_PER_DAY + 1;
+        let at = END + (pass - first) * DAY / per_day + 1;
         times.push(end_pass(store, pass as u64, at));
         written += lsn(&mut admin) - begin;
     }
@@ -303,8 +325,8 @@ fn crawl_a_day(cluster: &Cluster, database: &Database, store: &mut Store) {
         "closing a day: {} ms (bound: 1,000); {closing:.2} MB of WAL",
         started.elapsed().as_millis()
     );
-    let day = per_pass * DEFAULT_PASSES_PER_DAY + closing;
-    println!("a day at the default interval: {day:.2} MB of WAL (bound: 2)");
+    let day = per_pass * (times.len() - 1) as f64 + closing;
+    println!("a day: {day:.2} MB of WAL (bound with 48 passes: 2)");
     assert!(store.close_day().unwrap().is_none());
 }
 

@@ -177,34 +177,39 @@ CREATE FUNCTION bitdash_internal.add_to_steps(step_ "char", first_ bigint, last_
     ), new_step AS (
         SELECT dimension, at, count(*)::integer AS passes, max(pass) AS last_pass FROM new_pass GROUP BY 1, 2
     ), new_count AS MATERIALIZED (
-        SELECT p.pass, p.dimension, p.at, u.id, u.n FROM new_pass p CROSS JOIN LATERAL unnest(p.ids, p.nodes) u (id, n)
+        SELECT p.pass, p.at, u.id, u.n FROM new_pass p CROSS JOIN LATERAL unnest(p.ids, p.nodes) u (id, n)
+    ), new_sum AS MATERIALIZED (
+        SELECT c.at, c.id, sum(c.n) AS sum, min(c.n) AS low, max(c.n) AS high, count(*) AS passes FROM new_count c GROUP BY 1, 2
     ), old_count AS MATERIALIZED (
-        SELECT s.dimension, s.at, u.id, u.sum, u.low, u.high
+        SELECT s.at, u.id, u.sum, u.low, u.high
         FROM bitdash_internal.history_steps s JOIN new_step n ON n.dimension = s.dimension AND n.at = s.at
         CROSS JOIN LATERAL unnest(s.ids, s.sums, s.lows, s.highs) u (id, sum, low, high) WHERE s.step = step_
     ), total AS (
-        SELECT c.dimension, c.at, c.id, sum(c.n) AS n FROM (
-            SELECT dimension, at, id, n FROM new_count UNION ALL SELECT dimension, at, id, sum FROM old_count) c
-        GROUP BY 1, 2, 3
-    ), folded AS MATERIALIZED (
-        SELECT t.dimension, t.at, t.id, CASE WHEN bitdash_internal.is_never_folded(t.dimension)
-                OR row_number() OVER (PARTITION BY t.dimension, t.at, v.is_trb ORDER BY t.n DESC, v.value COLLATE "C")
-                    <= CASE WHEN t.dimension IN ('user_agent', 'asn') THEN 100 ELSE 200 END
-            THEN t.id ELSE o.id END AS into_id
+        SELECT c.at, c.id, sum(c.sum) AS sum
+        FROM (SELECT at, id, sum FROM new_sum UNION ALL SELECT at, id, sum FROM old_count) c GROUP BY 1, 2
+    ), ranked AS (
+        SELECT t.at, t.id, v.dimension, o.id AS other_id, bitdash_internal.is_never_folded(v.dimension)
+                OR row_number() OVER (PARTITION BY v.dimension, t.at, v.is_trb ORDER BY t.sum DESC, v.value COLLATE "C")
+                    <= CASE WHEN v.dimension IN ('user_agent', 'asn') THEN 100 ELSE 200 END AS is_kept
         FROM total t JOIN bitdash_internal.history_values v ON v.id = t.id
-        JOIN bitdash_internal.history_values o ON o.dimension = t.dimension AND o.value = '(other)'
-    ), per_pass AS (
-        SELECT c.dimension, c.at, c.pass, f.into_id AS id, sum(c.n)::integer AS n
-        FROM new_count c JOIN folded f ON f.dimension = c.dimension AND f.at = c.at AND f.id = c.id
+        JOIN bitdash_internal.history_values o ON o.dimension = v.dimension AND o.value = '(other)'
+    ), folded AS MATERIALIZED (
+        SELECT at, id, dimension, other_id, is_kept AND id <> other_id AS is_kept FROM ranked
+    ), rest AS (
+        SELECT f.dimension, c.at, c.pass, f.other_id AS id, sum(c.n) AS n
+        FROM new_count c JOIN folded f ON f.at = c.at AND f.id = c.id AND NOT f.is_kept
         GROUP BY 1, 2, 3, 4
     ), part AS (
-        SELECT p.dimension, p.at, p.id, sum(p.n) AS sum, CASE WHEN count(*) < s.passes THEN 0 ELSE min(p.n) END AS low,
-            max(p.n) AS high
-        FROM per_pass p JOIN new_step s ON s.dimension = p.dimension AND s.at = p.at
-        GROUP BY p.dimension, p.at, p.id, s.passes
+        SELECT f.dimension, n.at, n.id, n.sum, CASE WHEN n.passes < s.passes THEN 0 ELSE n.low END AS low, n.high
+        FROM new_sum n JOIN folded f ON f.at = n.at AND f.id = n.id AND f.is_kept
+        JOIN new_step s ON s.dimension = f.dimension AND s.at = n.at
         UNION ALL
-        SELECT c.dimension, c.at, f.into_id, sum(c.sum), sum(c.low), sum(c.high)
-        FROM old_count c JOIN folded f ON f.dimension = c.dimension AND f.at = c.at AND f.id = c.id
+        SELECT r.dimension, r.at, r.id, sum(r.n), CASE WHEN count(*) < s.passes THEN 0 ELSE min(r.n) END, max(r.n)
+        FROM rest r JOIN new_step s ON s.dimension = r.dimension AND s.at = r.at
+        GROUP BY r.dimension, r.at, r.id, s.passes
+        UNION ALL
+        SELECT f.dimension, c.at, CASE WHEN f.is_kept THEN f.id ELSE f.other_id END, sum(c.sum), sum(c.low), sum(c.high)
+        FROM old_count c JOIN folded f ON f.at = c.at AND f.id = c.id
         GROUP BY 1, 2, 3
     ), whole AS (
         SELECT p.dimension, p.at, p.id, sum(p.sum)::integer AS sum,

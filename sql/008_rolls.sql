@@ -68,7 +68,7 @@ CREATE FUNCTION public.uptime(host inet, port integer) RETURNS TABLE (period tex
         SELECT 4, 'all', coalesce(t.passes[o.ordinal + 1], 0) + r.passes, coalesce(t.answered[o.ordinal + 1], 0) + r.answered
         FROM bitdash_internal.node_ordinals o LEFT JOIN bitdash_internal.roll_totals t ON true
         CROSS JOIN (SELECT count(*) AS passes, coalesce(sum(answered), 0) AS answered FROM roll
-            WHERE pass > bitdash_internal.last_closed_pass()) r
+            WHERE pass > (SELECT bitdash_internal.last_closed_pass())) r
         WHERE o.host = uptime.host AND o.port = uptime.port
     )
     SELECT p.period, p.passes, p.answered, (p.answered::float8 / nullif(p.passes, 0))::real

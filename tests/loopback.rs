@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,40 @@ fn one_pass_maps_the_network_row_by_row() {
     }
     assert!(all > 200 && whole * 100 >= all * 99, "{whole} of {all} whole replies");
     check_conduct(&simnet.stop(), 1, 200);
+}
+
+#[test]
+fn the_program_of_events_runs_once_for_each_event() {
+    let simnet = Simnet::start(&["--nodes", "200", "--dead", "100", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let directory = tempfile::tempdir().unwrap();
+    let (program, told) = (directory.path().join("program"), directory.path().join("told"));
+    let text = format!("#!/bin/sh\necho \"$1|$2|$3|$4|$5\" >> {}\n", told.display());
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let exec = format!("events.exec = {program:?}");
+    let pace = ["crawl.pass_interval = \"1s\"", "database.flush_interval = \"200ms\"", &exec];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &pace);
+    crawl.start(&[]);
+    crawl.wait_for_log(|line| line.contains("pass=2 state=finished"));
+    let sql = "SELECT kind, host(host) || ':' || port, coalesce(name, ''), coalesce(before, ''), coalesce(after, '')
+        FROM events ORDER BY id";
+    let lines = || fs::read_to_string(&told).unwrap_or_default();
+    wait_until("every event is told", Duration::from_secs(20), || {
+        lines().lines().count() >= database.rows(sql).len()
+    });
+    crawl.signal("-TERM");
+    assert!(crawl.wait().success());
+    let (events, lines) = (database.rows(sql), lines());
+    let told: Vec<String> = lines.lines().map(str::to_owned).collect();
+    assert!(!events.is_empty(), "the simulated network has TRB nodes");
+    let show = |row: &String| {
+        row.split('|').map(|c| if c == "-" { "" } else { c }).collect::<Vec<_>>().join("|")
+    };
+    assert_eq!(
+        told.iter().map(show).collect::<Vec<_>>(),
+        events.iter().map(show).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn has_fingerprint(
 
 fn close_day(client: &mut Client) -> Result<Option<Timestamp>, Error> {
     let mut t = client.transaction()?;
-    t.batch_execute("SET LOCAL work_mem = '32MB'; SET LOCAL jit = off")?;
+    t.batch_execute(PLANNING)?;
     let row = t.query_one("SELECT day, first_, last_ FROM close_history_day()", &[])?;
     let day: Option<Timestamp> = row.try_get(0)?;
     if let Some(day) = day {
