@@ -1,7 +1,7 @@
 //! Events: what happened to TRB and named nodes, and the operator's program that is told.
 //!
 //! The program runs beside the crawl: one process at a time, on a thread of its own, killed after
-//! [`MAX_RUN`]. Its arguments are text of nodes, but no shell reads them. The newest events are
+//! `MAX_RUN`. Its arguments are text of nodes, but no shell reads them. The newest events are
 //! left out, with a warning, where it is too slow for them.
 
 use std::ffi::OsStr;

@@ -4,7 +4,7 @@
 //! how many unrelated sources name it, and how long ago it was last seen, as they say. One that
 //! failed: how many claim to have seen it since, how often it failed, and how it failed last. The
 //! share of each cell that responds is learned as probes end, and the best cell goes next; one pick
-//! in [`EXPLORATION`] goes to any candidate, so that none starves and a poor cell can improve.
+//! in `EXPLORATION` goes to any candidate, so that none starves and a poor cell can improve.
 //!
 //! Lists are bounded: the address table holds the truth, and a list that ran empty is refilled.
 //!

@@ -5,7 +5,7 @@
 //! first packet included, which is sent again after a second (RFC 6298). One that is given up too
 //! early is due again, with full patience.
 //!
-//! Invariant: 1. what is learned is at least [`MIN_PATIENCE`].
+//! Invariant: 1. what is learned is at least `MIN_PATIENCE`.
 
 use std::time::Duration;
 
