@@ -61,7 +61,7 @@ struct Options {
     #[arg(long)]
     syn_loss: Option<f64>,
     /// While candidates wait, one socket in this many may await peers; 0: all may
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 0)]
     ask_share: usize,
     /// Candidates are waited for as configured
     #[arg(long)]

@@ -45,10 +45,7 @@ fn nearly_all_replies_are_whole_with_default_timeouts() {
     let mut shares: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for seed in 70..82 {
         let world = world(seed, 2_000, 500, 100);
-        let mut params = params(seed, 800);
-        // Every node is asked in the first pass, however long it takes.
-        params.crawler.ask_share = 0;
-        let mut simulation = Simulation::new(Arc::clone(&world), params);
+        let mut simulation = Simulation::new(Arc::clone(&world), params(seed, 800));
         assert!(simulation.run_passes(1, Duration::from_secs(7_200)));
         let batches = simulation.take_batches();
         check_rows(&world, &batches, seed);
