@@ -355,7 +355,7 @@ fn the_documented_roles_have_exactly_the_rights_they_need() {
         "INSERT INTO bitdash_internal.node_names VALUES ('127.0.0.1', 1, 'x')",
         "SELECT FROM bitdash_internal.node_names",
         "SELECT FROM bitdash_internal.address_journal",
-        "TRUNCATE history",
+        "TRUNCATE passes",
         "DROP TABLE passes",
         "DROP TABLE nodes",
         "DROP VIEW probes",

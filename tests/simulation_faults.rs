@@ -474,7 +474,7 @@ fn lone_faults(variable: impl Fn(&str) -> Option<String>) -> Vec<Plan> {
     }
     let is_chosen = |kind: &Kind| fault.as_ref().is_none_or(|fault| *fault == format!("{kind:?}"));
     let kinds = Kind::ALL.iter().map(|(kind, _)| *kind).filter(is_chosen);
-    let plan = |kind| Plan::alone(kind, seed.unwrap_or(kind as u64));
+    let plan = |kind| Plan::alone(kind, seed.unwrap_or(kind as u64 + 200));
     let plans: Vec<Plan> = kinds.map(plan).collect();
     assert!(!plans.is_empty(), "no such kind of fault: {fault:?}");
     plans

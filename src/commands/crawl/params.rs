@@ -34,7 +34,7 @@ impl Params {
                 connects_per_second: config.crawl.connects_per_second,
                 pass_interval: config.crawl.pass_interval,
                 spam_share: config.crawl.spam_share,
-                // One pass asks every node: a bound finds the last nodes later, the first ones sooner.
+                // One pass asks every node for its peers, however long slow ones take.
                 ask_share: 0,
                 learns_patience: true,
                 filter: Arc::clone(&filter),
