@@ -206,7 +206,7 @@ fn status_escapes_hostile_values_everywhere() {
     let mut store = support::rows::ready(&database);
     store.write(&support::rows::rich_batch(), 25).unwrap();
     // No crawler stores such values.
-    let evil = "<script>alert(1)</script>\u{1b}[31m\u{1b}]0;x\u{7}\r\n2026-01-01T00:00:00Z [INFO] forged\u{202e}\u{9b}2J\u{85}\u{2028}=cmd";
+    let evil = "<script>alert(1)</script>\u{1b}[31m\u{1b}]0;x\u{7}\r\n2026-01-01T00:00:00.000Z INFO forged\u{202e}\u{9b}2J\u{85}\u{2028}=cmd";
     let mut client = database.client();
     let update = "UPDATE nodes SET user_agent = $1, species = $1, release = $1, country = $1, as_name = $1, asn = 1,
         name = CASE WHEN name IS NULL THEN NULL ELSE $1 END";
@@ -220,6 +220,10 @@ fn status_escapes_hostile_values_everywhere() {
         &["status", "--json"],
         &["status", "127.0.0.2"],
         &["status", "127.0.0.3:8333", "--json"],
+        &["nodes"],
+        &["nodes", "--csv"],
+        &["export", "csv"],
+        &["export", "uainfo"],
     ] {
         let output = crawl.command(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", printed(&output));
@@ -230,7 +234,7 @@ fn status_escapes_hostile_values_everywhere() {
         for c in ['\u{202e}', '\u{2028}'] {
             assert!(!text.contains(c), "{args:?}: {text:?}");
         }
-        assert!(!text.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("2026-01-01T00:00:00.000Z")), "{text}");
         if args.contains(&"--json") {
             serde_json::from_str::<serde_json::Value>(&text).unwrap();
         }

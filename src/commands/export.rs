@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::commands::table::safe_json;
+use crate::commands::table::{csv_text, safe_json};
 use crate::commands::{Failure, print_on};
 use crate::config::ConfigSource;
 use crate::db::export::{AgentCount, ExportQuery, ExportRow, ExportTotals, Period};
@@ -215,11 +215,8 @@ fn cell(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-/// A spreadsheet would take such a text for a formula.
 fn text_cell(text: Option<&String>) -> String {
-    let text = text.map_or("", String::as_str);
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    if is_formula { format!("'{text}") } else { text.to_owned() }
+    text.map_or_else(String::new, |text| csv_text(text))
 }
 
 /// 1/10,000 with this many decimals: 4 for a fraction, 2 for percent.
@@ -380,14 +377,5 @@ mod tests {
             [0, 7, 9_792, 10_000].map(|share| decimal(share, 2)),
             ["0.00", "0.07", "97.92", "100.00"]
         );
-    }
-
-    #[test]
-    fn a_text_that_a_spreadsheet_takes_for_a_formula_is_marked() {
-        for text in ["=1+1", "+1", "-1", "@x", "\tx", "\rx"] {
-            assert_eq!(text_cell(Some(&text.to_owned())), format!("'{text}"));
-        }
-        assert_eq!(text_cell(Some(&"/Satoshi:27.0.0/=1".to_owned())), "/Satoshi:27.0.0/=1");
-        assert_eq!(text_cell(None), "");
     }
 }

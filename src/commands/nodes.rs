@@ -9,7 +9,7 @@ use clap::{ValueEnum, ValueHint};
 
 use crate::commands::screen::Screen;
 use crate::commands::status::{ago, or_dash};
-use crate::commands::table::{Table, grouped, safe_json};
+use crate::commands::table::{Table, csv_text, grouped, safe_json};
 use crate::commands::{Failure, note, print_on};
 use crate::config::ConfigSource;
 use crate::db::reader::{NodeFacts, NodeFilter, Reader};
@@ -228,10 +228,23 @@ fn json_line(node: &NodeFacts) -> String {
 fn csv_lines(nodes: &[NodeFacts], has_heading: bool) -> String {
     let mut writer = csv::WriterBuilder::new().has_headers(has_heading).from_writer(Vec::new());
     for node in nodes {
-        writer.serialize(node).expect("a Vec takes every row");
+        writer.serialize(for_csv(node)).expect("a Vec takes every row");
     }
     let bytes = writer.into_inner().expect("a Vec takes every row");
     String::from_utf8(bytes).expect("csv writes what it got")
+}
+
+fn for_csv(node: &NodeFacts) -> NodeFacts {
+    let text = |text: &Option<String>| text.as_deref().map(csv_text);
+    NodeFacts {
+        name: text(&node.name),
+        species: csv_text(&node.species),
+        release: text(&node.release),
+        user_agent: text(&node.user_agent),
+        country: text(&node.country),
+        as_name: text(&node.as_name),
+        ..node.clone()
+    }
 }
 
 fn page(

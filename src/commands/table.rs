@@ -170,6 +170,25 @@ pub fn safe(text: &str) -> String {
     out
 }
 
+/// A cell of CSV: what controls a terminal is escaped, and what a spreadsheet would take for a
+/// formula is marked.
+pub fn csv_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        out.push('\'');
+    }
+    for c in text.chars() {
+        // Marks and overrides of direction, invisible spaces, separators of lines.
+        let is_hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || is_hidden {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Escapes JSON for a terminal: writes everything but printable ASCII as the equivalent `\uXXXX`.
 pub fn safe_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
@@ -281,6 +300,16 @@ mod tests {
         let mut table = Table::new(&["a"]);
         table.row(["\u{7}\r"]);
         assert_eq!(table.to_text(&Screen::PLAIN, 0), "a\n\\u{7}\\u{d}\n");
+    }
+
+    #[test]
+    fn a_cell_of_csv_is_no_formula_and_controls_nothing() {
+        for text in ["=1+1", "+1", "-1", "@x"] {
+            assert_eq!(csv_text(text), format!("'{text}"));
+        }
+        assert_eq!(csv_text("\tx"), "'\\u{9}x");
+        assert_eq!(csv_text("/Satoshi:27.0.0/=1 – Zürich"), "/Satoshi:27.0.0/=1 – Zürich");
+        assert_eq!(csv_text("a\u{1b}[2J\n\u{202e}"), "a\\u{1b}[2J\\u{a}\\u{202e}");
     }
 
     #[test]

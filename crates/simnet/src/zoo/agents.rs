@@ -24,9 +24,9 @@ pub(super) fn misbehaviours() -> Vec<Misbehaviour> {
         agent("agent_of_terminal_escapes", "Has escapes in its user agent that clear a terminal, name it and paste into it",
             b"\x1b[2J\x1b[H\x1b]0;owned\x07\x1b[31m/red/\x1b[?1049h\x9b31m\x1bc");
         agent("agent_of_a_forged_stats_line", "Has a line feed and a stats line in its user agent",
-            b"/x/\n2026-01-01T00:00:00Z [INFO] stats pass=666 elapsed_s=1 sockets=0 max_sockets=0 db=up uplink=up\n");
+            b"/x/\n2026-01-01T00:00:00.000Z INFO stats pass=666 elapsed_s=1 sockets=0 max_sockets=0 db=up uplink=up\n");
         agent("agent_of_a_forged_error", "Has carriage returns and an error line in its user agent",
-            b"/x/\r\n2026-01-01T00:00:00Z [ERROR] forged database state=down error=\"rm\"\r\r\n");
+            b"/x/\r\n2026-01-01T00:00:00.000Z ERROR forged database state=down error=\"rm\"\r\r\n");
         agent("agent_with_log_fields", "Has the fields of a log line in its user agent, without a line feed",
             b"/x/ outcome=refused responded=999999 db=down error=\"\" ");
         agent("agent_of_markup", "Has a script in its user agent",
