@@ -56,6 +56,9 @@ seeds and named nodes of the service
 .I /var/log/bitdash/bitdash.log
 the log of the service
 .TP
+.I /usr/share/libloc-location/location.db, /var/lib/location/database.db, /usr/share/GeoIP/*.mmdb
+countries and networks: see geo.country_db in bitdash.toml(5)
+.TP
 .I ~/.pgpass
 passwords of databases, as for psql
 .TP

@@ -244,7 +244,7 @@ stop_command() {
 fuzz_targets="decoder version addr probe crawler"
 # These need the program's crate, whose first build takes minutes.
 # shellcheck disable=SC2034
-fuzz_file_targets="nodes_file config"
+fuzz_file_targets="nodes_file config libloc"
 
 ensure_fuzz_tools() { command -v g++ >/dev/null || install g++; }
 
@@ -276,6 +276,7 @@ prepare_fuzz() {
     case $target in
         nodes_file | config) words=files ;;
         decoder) max_len=2048 ;;
+        libloc) max_len=4096 ;;
         crawler) max_len=256 ;;
     esac
     mkdir -p "$found" "$artifacts"

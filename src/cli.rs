@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use crate::commands::screen::{self, Color, Screen};
 use crate::commands::{
-    Failure, HostPort, config, crawl, export, migrate, nodes, poll, print, probe, status,
+    Failure, HostPort, config, crawl, export, migrate, nodes, places, poll, print, probe, status,
 };
 use crate::config::ConfigSource;
 
@@ -178,6 +178,18 @@ enum Command {
             bitdash export seeds | awk '$2 == 1'"
     )]
     Export(export::Options),
+    /// Look the nodes' countries and networks up (crawl does so after each pass)
+    #[command(
+        long_about = "Looks the nodes' countries and networks up in the files geo.country_db and \
+            geo.asn_db: those of nodes without them, or of all nodes if a file has changed. crawl \
+            runs this after each pass; run it yourself to see what it says, or after a change of \
+            these keys.\n\n\
+            Exit status: 1 if there is no usable file.",
+        after_help = "Examples:\n  \
+            bitdash places\n  \
+            bitdash nodes --country DE --status up"
+    )]
+    Places,
     /// Print the completions of a shell
     #[command(after_help = "Examples:\n  \
             bitdash completions bash > /etc/bash_completion.d/bitdash\n  \
@@ -225,6 +237,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Command::Status { places, json } => status::run(&source, &places, json, &screen),
         Command::Nodes(options) => nodes::run(&source, &options, &screen),
         Command::Export(options) => export::run(&source, &options),
+        Command::Places => places::run(&source),
         Command::Completions { shell } => completions(&shell),
         Command::Config => config::run(&source),
     }

@@ -12,6 +12,8 @@ mod config;
 mod crawler;
 #[path = "../fuzz/bodies/decoder.rs"]
 mod decoder;
+#[path = "../fuzz/bodies/libloc.rs"]
+mod libloc;
 #[path = "../fuzz/bodies/nodes_file.rs"]
 mod nodes_file;
 #[path = "../fuzz/bodies/probe.rs"]
@@ -71,6 +73,11 @@ fn a_nodes_file_is_read_or_its_errors_are_reported() {
 #[test]
 fn a_configuration_is_read_or_rejected() {
     replay("config", config::run);
+}
+
+#[test]
+fn a_database_of_libloc_is_read_or_refused() {
+    replay("libloc", libloc::run);
 }
 
 #[test]

@@ -420,6 +420,7 @@ fn every_relation_has_the_contract_columns_and_a_comment() {
             "pass bigint,at,dimension text,value text,nodes real,step text,passes integer,lowest integer,highest integer",
         ),
         ("history_notes", "at,text text"),
+        ("place_sources", "kind text,name text,url text,licence text,built_at"),
         (
             "events",
             "at,pass bigint,kind text,host inet,port integer,name text,before text,after text",

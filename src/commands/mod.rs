@@ -18,6 +18,7 @@ pub mod explain;
 pub mod export;
 pub mod migrate;
 pub mod nodes;
+pub mod places;
 pub mod poll;
 pub mod probe;
 pub mod screen;

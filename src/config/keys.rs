@@ -13,8 +13,9 @@ use toml::Value;
 
 use super::DatabaseUrl;
 use super::rules::{
-    ContactRule, Decimal, FormatRule, LevelRule, LogFormat, MagicRule, NetsRule, OptionalPathRule,
-    PathRule, PathsRule, Refusal, Rule, Span, UrlRule, UserAgentRule, Whole, read,
+    ContactRule, Decimal, FormatRule, GeoFile, GeoFileRule, LevelRule, LogFormat, MagicRule,
+    NetsRule, OptionalPathRule, PathRule, PathsRule, Refusal, Rule, Span, UrlRule, UserAgentRule,
+    Whole, read,
 };
 use bitdash_core::book::backoff::BackoffParams;
 
@@ -250,10 +251,12 @@ keys! {
     }
 
     [geo] struct GeoConfig {
-        /// Paths of .mmdb files (DB-IP, GeoLite2) for countries and autonomous systems; "" for
-        /// none.
-        country_db: Option<PathBuf> = "", Live, OptionalPathRule;
-        asn_db: Option<PathBuf> = "", Live, OptionalPathRule;
+        /// Files of countries and autonomous systems, in which nodes are looked up after each pass:
+        /// of IPFire's libloc (Debian's package libloc-database), or .mmdb (DB-IP, GeoLite2).
+        /// auto: the newest of /var/lib/location/database.db, /usr/share/GeoIP/*.mmdb and
+        /// /usr/share/libloc-location/location.db; "": none.
+        country_db: GeoFile = "auto", Live, GeoFileRule;
+        asn_db: GeoFile = "auto", Live, GeoFileRule;
     }
 
     [log] struct LogConfig {

@@ -27,7 +27,7 @@ pub use self::keys::{
     NetworkConfig, Reload, SiteConfig,
 };
 pub use self::lists::read_exclude_file;
-pub use self::rules::{LogFormat, duration_text};
+pub use self::rules::{GeoFile, LogFormat, duration_text};
 pub use self::source::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
 use crate::sys::text_file::quoted;
 use bitdash_core::vocabulary::filter::Filter;

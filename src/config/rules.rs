@@ -239,6 +239,50 @@ impl Rule for OptionalPathRule {
     }
 }
 
+/// A file of countries or networks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GeoFile {
+    /// The newest of those that are installed in the usual places.
+    Auto,
+    /// None.
+    Nothing,
+    /// This one.
+    Path(PathBuf),
+}
+
+/// A [`GeoFile`]: its path, "auto", or an empty string for none.
+pub struct GeoFileRule;
+
+impl Rule for GeoFileRule {
+    type Kind = GeoFile;
+
+    fn read(&self, value: &Value, directory: &Path) -> Result<GeoFile, Option<String>> {
+        match value.as_str() {
+            Some("auto") => Ok(GeoFile::Auto),
+            Some("") => Ok(GeoFile::Nothing),
+            Some(text) => path_in(directory, text).map(GeoFile::Path).ok_or(None),
+            None => Err(None),
+        }
+    }
+
+    fn show(&self, value: &GeoFile) -> String {
+        match value {
+            GeoFile::Auto => toml_string("auto"),
+            GeoFile::Nothing => toml_string(""),
+            GeoFile::Path(path) => toml_string(&path.to_string_lossy()),
+        }
+    }
+
+    fn allowed(&self) -> String {
+        "a path in quotes, \"auto\", or \"\" for none".to_owned()
+    }
+
+    #[cfg(test)]
+    fn samples(&self) -> Samples {
+        Samples::of(&["\"auto\"", "\"\"", "\"c.mmdb\""], &["5", "[]", "false", "\"a\\u0000\""])
+    }
+}
+
 /// A list of paths.
 pub struct PathsRule;
 

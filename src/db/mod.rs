@@ -5,6 +5,7 @@ mod copy;
 pub mod error;
 pub mod export;
 mod password_file;
+pub mod places;
 pub mod reader;
 pub mod schema;
 pub mod timestamp;

@@ -27,7 +27,13 @@ impl Timestamp {
         text.unwrap_or_else(|| "out of range".to_owned())
     }
 
-    /// The same to the millisecond, always 24 characters long.
+    /// The day in UTC, such as 2026-11-29.
+    pub fn to_date(self) -> String {
+        let text = self.to_text();
+        text.split('T').next().unwrap_or_default().to_owned()
+    }
+
+    /// The time in the same form to the millisecond, always 24 characters long.
     pub fn to_text_with_millis(self) -> String {
         let micros = self.0.clamp(MIN, MAX).as_micros();
         let whole = Self(UnixTime::from_micros(micros)).to_text();

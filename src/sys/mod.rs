@@ -1,6 +1,7 @@
 //! The operating system: clock, signals, service manager, process limits, log and terminal.
 
 pub mod atomic_file;
+pub mod child;
 pub mod clock;
 pub mod log_line;
 pub mod logging;

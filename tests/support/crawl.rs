@@ -158,6 +158,9 @@ impl Crawl {
             ("crawl.addr_quiet", "\"400ms\"".into()),
             ("filter.only", "[\"127.0.0.0/8\"]".into()),
             ("database.url", format!("{:?}", database.url)),
+            // Otherwise what this machine has installed would be read after each pass.
+            ("geo.country_db", "\"\"".into()),
+            ("geo.asn_db", "\"\"".into()),
             ("database.flush_interval", "\"1s\"".into()),
             ("log.stats_interval", "\"1s\"".into()),
         ];

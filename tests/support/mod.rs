@@ -9,6 +9,7 @@
 
 pub mod crawl;
 pub mod faults;
+pub mod libloc;
 pub mod namespace;
 pub mod rows;
 pub mod simulation;

@@ -3,6 +3,7 @@
 //! Shell: it decides nothing. Each turn it polls, passes what happened to the crawler and carries
 //! out what the crawler returns, always in the order of `Crawl::turn`.
 
+mod after_pass;
 mod live;
 mod names;
 pub mod params;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use mio::{Interest, Waker};
 
+use self::after_pass::AfterPass;
 use self::live::Live;
 use self::names::NameBook;
 use self::params::Params;
@@ -79,6 +81,8 @@ struct Crawl<'a> {
     names: NameBook,
     reporter: Reporter,
     live: Live,
+    after_pass: AfterPass,
+    is_interrupted: bool,
     rng: fastrand::Rng,
     stats_at: Duration,
     has_more_to_dial: bool,
@@ -138,6 +142,8 @@ impl<'a> Crawl<'a> {
             names,
             reporter: Reporter::default(),
             live: Live::open(),
+            after_pass: AfterPass::default(),
+            is_interrupted: false,
             rng,
             stats_at,
             has_more_to_dial: false,
@@ -158,6 +164,9 @@ impl<'a> Crawl<'a> {
         let now = self.clock.now();
         self.reap(now);
         self.receive_from_writer(now)?;
+        if self.writer.take_written_pass() {
+            self.after_pass.start(&self.config);
+        }
         if let Some(names) = self.names.receive(&self.params.crawler.filter) {
             self.crawler.handle_names(names, now);
         }
@@ -209,6 +218,7 @@ impl<'a> Crawl<'a> {
                 Signal::Reload if !self.has_lost_terminal() => self.reload(),
                 Signal::Reload | Signal::Stop => {
                     notify::stopping();
+                    self.is_interrupted = true;
                     self.crawler.handle_stop(StopReason::Operator, now);
                 }
             }
@@ -344,9 +354,14 @@ impl<'a> Crawl<'a> {
         }
     }
 
-    fn finish(self) -> Result<(), Failure> {
+    fn finish(mut self) -> Result<(), Failure> {
         self.reporter.interrupted(&self.crawler);
         let result = self.result();
+        if result.is_ok() && !self.is_interrupted {
+            self.after_pass.finish(&self.config);
+        } else {
+            self.after_pass.cancel();
+        }
         // A crawl that did not begin has only its error to show.
         let has_begun = result.is_ok() || self.crawler.counters().pass > 0;
         let is_shown = self.live.is_on() && has_begun;
@@ -422,13 +437,8 @@ fn sockets_that_fit(config: &Config) -> usize {
 
 /// Warns of keys that are set but have no effect in this version.
 fn warn_of_idle_keys(config: &Config) {
-    let keys = [
-        ("geo.country_db", config.geo.country_db.is_some()),
-        ("geo.asn_db", config.geo.asn_db.is_some()),
-        ("site.dir", config.site.dir.is_some()),
-    ];
-    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
-        log::warn!("{key} error=\"has no effect in this version\"");
+    if config.site.dir.is_some() {
+        log::warn!("site.dir error=\"has no effect in this version\"");
     }
 }
 

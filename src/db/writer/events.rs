@@ -8,13 +8,15 @@ use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 
 use postgres::{Client, Error, Transaction};
-use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::sys::child;
 
 /// A row of `events`, as the arguments of the program. Without a value an argument is empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,8 +39,6 @@ const MAX_EVENTS: i64 = 100_000;
 const MAX_WAITING: usize = 1_000;
 /// Maximum duration of a run of the program.
 const MAX_RUN: Duration = Duration::from_secs(30);
-/// Interval between looks at it.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The events after this one, and the newest of all.
 pub(super) fn newer_than(client: &mut Client, id: i64) -> Result<(i64, Vec<Event>), Error> {
@@ -127,26 +127,7 @@ fn run(program: &Path, event: &Event, limit: Duration) -> std::io::Result<Option
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    // A channel that stays silent is the clock.
-    let (_sender, silence) = mpsc::channel::<()>();
-    let mut waited = Duration::ZERO;
-    while waited < limit {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        let _ = silence.recv_timeout(POLL_INTERVAL);
-        waited += POLL_INTERVAL;
-    }
-    kill(&mut child);
-    child.wait()?;
-    Ok(None)
-}
-
-fn kill(child: &mut Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if group.is_none_or(|group| kill_process_group(group, Signal::KILL).is_err()) {
-        let _ = child.kill();
-    }
+    child::wait(&mut child, limit, &AtomicBool::new(false))
 }
 
 #[cfg(test)]
@@ -207,7 +188,7 @@ mod tests {
         let is_gone = (0..500).any(|_| {
             let runs = runs();
             if runs {
-                thread::park_timeout(POLL_INTERVAL);
+                thread::park_timeout(Duration::from_millis(20));
             }
             !runs
         });

@@ -41,6 +41,8 @@ pub struct Writer {
     inbox: Receiver<FromWriter>,
     /// The loop was woken and has not looked yet: it need not be woken again.
     is_woken: Arc<AtomicBool>,
+    /// The end of a pass was written, and the loop has not looked yet.
+    has_written_pass: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -62,7 +64,13 @@ impl Writer {
         let (sender, receiver) = mpsc::sync_channel(room);
         let (outbox, inbox) = mpsc::channel();
         let is_woken = Arc::new(AtomicBool::new(false));
-        let outbox = Outbox { sender: outbox, waker, is_woken: Arc::clone(&is_woken) };
+        let has_written_pass = Arc::new(AtomicBool::new(false));
+        let outbox = Outbox {
+            sender: outbox,
+            waker,
+            is_woken: Arc::clone(&is_woken),
+            has_written_pass: Arc::clone(&has_written_pass),
+        };
         let mut worker = Worker {
             url,
             machine: WriterMachine::new(params, seed),
@@ -79,7 +87,7 @@ impl Writer {
         };
         worker.running.announce(Duration::MAX);
         thread::Builder::new().name("writer".into()).spawn(move || worker.run())?;
-        Ok(Self { sender, inbox, is_woken })
+        Ok(Self { sender, inbox, is_woken, has_written_pass })
     }
 
     /// Sends a message; `false` if the thread has ended.
@@ -89,6 +97,11 @@ impl Writer {
             Err(TrySendError::Full(_)) => unreachable!("the crawler counts what it sends"),
             Err(TrySendError::Disconnected(_)) => false,
         }
+    }
+
+    /// Whether the end of a pass was written, and all that follows it, since the last call.
+    pub fn take_written_pass(&self) -> bool {
+        self.has_written_pass.swap(false, Ordering::AcqRel)
     }
 
     /// Receives the next message.
@@ -114,13 +127,24 @@ struct Outbox {
     sender: Sender<FromWriter>,
     waker: Arc<Waker>,
     is_woken: Arc<AtomicBool>,
+    has_written_pass: Arc<AtomicBool>,
 }
 
 impl Outbox {
     fn send(&self, message: FromWriter) {
         // Without a receiver the process is about to end.
-        if self.sender.send(message).is_ok()
-            && !self.is_woken.swap(true, Ordering::AcqRel)
+        if self.sender.send(message).is_ok() {
+            self.wake();
+        }
+    }
+
+    fn note_written_pass(&self) {
+        self.has_written_pass.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if !self.is_woken.swap(true, Ordering::AcqRel)
             && let Err(error) = self.waker.wake()
         {
             log::debug!("waker error=\"{error}\"");
@@ -309,7 +333,13 @@ impl Worker {
                 }
                 return;
             }
-            Answer::Plain(reply) => reply,
+            Answer::Plain(reply) => {
+                // What is compacted is the end of a pass.
+                if matches!(reply, Reply::Compacted) {
+                    self.outbox.note_written_pass();
+                }
+                reply
+            }
         };
         let now = self.now();
         self.machine.handle_reply(reply, now);
