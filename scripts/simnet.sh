@@ -77,6 +77,11 @@ addr_quiet = "400ms"
 [filter]
 only = ["127.0.0.0/8"]
 
+# Addresses of loopback are in no country.
+[geo]
+country_db = ""
+asn_db = ""
+
 [database]
 url = "$2"
 flush_interval = "1s"

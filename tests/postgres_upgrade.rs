@@ -163,6 +163,7 @@ fn the_schema_public_shows_only_what_people_read() {
             "history_notes",
             "nodes",
             "passes",
+            "place_sources",
             "probes",
             "rolls",
             "sources"

@@ -249,12 +249,17 @@ fn record(client: &mut Client, states: [&State; 2], is_noted: bool) -> Result<()
     let mut notes = Vec::new();
     for state in states.into_iter().filter(|state| state.has_changed) {
         let word = word(state.kind);
-        t.execute("DELETE FROM place_files WHERE kind = $1", &[&word])?;
-        let Some(file) = state.file() else { continue };
+        let Some(file) = state.file() else {
+            t.execute("DELETE FROM place_files WHERE kind = $1", &[&word])?;
+            continue;
+        };
         let source = file.source();
         let built_at = Timestamp(source.built_at);
         t.execute(
-            "INSERT INTO place_files (kind, file, name, url, licence, built_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO place_files (kind, file, name, url, licence, built_at)
+                VALUES ($1, $2, $3, $4, $5, $6)
+            ON CONFLICT (kind) DO UPDATE SET file = excluded.file, name = excluded.name,
+                url = excluded.url, licence = excluded.licence, built_at = excluded.built_at",
             &[&word, &file.version(), &source.name, &source.url, &source.licence, &built_at],
         )?;
         notes.push(note(state.kind, &source.name, source.built_at));
