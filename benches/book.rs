@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bitdash::config::Config;
 use bitdash::sys::process::resident_bytes;
 use bitdash_core::book::BookParams;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::record::messages::{Names, ToWriter};
 use bitdash_core::record::recorder::{Recorder, RecorderParams};
 use bitdash_core::vocabulary::address::Address;
@@ -39,6 +40,7 @@ fn recorder(size: u32) -> Recorder {
             max_addresses: 10_000_000,
         },
         filter: Arc::new(Filter::new(&[], &["0.0.0.0/0".parse().expect("a net")])),
+        rules: Rules::builtin(),
     };
     let mut recorder = Recorder::new(&params, 1);
     for number in 0..size {

@@ -28,7 +28,7 @@ use bitdash_core::vocabulary::target::VersionInfo;
 use bitdash_core::vocabulary::time::UnixTime;
 use postgres::Client;
 use support::Cluster;
-use support::rows::ready;
+use support::rows::{lineage, ready};
 
 const PASS: i64 = 1_800;
 const START: i64 = 1_790_000_000;
@@ -226,7 +226,8 @@ impl World {
             peers_sent: peers_sent.filter(|_| is_up),
         };
         let species = if number.is_multiple_of(TRB_SHARE) { "TRB" } else { "Knots" };
-        let seen = Seen { at, version, species, connect_ms, version_ms };
+        let lineage = lineage(species, version.user_agent.as_deref());
+        let seen = Seen { at, version, lineage, connect_ms, version_ms };
         let node = NodeRow {
             status: if is_up { Status::Up } else { Status::Down },
             last_probed: at,

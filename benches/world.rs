@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bitdash::commands::crawl::params::Params;
 use bitdash::config::Config;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::schedule::crawler::Event;
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::rows::LastPass;
@@ -406,7 +407,8 @@ fn configuration(options: &Options) -> Result<Config, String> {
 
 fn params(options: &Options, config: &Config) -> SimulationParams {
     let filter = Filter::new(&[], &[]);
-    let Params { mut crawler, probe, writer } = Params::new(config, filter, options.sockets);
+    let Params { mut crawler, probe, writer } =
+        Params::new(config, filter, Rules::builtin(), options.sockets);
     crawler.connects_per_second = options.rate.unwrap_or(crawler.connects_per_second);
     crawler.ask_share = options.ask_share;
     crawler.learns_patience = !options.no_patience;

@@ -41,7 +41,7 @@ no colours if NO_COLOR is set or TERM is dumb; see \-\-color
 .SH SIGNALS
 .TP
 SIGHUP
-crawl reloads its configuration, nodes file and exclude files and reopens its log; poll \-\-watch reloads and polls at once
+crawl reloads its configuration, nodes file, species.toml and exclude files and reopens its log; poll \-\-watch reloads and polls at once
 .TP
 SIGTERM, SIGINT
 crawl writes what is pending and exits within 10 seconds
@@ -52,6 +52,10 @@ the configuration: the first one that exists; see bitdash.toml(5)
 .TP
 .I /etc/bitdash/nodes.txt
 seeds and named nodes of the service
+.TP
+.I species.toml
+beside the configuration: rules of species that replace the built-in ones, which are in
+.I /usr/share/bitdash/species.toml
 .TP
 .I /var/log/bitdash/bitdash.log
 the log of the service

@@ -132,7 +132,21 @@ enum Command {
     )]
     Poll(poll::Options),
     /// Create or upgrade the database schema (crawl does so, too)
-    Migrate,
+    #[command(
+        long_about = "Creates or upgrades the database schema, as crawl does when it starts.\n\n\
+            With --species it also gives every known node the species and the release of the rules: \
+            species.toml beside the configuration file, else the built-in ones. That may be done \
+            beside a crawl, after SIGHUP made it read the same rules; otherwise a node gets them when \
+            it next responds. The history keeps the old words, and history_notes says what changed.",
+        after_help = "Examples:\n  \
+            bitdash migrate\n  \
+            bitdash migrate --species         after species.toml was changed"
+    )]
+    Migrate {
+        /// Apply the rules of species to all known nodes
+        #[arg(long)]
+        species: bool,
+    },
     /// Show the crawl and its map on one screen, or everything known of an address
     #[command(
         long_about = "Shows whether a crawl is running and how far it is, the nodes by species, what \
@@ -233,7 +247,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Command::Crawl { passes } => crawl::run(&source, passes),
         Command::Probe { places, options } => probe::run(&source, places, &options, &screen),
         Command::Poll(options) => poll::run(&source, &options, &screen),
-        Command::Migrate => migrate::run(&source),
+        Command::Migrate { species } => migrate::run(&source, species),
         Command::Status { places, json } => status::run(&source, &places, json, &screen),
         Command::Nodes(options) => nodes::run(&source, &options, &screen),
         Command::Export(options) => export::run(&source, &options),

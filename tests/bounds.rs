@@ -14,6 +14,7 @@ use bitdash::config::Config;
 use bitdash::net::driver::{Driver, MAX_BUFFERED_BYTES};
 use bitdash::sys::clock::{Clock, LoopClock};
 use bitdash::sys::process;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::probe::trace::TraceEvent;
 use bitdash_core::probe::{
     MAX_PROBE_BYTES, MAX_PROBE_MESSAGES, MAX_PROBE_PEERS, Probe, ProbeParams,
@@ -29,7 +30,7 @@ use watchglass::{
 };
 
 fn params() -> Arc<ProbeParams> {
-    Params::new(&Config::default(), Filter::new(&[], &[]), 100).probe
+    Params::new(&Config::default(), Filter::new(&[], &[]), Rules::builtin(), 100).probe
 }
 
 fn at(ms: u64) -> Now {

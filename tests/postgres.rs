@@ -140,7 +140,8 @@ fn a_new_version_overwrites_every_field_even_with_null() {
     let mut row = up(100, bare);
     row.peers = None; // not asked this time: the former number stays
     if let Some(seen) = &mut row.seen {
-        (seen.species, seen.connect_ms, seen.version_ms) = ("TRB", None, None);
+        (seen.connect_ms, seen.version_ms) = (None, None);
+        seen.lineage = lineage("TRB", None);
     }
     let mut batch = Batch::default();
     batch.nodes.insert(address(1), row);
@@ -290,7 +291,7 @@ fn what_was_written_is_loaded_again() {
     let mut batch = Batch::default();
     let mut trb = up(60, version());
     if let Some(seen) = &mut trb.seen {
-        seen.species = "TRB";
+        seen.lineage = lineage("TRB", None);
     }
     trb.peers = None;
     batch.nodes.insert(address(4), trb);

@@ -121,7 +121,7 @@ impl Model {
                 node.row.status.as_str(),
                 node.first_seen,
                 seen.at.as_micros(),
-                seen.species,
+                seen.lineage.species,
                 seen.version.protocol_version,
                 text(seen.version.user_agent.clone()),
                 text(seen.version.start_height.map(|v| v.to_string())),

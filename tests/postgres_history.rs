@@ -455,7 +455,11 @@ fn watch(store: &mut Store, pass: u64, nodes: &[Seen4], names: &[(u8, &str)], up
         let up = rows::up(0, version);
         let row = match *status {
             "up" => NodeRow {
-                seen: up.seen.clone().map(|seen| Seen { at: now, species, ..seen }),
+                seen: up.seen.clone().map(|seen| Seen {
+                    at: now,
+                    lineage: rows::lineage(species, Some(agent)),
+                    ..seen
+                }),
                 ..up
             },
             "full" => {

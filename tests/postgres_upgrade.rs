@@ -10,7 +10,8 @@ use std::fs;
 use std::path::Path;
 
 use bitdash::db::writer::Store;
-use bitdash_core::lookup::{services, species};
+use bitdash_core::lookup::services;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::vocabulary::rows::Batch;
 use support::rows::*;
 use support::{Cluster, Database};
@@ -27,8 +28,8 @@ fn schema_2() -> Database {
 /// Every row that people can read and every candidate with all its times, in the form of schema 2.
 fn contents(database: &Database, source: &str, internal: &str, key: &str) -> Vec<String> {
     let queries = [
-        "SELECT 'node', host, port, name, status, species, protocol_version, user_agent, services, start_height, relay,
-            connect_ms, version_ms, country, asn, as_name, first_seen, last_seen, last_probed, last_outcome,
+        "SELECT 'node', host, port, name, status, CASE species WHEN 'other' THEN 'unknown' ELSE species END,
+            protocol_version, user_agent, services, start_height, relay, connect_ms, version_ms, country, asn, as_name, first_seen, last_seen, last_probed, last_outcome,
             failures, next_probe, peers_asked_at, peers_sent FROM nodes ORDER BY host, port"
             .to_owned(),
         "SELECT 'probe', p.* FROM probes p ORDER BY host, port, pass".to_owned(),
@@ -129,10 +130,29 @@ fn the_upgrade_computes_releases_as_the_crawler_does() {
     for row in client.query(sql, &[]).unwrap() {
         let (word, agent): (&str, Option<&str>) = (row.get(0), row.get(1));
         let release: Option<String> = row.get(2);
-        assert_eq!(release, species::release(word, agent), "{word} {agent:?}");
+        assert_eq!(release, Rules::builtin().release(word, agent), "{word} {agent:?}");
         releases += usize::from(release.is_some());
     }
     assert!(releases > 100, "{releases}");
+}
+
+#[test]
+fn an_upgrade_calls_the_species_other_unknown_and_notes_it() {
+    let database = schema_2();
+    let count = |sql: &str| database.value(&format!("SELECT count(*) FROM {sql}"));
+    let before = count("nodes WHERE species = 'other'");
+    assert_ne!(before, "0", "the fixture is another one");
+    let history = count("history WHERE dimension = 'species' AND value = 'other'");
+    assert_ne!(history, "0", "the fixture is another one");
+    support::rows::ready(&database);
+    assert_eq!(count("nodes WHERE species = 'other'"), "0");
+    assert_eq!(count("nodes WHERE species = 'unknown'"), before);
+    let kept = count("history WHERE dimension = 'species' AND value = 'other'");
+    assert_eq!(kept, history, "the history keeps its words");
+    assert_eq!(count("history_notes WHERE text LIKE '%\"unknown\"%'"), "1");
+    let fresh = Cluster::shared().database();
+    support::rows::ready(&fresh);
+    assert_eq!(fresh.value("SELECT count(*) FROM history_notes"), "0");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn probe_prints_received_fields_and_names_missing_ones() {
     let has = |text: &str| assert!(ran.out.contains(text), "no {text:?} in\n{}", ran.out);
     assert!(ran.out.starts_with(&format!("{}: responded\n", place(trb))), "{}", ran.out);
     has(&format!("user agent        {}\n", fields.user_agent.as_deref().unwrap()));
-    has("species           TRB\n");
+    has(&format!("species           TRB, release {}\n", fields.release.as_deref().unwrap()));
     has("services          NETWORK (0x1)\n");
     has("relay             not sent, which means yes\n");
     has(&format!("height            {}\n", fields.start_height.unwrap()));

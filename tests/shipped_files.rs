@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use bitdash::config::{Config, KEYS, Key, Reload};
+use bitdash::config::{Config, KEYS, Key, Reload, SPECIES_FILE};
 use bitdash::net::nodes_file::{Host, NodesFile};
+use bitdash_core::lookup::species::{Rules, Species};
 
 const PREAMBLE: &str = r#"# bitdash.toml: the configuration of the crawler, for Bitcoin's main network.
 #
@@ -17,9 +18,11 @@ const PREAMBLE: &str = r#"# bitdash.toml: the configuration of the crawler, for 
 # Durations are strings with a unit: "500ms", "3s", "10m", "24h", "14d".
 # Relative paths are resolved against the directory of this file.
 #
-# On SIGHUP (`kill -HUP`, `systemctl reload`) a running crawl reloads this file, the nodes file and
-# the exclude files. If one of them is invalid, nothing changes and one line reports why. All keys
-# are reloaded except [network] and database.url, which need a restart.
+# A file species.toml in the same directory replaces the built-in rules of species.
+#
+# On SIGHUP (`kill -HUP`, `systemctl reload`) a running crawl reloads this file, the nodes file,
+# species.toml and the exclude files. If one of them is invalid, nothing changes and one line
+# reports why. All keys are reloaded except [network] and database.url, which need a restart.
 "#;
 
 /// A key and those after it that share its documentation.
@@ -124,6 +127,29 @@ fn the_preamble_names_the_keys_that_need_a_restart() {
     let all_of_network: Vec<&str> =
         KEYS.iter().filter(|key| key.section == "network").map(|key| key.name).collect();
     assert_eq!(network, all_of_network);
+}
+
+#[test]
+fn the_shipped_rules_of_species_are_the_built_in_ones() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let place = "\"usr/share/bitdash/\"";
+    let asset = manifest.lines().find(|line| line.contains(place)).expect("it is in the package");
+    let shipped = root.join(asset.split('"').nth(1).unwrap());
+    assert_eq!(shipped.file_name().unwrap(), SPECIES_FILE);
+    let text = fs::read_to_string(shipped).unwrap();
+    assert_eq!(Rules::parse(&text).unwrap(), *Rules::builtin());
+    assert!(text.lines().all(|line| line.chars().count() <= 100));
+}
+
+#[test]
+fn the_page_of_species_explains_every_word() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/species.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let rules = Rules::builtin();
+    let row = |species: &Species| format!("| `{}` | {} |", species.word, species.meaning);
+    assert_eq!(rows, rules.species().iter().map(row).collect::<Vec<_>>());
 }
 
 #[test]

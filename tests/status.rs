@@ -74,7 +74,7 @@ fn filled() -> Database {
     let mut trb =
         up(40, bitdash_core::vocabulary::target::VersionInfo { user_agent: None, ..version() });
     if let Some(seen) = &mut trb.seen {
-        seen.species = "TRB";
+        seen.lineage = lineage("TRB", None);
     }
     let mut batch = Batch::default();
     batch.nodes.insert(address(4), trb);
@@ -127,6 +127,28 @@ fn the_overview_says_what_changed_since_yesterday_and_last_week() {
     assert_eq!(row("TRB "), "TRB 0 0 1 -3 0", "{text}");
     assert_eq!(row("Core"), "Core 2 0 0 +2 -5", "{text}");
     assert_eq!(row("all"), "all 2 0 1 -1 -5", "{text}");
+}
+
+#[test]
+fn the_overview_shows_a_note_as_long_as_figures_before_it_are_compared() {
+    let database = filled();
+    let note = |days: u32, text: &str| {
+        let sql = format!(
+            "INSERT INTO history_notes VALUES (now() - {days} * interval '1 day', '{text}')"
+        );
+        database.client().batch_execute(&sql).unwrap();
+    };
+    note(8, "an old one");
+    let text = status_text(&database, None, false);
+    assert!(!text.contains("Counted otherwise"), "{text}");
+    note(2, "species rules changed: 9 of 10 nodes got another species (unknown to light 9)");
+    let screen = Screen { width: Some(80), ..Screen::PLAIN };
+    let text = status_on(&screen, &database, None, false);
+    let line = "Counted otherwise since 2d 0h ago: species rules changed: 9 of 10 nodes got ano…";
+    assert!(text.lines().any(|found| found == line), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&status_text(&database, None, true)).unwrap();
+    assert_eq!(json["notes"][1]["text"], "an old one");
 }
 
 #[test]

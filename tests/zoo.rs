@@ -20,6 +20,7 @@ use bitdash::commands::crawl::params::Params;
 use bitdash::config::Config;
 use bitdash::net::driver::Driver;
 use bitdash::sys::clock::{Clock, LoopClock};
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::outcome::Outcome;
@@ -154,7 +155,7 @@ fn a_version_counts_even_if_a_reset_arrives_before_it_is_read() {
     });
     let target = Target::candidate(Address::new(Ipv4Addr::LOCALHOST, port));
     let filter = Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]);
-    let params = Params::new(&Config::default(), filter, 100).probe;
+    let params = Params::new(&Config::default(), filter, Rules::builtin(), 100).probe;
     let (clock, mut driver) = (LoopClock::new(Clock::new()), Driver::new().unwrap());
     for _ in 0..2 {
         assert!(driver.dial(target, &params, 42, &clock).unwrap().is_none());

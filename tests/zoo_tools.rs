@@ -76,6 +76,7 @@ fn check_facts(found: &Value, row: &Row) {
         ("start_height", json(fields.and_then(|fields| fields.start_height))),
         ("user_agent", json(fields.and_then(|fields| fields.user_agent.clone()))),
         ("species", json(fields.map(|fields| fields.species.clone()))),
+        ("release", json(fields.and_then(|fields| fields.release.clone()))),
         ("relay", json(fields.and_then(|fields| fields.relay))),
         ("services", json(services.map(|bits| bits.to_string()))),
         ("service_names", json(services.map(services::names))),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bitdash_core::book::BookParams;
 use bitdash_core::book::backoff::BackoffParams;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::record::messages::{Database, FromWriter, Names, ToWriter, WriterParams};
 use bitdash_core::record::recorder::{Recorder, RecorderParams};
 use bitdash_core::schedule::crawler::{
@@ -357,5 +358,5 @@ fn recorder_params(filter: &Arc<Filter>, max_addresses: u32) -> RecorderParams {
     };
     let max_addresses = max_addresses as usize;
     let book = BookParams { backoff, getaddr_interval: 24 * HOUR, max_addresses };
-    RecorderParams { book, filter: Arc::clone(filter) }
+    RecorderParams { book, filter: Arc::clone(filter), rules: Rules::builtin() }
 }

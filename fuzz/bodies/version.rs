@@ -2,7 +2,7 @@
 //!
 //! Input: the payload.
 
-use bitdash_core::lookup::species::{ALL, getaddr_timing, species};
+use bitdash_core::lookup::species::{Rules, getaddr_timing};
 use watchglass::{Version, text};
 
 /// The end of `addr_recv`, the last mandatory field.
@@ -45,7 +45,10 @@ pub fn run(payload: &[u8]) {
         assert!(agent.len() <= 4 * 256);
         assert_eq!(text::to_bytes(agent).as_deref(), version.user_agent.as_deref());
     }
-    let word = species(agent.as_deref(), version.version, version.services);
-    assert!(ALL.contains(&word), "{word}");
+    let rules = Rules::builtin();
+    let lineage = rules.classify(agent.as_deref(), version.version, version.services);
+    let word = lineage.species;
+    assert!(rules.species().iter().any(|species| species.word == word), "{word}");
+    assert!(lineage.release.is_none_or(|release| release.starts_with(&*word)));
     let _ = getaddr_timing(agent.as_deref(), version.version);
 }

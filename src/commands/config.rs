@@ -8,14 +8,15 @@ use crate::config::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
 use crate::net::nodes_file::NodesFile;
 use crate::sys::text_file::cause;
 
-/// Checks the configuration and its exclude files and prints it. Invalid lines of the nodes
-/// file are only noted.
+/// Checks the configuration, its exclude files and the rules of species, and prints it. Invalid
+/// lines of the nodes file are only noted.
 ///
 /// # Errors
 /// The first error in the configuration.
 pub fn run(source: &ConfigSource) -> Result<(), Failure> {
     let config = source.load()?;
     config.load_filter()?;
+    let species = source.load_species()?;
     let origin = match source.notice() {
         Some(notice) => {
             note(&notice);
@@ -44,6 +45,11 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
             "# database.url is from the environment variable {URL_VARIABLE}.\n"
         ));
     }
+    let rules = match &species.file {
+        Some(file) => one_line(&file.display().to_string()),
+        None => format!("built in, no {}", one_line(&source.species_file().display().to_string())),
+    };
+    text.push_str(&format!("# The rules of species, {}: {rules}\n", species.rules.count()));
     text.push_str(&format!("# The user agent as sent: {}\n\n", config.sent_user_agent()));
     text.push_str(&config.to_toml());
     print(&text)

@@ -92,6 +92,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
+/// Species and release on one line.
+pub fn species_text(species: &str, release: Option<&str>) -> String {
+    match release {
+        Some(release) => format!("{species}, release {release}"),
+        None => species.to_owned(),
+    }
+}
+
 /// Prints to stdout. A closed pipe (`| head`) is not a failure.
 ///
 /// # Errors

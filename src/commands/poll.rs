@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::commands::probe;
-use crate::commands::probe::facts::{Facts, species_of};
+use crate::commands::probe::facts::Facts;
 use crate::commands::screen::Screen;
 use crate::commands::table::{Table, safe};
 use crate::commands::visit::{Purpose, Row, Visitor, judge};
@@ -67,7 +67,7 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
         |config: &Config| options.file.clone().unwrap_or_else(|| config.crawl.nodes_file.clone());
     let mut nodes = read(&path(&config), &config)?;
     nodes.complaints.iter().chain(&nodes.repetitions).for_each(|message| note(message));
-    let mut visitor = Visitor::new(&config, Purpose::Poll)?;
+    let mut visitor = Visitor::new(&config, source.load_species()?.rules, Purpose::Poll)?;
     let Some(interval) = options.watch else {
         let rows = sorted(visitor.visit(nodes.lines)?);
         print(&text(&rows, options.json, screen))?;
@@ -113,7 +113,7 @@ fn reloaded(source: &ConfigSource) -> Result<(Config, Visitor), Failure> {
         ));
     }
     let config = source.load()?;
-    let visitor = Visitor::new(&config, Purpose::Poll)?;
+    let visitor = Visitor::new(&config, source.load_species()?.rules, Purpose::Poll)?;
     Ok((config, visitor))
 }
 
@@ -189,14 +189,16 @@ fn table(rows: &[Row]) -> Table {
     ])
     .fitted_by(&["user agent", "name"], &["version", "user agent", "species", "latency", "height"]);
     for row in rows {
-        let result = row.found.as_ref().ok().map(|found| &found.result);
+        let found = row.found.as_ref().ok();
+        let result = found.map(|found| &found.result);
+        let lineage = found.and_then(|found| found.lineage.as_ref());
         let info = result.and_then(|result| result.version.as_ref());
         let dash = || "-".to_owned();
         table.row([
             row.label().unwrap_or_else(dash),
             row.endpoint(),
             row.outcome().map_or("not_dialled", |outcome| outcome.as_str()).to_owned(),
-            info.map_or("-", species_of).to_owned(),
+            lineage.map_or("-", |lineage| &lineage.species).to_owned(),
             info.map_or_else(dash, |info| info.protocol_version.to_string()),
             info.and_then(|info| info.user_agent.as_deref()).unwrap_or("-").to_owned(),
             info.and_then(|info| info.start_height).map_or_else(dash, |height| height.to_string()),

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::commands::explain::{listing, next_probe};
 use crate::commands::nodes;
 use crate::commands::screen::{Paint, Screen};
-use crate::commands::table::{Table, grouped, safe, safe_json, span, wrapped};
-use crate::commands::{Failure, HostPort, print};
+use crate::commands::table::{Table, cut, grouped, safe, safe_json, span, wrapped};
+use crate::commands::{Failure, HostPort, print, species_text};
 use crate::config::{Config, ConfigSource};
 use crate::db::StoreError;
 use crate::db::reader::{
@@ -22,6 +22,8 @@ use crate::db::timestamp::Timestamp;
 use crate::net::nodes_file::{Host, Line};
 use crate::net::resolve::{RESOLVE_TIMEOUT, resolve};
 
+/// Maximum age of a note that is shown: the table compares with a week ago.
+const NOTE_AGE: Duration = Duration::from_secs(7 * 86_400);
 /// Species and nodes on the screen, at most: with everything else 24 lines.
 const MAX_SPECIES: usize = 6;
 const MAX_NODES: usize = 5;
@@ -140,6 +142,9 @@ fn overview_text(overview: &Overview, screen: &Screen) -> String {
     let mut text = table.without_headings(screen, 0);
     text.push('\n');
     text.push_str(&species(overview).to_text(screen, 0));
+    if let Some(note) = note(overview) {
+        text += &(cut(&safe(&note), screen.width.unwrap_or(usize::MAX)) + "\n");
+    }
     text.push('\n');
     text.push_str(&kept(at, &overview.kept, screen));
     if !overview.events.is_empty() {
@@ -147,6 +152,13 @@ fn overview_text(overview: &Overview, screen: &Screen) -> String {
         text.push_str(&events(at, &overview.events).to_text(screen, 0));
     }
     text
+}
+
+/// What changed how nodes are counted since the times that the table compares with.
+fn note(overview: &Overview) -> Option<String> {
+    let (at, note) = (overview.at, overview.notes.first()?);
+    let is_recent = at.0.since(note.at.0) <= NOTE_AGE;
+    is_recent.then(|| format!("Counted otherwise since {}: {}", ago(at, note.at), note.text))
 }
 
 /// The newest events.
@@ -294,12 +306,7 @@ fn node_rows(at: Timestamp, node: &NodeFacts, table: &mut Table) {
     table.row(["status", &node.status]);
     table.row(["first seen", &when(at, node.first_seen)]);
     table.row(["last seen", &when(at, node.last_seen)]);
-    let release = node.release.as_ref().filter(|release| **release != node.species);
-    let species = match release {
-        Some(release) => format!("{}, release {release}", node.species),
-        None => node.species.clone(),
-    };
-    table.row(["species", &species]);
+    table.row(["species", &species_text(&node.species, node.release.as_deref())]);
     table.row(["protocol version", &node.protocol_version.to_string()]);
     table.row(["user agent", node.user_agent.as_deref().unwrap_or("not sent")]);
     let services = node.services.cast_unsigned();

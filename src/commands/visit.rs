@@ -20,13 +20,14 @@ use crate::net::resolve::{RESOLVE_TIMEOUT, Resolved, admitted, resolve};
 use crate::sys::clock::{Clock, LoopClock};
 use crate::sys::process;
 use crate::sys::terminal::StatusLine;
+use bitdash_core::lookup::species::{Lineage, Rules};
 use bitdash_core::probe::trace::Trace;
 use bitdash_core::probe::{Probe, ProbeParams};
 use bitdash_core::schedule::limiter::Limiter;
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::outcome::{Fault, Outcome};
-use bitdash_core::vocabulary::target::{ProbeResult, Target};
+use bitdash_core::vocabulary::target::{ProbeResult, Target, VersionInfo};
 
 /// The result for one address of a host.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Found {
     pub result: ProbeResult,
     /// The conversation.
     pub trace: Trace,
+    /// The lineage of its software, if it responded.
+    pub lineage: Option<Lineage>,
 }
 
 impl Row {
@@ -95,6 +98,7 @@ pub enum Purpose {
 /// Probes lists of hosts; holds the settings and the driver.
 pub struct Visitor {
     params: Arc<ProbeParams>,
+    rules: Arc<Rules>,
     filter: Filter,
     max_sockets: usize,
     limiter: Limiter,
@@ -105,11 +109,11 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// A visitor with the settings of `config`.
+    /// A visitor with the settings of `config` and the rules of species.
     ///
     /// # Errors
     /// An exclude file is invalid; the system provides no poll or no random bytes.
-    pub fn new(config: &Config, purpose: Purpose) -> Result<Self, Failure> {
+    pub fn new(config: &Config, rules: Arc<Rules>, purpose: Purpose) -> Result<Self, Failure> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|error| Failure::Failed(format!("cannot obtain random bytes: {error}")))?;
@@ -121,6 +125,7 @@ impl Visitor {
         let fits = usize::try_from(files).unwrap_or(usize::MAX);
         Ok(Self {
             params: Arc::new(probe_params(config)),
+            rules,
             filter: config.load_filter()?,
             max_sockets: fits.min(config.crawl.max_sockets as usize),
             limiter: Limiter::new(config.crawl.connects_per_second),
@@ -169,11 +174,18 @@ impl Visitor {
                 if let Some(row) = index.and_then(|index| rows.get_mut(*index))
                     && let Some(result) = ended.result
                 {
-                    row.found = Ok(Found { result, trace: *ended.trace.unwrap_or_default() });
+                    let trace = *ended.trace.unwrap_or_default();
+                    let lineage = result.version.as_ref().map(|version| self.lineage(version));
+                    row.found = Ok(Found { result, trace, lineage });
                 }
             }
         }
         Ok(rows)
+    }
+
+    fn lineage(&self, version: &VersionInfo) -> Lineage {
+        let agent = version.user_agent.as_deref();
+        self.rules.classify(agent, version.protocol_version, version.services)
     }
 
     /// The clock.

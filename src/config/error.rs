@@ -44,6 +44,15 @@ pub enum ConfigError {
         /// The allowed values.
         allowed: String,
     },
+    /// An error in a line of species.toml.
+    Line {
+        /// The file.
+        file: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// The problem, such as "species.x: must have a meaning".
+        problem: String,
+    },
     /// More than one of the others.
     Several(Vec<ConfigError>),
     /// A line of an exclude file that is neither an address nor a CIDR.
@@ -94,6 +103,7 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Several(_) => f.write_str(&self.lines().join("; ")),
             Self::File { file, problem } => write!(f, "{file}: {problem}"),
+            Self::Line { file, line, problem } => write!(f, "{file}:{line}: {problem}"),
             Self::Syntax { file, line, column, message } => {
                 write!(f, "{file}:{line}:{column}: {message}")
             }

@@ -12,6 +12,7 @@ mod keys;
 mod lists;
 mod rules;
 mod source;
+mod species;
 mod user_agent;
 
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use self::keys::{
 pub use self::lists::read_exclude_file;
 pub use self::rules::{GeoFile, LogFormat, duration_text};
 pub use self::source::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
+pub use self::species::{SPECIES_FILE, SpeciesRules};
 use crate::sys::text_file::quoted;
 use bitdash_core::vocabulary::filter::Filter;
 

@@ -29,7 +29,7 @@ pub const FILE_VARIABLE: &str = "BITDASH_CONFIG";
 pub const DEFAULT_FILES: [&str; 2] = ["bitdash.toml", "/etc/bitdash/bitdash.toml"];
 
 /// Maximum size of a configuration file in bytes.
-const MAX_BYTES: u64 = 1_000_000;
+pub(super) const MAX_BYTES: u64 = 1_000_000;
 
 struct Secret(OsString);
 

@@ -8,6 +8,7 @@ mod password_file;
 pub mod places;
 pub mod reader;
 pub mod schema;
+pub mod species;
 pub mod timestamp;
 pub mod writer;
 

@@ -144,6 +144,17 @@ pub struct Overview {
     pub newest: Vec<NodeFacts>,
     /// The newest events of TRB and named nodes, the newest first.
     pub events: Vec<EventLine>,
+    /// The newest changes of how nodes are counted, the newest first.
+    pub notes: Vec<NoteLine>,
+}
+
+/// A row of `history_notes`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct NoteLine {
+    /// When it took effect.
+    pub at: Timestamp,
+    /// What changed.
+    pub text: String,
 }
 
 /// Where the nodes are that are up, the most common places first.
@@ -377,6 +388,7 @@ impl Reader {
                     .map(node_facts)
                     .collect::<Result<_, _>>()?,
                 events: events(t)?,
+                notes: notes(t)?,
             })
         })
     }
@@ -566,6 +578,13 @@ fn events(t: &mut Transaction) -> Result<Vec<EventLine>, Error> {
         })
     };
     let newest = "SELECT * FROM events ORDER BY id DESC LIMIT $1";
+    t.query(newest, &[&LINES])?.iter().map(line).collect()
+}
+
+/// The newest notes of the history, the newest first.
+fn notes(t: &mut Transaction) -> Result<Vec<NoteLine>, Error> {
+    let line = |row: &Row| Ok(NoteLine { at: row.try_get(0)?, text: row.try_get(1)? });
+    let newest = "SELECT at, text FROM history_notes ORDER BY at DESC, text LIMIT $1";
     t.query(newest, &[&LINES])?.iter().map(line).collect()
 }
 

@@ -19,6 +19,13 @@ pub struct Migration {
     sql: &'static str,
 }
 
+impl Migration {
+    /// Its statements.
+    pub fn sql(&self) -> &'static str {
+        self.sql
+    }
+}
+
 /// Every file, in order; `build.rs` lists them.
 pub const MIGRATIONS: &[Migration] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bitdash::db::writer::{CompactionParams, CompactionReport, Store};
+use bitdash_core::lookup::species::{Lineage, Rules};
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::outcome::Outcome;
 use bitdash_core::vocabulary::rows::{
@@ -56,6 +57,12 @@ pub fn version() -> VersionInfo {
     }
 }
 
+/// A species, with the release that the built-in rules read from the user agent.
+pub fn lineage(species: &str, user_agent: Option<&str>) -> Lineage {
+    let release = Rules::builtin().release(species, user_agent);
+    Lineage { species: species.into(), release }
+}
+
 /// A node that responded.
 pub fn up(seconds: i64, version: VersionInfo) -> NodeRow {
     NodeRow {
@@ -66,8 +73,8 @@ pub fn up(seconds: i64, version: VersionInfo) -> NodeRow {
         next_probe: at(seconds + 60),
         seen: Some(Seen {
             at: at(seconds),
+            lineage: lineage("Core", version.user_agent.as_deref()),
             version,
-            species: "Core",
             connect_ms: Some(31),
             version_ms: Some(52),
         }),

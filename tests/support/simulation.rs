@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bitdash::commands::crawl::params::Params;
 use bitdash::config::Config;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::rows::Batch;
 use bitdash_simnet::network::world::{World, WorldParams};
@@ -15,7 +16,8 @@ use bitdash_simnet::verify::{compare, truth};
 pub fn params(seed: u64, config: &Config, only: &str, max_sockets: usize) -> SimulationParams {
     let only: Vec<_> = only.split_terminator(' ').map(|net| net.parse().unwrap()).collect();
     let filter = Filter::new(&[], &only);
-    let Params { crawler, probe, writer } = Params::new(config, filter, max_sockets);
+    let Params { crawler, probe, writer } =
+        Params::new(config, filter, Rules::builtin(), max_sockets);
     SimulationParams { seed, crawler, writer, probe, splits_bytes: false }
 }
 

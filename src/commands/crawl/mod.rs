@@ -22,7 +22,7 @@ use self::names::NameBook;
 use self::params::Params;
 use self::report::Reporter;
 use crate::commands::{Failure, to_stderr};
-use crate::config::{Config, ConfigSource};
+use crate::config::{Config, ConfigSource, SpeciesRules};
 use crate::db::writer::thread::{MAX_SOCKETS, Writer};
 use crate::net::driver::{Driver, Ended, MAX_DIALS_PER_TURN, SIGNALS};
 use crate::net::nodes_file::NodesFile;
@@ -32,6 +32,7 @@ use crate::sys::notify;
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::text_file;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::schedule::crawler::{Crawler, NameRequest, Phase, StopReason};
 use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::target::Target;
@@ -104,6 +105,7 @@ impl<'a> Crawl<'a> {
         let waker: Arc<Waker> = Arc::new(waker);
         let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
         let filter = config.load_filter().map_err(|error| usage(&error))?;
+        let SpeciesRules { rules, .. } = source.load_species().map_err(|error| usage(&error))?;
         let (file, port) = (&config.crawl.nodes_file, config.network.port);
         let names = NameBook::read(file, port, &filter, Arc::clone(&waker));
         let names = names.map_err(|error| usage(&error))?;
@@ -114,7 +116,7 @@ impl<'a> Crawl<'a> {
         if let Err(error) = process::raise_open_files() {
             log::warn!("open_files error=\"{error}\"");
         }
-        let params = params(&config, filter);
+        let params = params(&config, filter, rules);
         let mut rng = fastrand::Rng::with_seed(seed().map_err(Failure::Failed)?);
         let url = config.database.url.expose().to_owned();
         let writer = Writer::start(url, params.writer.clone(), rng.u64(..), waker, clock)
@@ -325,15 +327,18 @@ impl<'a> Crawl<'a> {
         read_once(&config.crawl.nodes_file)?;
         config.filter.exclude_files.iter().try_for_each(|path| read_once(path))?;
         let filter = config.load_filter()?;
+        read_once(&self.source.species_file())?;
+        let SpeciesRules { rules, .. } = self.source.load_species()?;
         let mut report = self.config.reload_differences(&new);
         report.changed.extend(excluded_text(&self.params.crawler.filter, &filter));
+        report.changed.extend(species_text(&self.params.writer.recorder.rules, &rules));
         let nodes = NodesFile::read(&config.crawl.nodes_file, config.network.port)?;
         self.log.reopen(&config.log)?;
         report.changed.extend(self.names.replace(nodes, &filter));
         for key in &report.needs_restart {
             log::warn!("reload needs_restart={key}");
         }
-        self.params = params(&config, filter);
+        self.params = params(&config, filter, rules);
         self.crawler.handle_params(self.params.crawler.clone(), self.params.writer.clone());
         self.end_excluded();
         self.stats_at = self.clock.now().mono + config.log.stats_interval;
@@ -412,9 +417,14 @@ fn excluded_text(before: &Filter, after: &Filter) -> Option<String> {
     (!before.excludes_like(after)).then(text)
 }
 
+/// How the rules of species changed; `None` if they did not.
+fn species_text(before: &Rules, after: &Rules) -> Option<String> {
+    (before != after).then(|| format!("species_rules={}->{}", before.count(), after.count()))
+}
+
 /// Settings of all machines, limited to what this system allows.
-fn params(config: &Config, filter: Filter) -> Params {
-    let mut params = Params::new(config, filter, sockets_that_fit(config));
+fn params(config: &Config, filter: Filter, rules: Arc<Rules>) -> Params {
+    let mut params = Params::new(config, filter, rules, sockets_that_fit(config));
     params.crawler.built_at = built_at();
     params
 }
@@ -475,7 +485,8 @@ mod tests {
 
     #[test]
     fn the_crawl_knows_when_it_was_built() {
-        let known = params(&Config::default(), Filter::new(&[], &[])).crawler.built_at;
+        let known =
+            params(&Config::default(), Filter::new(&[], &[]), Rules::builtin()).crawler.built_at;
         assert_eq!(known, built_at());
         assert!(known.as_secs() > 1_790_000_000, "it is compiled in");
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use bitdash_core::book::BookParams;
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::probe::ProbeParams;
 use bitdash_core::record::messages::WriterParams;
 use bitdash_core::record::recorder::{MAX_PENDING_ROWS, RecorderParams};
@@ -24,9 +25,9 @@ pub struct Params {
 }
 
 impl Params {
-    /// Distributes the configuration. `max_sockets` is the configured number, or less if the limit
-    /// of open files is lower.
-    pub fn new(config: &Config, filter: Filter, max_sockets: usize) -> Self {
+    /// Distributes the configuration and the rules of species. `max_sockets` is the configured
+    /// number, or less if the limit of open files is lower.
+    pub fn new(config: &Config, filter: Filter, rules: Arc<Rules>, max_sockets: usize) -> Self {
         let filter = Arc::new(filter);
         Self {
             crawler: CrawlerParams {
@@ -49,6 +50,7 @@ impl Params {
                         max_addresses: config.crawl.max_addresses as usize,
                     },
                     filter,
+                    rules,
                 },
                 results_per_node: config.crawl.results_per_node,
                 batch_rows: config.database.batch_rows as usize,

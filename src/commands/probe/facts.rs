@@ -12,7 +12,6 @@ use crate::commands::table::safe_json;
 use crate::commands::visit::{Found, Row};
 use crate::db::timestamp::Timestamp;
 use bitdash_core::lookup::services;
-use bitdash_core::lookup::species::species;
 use bitdash_core::vocabulary::target::{Peer, VersionInfo};
 use bitdash_core::vocabulary::time::UnixTime;
 use watchglass::{NetworkAddress, Version};
@@ -30,7 +29,8 @@ pub struct Facts {
     probed_at: Option<Timestamp>,
     connect_ms: Option<u32>,
     version_ms: Option<u32>,
-    species: Option<&'static str>,
+    species: Option<String>,
+    release: Option<String>,
     #[serde(flatten)]
     version: VersionFacts,
     peers_sent: Option<u32>,
@@ -94,7 +94,7 @@ impl Facts {
     pub fn of(row: &Row, options: &Options) -> Self {
         let found = row.found.as_ref();
         let result = found.ok().map(|found| &found.result);
-        let info = result.and_then(|result| result.version.as_ref());
+        let lineage = found.ok().and_then(|found| found.lineage.as_ref());
         let host = row.address.map_or_else(|| row.host.to_string(), |at| at.ip().to_string());
         Self {
             host,
@@ -105,7 +105,8 @@ impl Facts {
             probed_at: result.map(|result| Timestamp(result.probed_at)),
             connect_ms: result.and_then(|result| result.connect_ms),
             version_ms: result.and_then(|result| result.version_ms),
-            species: info.map(species_of),
+            species: lineage.map(|lineage| lineage.species.to_string()),
+            release: lineage.and_then(|lineage| lineage.release.clone()),
             version: found.ok().map_or_else(VersionFacts::default, VersionFacts::of),
             peers_sent: result.and_then(|result| result.peers_sent),
             peers: result.filter(|_| options.peers).map(|result| {
@@ -178,11 +179,6 @@ impl StepFacts {
             })
             .collect()
     }
-}
-
-/// The species of the node's software.
-pub fn species_of(info: &VersionInfo) -> &'static str {
-    species(info.user_agent.as_deref(), info.protocol_version, info.services)
 }
 
 /// Lead of the node's clock over ours in seconds.

@@ -6,11 +6,11 @@ pub mod steps;
 
 use std::time::Duration;
 
-use self::facts::{Facts, age, host_text, offset, species_of};
+use self::facts::{Facts, age, host_text, offset};
 use crate::commands::screen::Screen;
 use crate::commands::table::{Table, safe, span};
 use crate::commands::visit::{Found, Purpose, Row, Visitor, judge};
-use crate::commands::{Failure, HostPort, print};
+use crate::commands::{Failure, HostPort, print, species_text};
 use crate::config::ConfigSource;
 use crate::db::timestamp::Timestamp;
 use crate::net::nodes_file::Line;
@@ -64,7 +64,8 @@ pub fn run(
         name: None,
     };
     let lines = places.into_iter().enumerate().map(line).collect();
-    let mut visitor = Visitor::new(&config, Purpose::Probe { wants_peers: options.peers })?;
+    let rules = source.load_species()?.rules;
+    let mut visitor = Visitor::new(&config, rules, Purpose::Probe { wants_peers: options.peers })?;
     visitor.set_claims(options.protocol_version, options.user_agent.as_deref());
     let rows = visitor.visit(lines)?;
     print(&text(&rows, options, screen))?;
@@ -118,7 +119,9 @@ fn fields(found: &Found, asks_peers: bool) -> Table {
     table.row(["connected after", &ms(result.connect_ms)]);
     let Some(info) = &result.version else { return table };
     table.row(["version after", &format!("{} more", ms(result.version_ms))]);
-    table.row(["species", species_of(info)]);
+    if let Some(lineage) = &found.lineage {
+        table.row(["species", &species_text(&lineage.species, lineage.release.as_deref())]);
+    }
     table.row(["protocol version", &info.protocol_version.to_string()]);
     table.row(["user agent", &agent_text(info, found.trace.version())]);
     table.row(["services", &services_text(info.services)]);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use bitdash_core::lookup::species::release;
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::rows::{Batch, NodeRow};
 use postgres::binary_copy::BinaryCopyInWriter;
@@ -89,8 +88,8 @@ fn write_node(
         &i32::from(address.port()),
         &None::<String>, // name
         &row.status.as_str(),
-        &seen.map(|seen| seen.species),
-        &seen.and_then(|seen| release(seen.species, user_agent)),
+        &seen.map(|seen| &*seen.lineage.species),
+        &seen.and_then(|seen| seen.lineage.release.as_deref()),
         &version.map(|version| version.protocol_version),
         &user_agent,
         &version.map(|version| version.services.cast_signed()),

@@ -1,6 +1,6 @@
 //! Names of the service bits in `version` and `addr`. All bits are claims of the sender.
 //!
-//! Sans-I/O: data and a pure function.
+//! Sans-I/O: data and pure functions.
 //!
 //! Sources: Bitcoin Core protocol.h; BIP 64 (`GETUTXO`), 111 (`BLOOM`), 144 (`WITNESS`), 157
 //! (`COMPACT_FILTERS`), 159 (`NETWORK_LIMITED`), 324 (`P2P_V2`); Bitcoin Unlimited and Bitcoin Cash
@@ -33,6 +33,16 @@ pub fn names(services: u64) -> Vec<String> {
     .collect()
 }
 
+/// The bit with this name.
+pub fn bit(name: &str) -> Option<u64> {
+    let named = NAMES.iter().find(|(_, known)| *known == name).map(|(place, _)| *place);
+    let place = named.or_else(|| {
+        let place = name.strip_prefix("BIT_")?.parse().ok()?;
+        names(1_u64.checked_shl(place)?).contains(&name.to_owned()).then_some(place)
+    })?;
+    Some(1 << place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +56,16 @@ mod tests {
         assert_eq!(names(1033), ["NETWORK", "WITNESS", "NETWORK_LIMITED"]);
         assert_eq!(names(1 << 63 | 1 << 7), ["BIT_7", "BIT_63"]);
         assert_eq!(names(u64::MAX).len(), 64);
+    }
+
+    #[test]
+    fn every_name_is_that_of_its_bit() {
+        for place in 0..u64::BITS {
+            assert_eq!(bit(&names(1 << place)[0]), Some(1 << place));
+        }
+        for name in ["", "network", "BIT_", "BIT_0", "BIT_07", "BIT_+7", "BIT_64", "BIT_4294967303"]
+        {
+            assert_eq!(bit(name), None, "{name}");
+        }
     }
 }

@@ -1,78 +1,159 @@
 //! Species: the lineage of a node's software, derived from its `version` message.
 //!
-//! Sans-I/O: rules as data and pure functions.
+//! Sans-I/O: rules as data and pure functions. The rules are in species.toml, which an operator can
+//! replace; the built-in file explains them.
 //!
 //! A species is a lineage, not a product: Knots with BIP 110 is Knots, Omni and Statoshi are Core.
-//! User agent and services are claims. If a claim is impossible (a version that Core never had, or
-//! one older than a service that it offers), the species is [`DISGUISED`].
+//! User agent and services are claims. Where they contradict each other (a version that Core never
+//! had, or one older than a service that it offers), the built-in rules say `disguised`.
 //!
 //! TRB is recognised by more than its name. It writes the number of its `version` field as its
 //! dotted version, `99999` as `0.9.99.99`, and no other family does; so a custom name
 //! (`/jwrd.net:0.9.99.99/`) does not hide it.
 //!
 //! Invariants:
-//! 1. [`species`] returns a name of [`ALL`] for any input.
-//! 2. Comments in parentheses never decide, except the marks of SegWit2x and of the big-block
-//!    families: operators write anything there.
-//! 3. The order of the rules is: TRB, forgeries, other coins, builds of Core, all others. Knots
-//!    precedes Core, since its agent begins with Core's.
-//!
-//! Sources: the TRB tree (knobs.h, util.cpp); Bitnodes snapshots of 2022-09-13 and 2026-04-28; the
-//! ban list of a BitCore DNS seeder (2018); Luke-Jr's charts; Bitcoin Core protocol.h.
+//! 1. [`Rules::classify`] returns a word of [`Rules::species`] for any input.
+//! 2. How a node answers `getaddr` does not depend on the operator's rules.
 
 mod agent;
+mod file;
+mod rule;
 
-use agent::{Agent, Release};
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
-/// "The Real Bitcoin" and its descendants.
+use agent::{Agent, CoreVersions, Release};
+use rule::{Claims, Rule, major_version};
+
+/// "The Real Bitcoin" and its descendants: their nodes are asked for peers more often, and their
+/// changes are events.
 pub const TRB: &str = "TRB";
-/// Bitcoin Core and builds of it that keep its user agent.
-pub const CORE: &str = "Core";
-/// Bitcoin Knots, with or without BIP 110.
-pub const KNOTS: &str = "Knots";
-/// Bitcoin Cash: BCHN, ABC, and others with an excessive-block mark.
-pub const BCH: &str = "BCH";
-/// Bitcoin SV.
-pub const BSV: &str = "BSV";
-/// Bitcoin XT.
-pub const XT: &str = "XT";
-/// Bitcoin Classic.
-pub const CLASSIC: &str = "Classic";
-/// Bitcoin Unlimited, on either chain.
-pub const UNLIMITED: &str = "Unlimited";
-/// btc1, the client of SegWit2x.
-pub const SEGWIT2X: &str = "SegWit2x";
-/// btcd.
-pub const BTCD: &str = "btcd";
-/// bcoin.
-pub const BCOIN: &str = "bcoin";
-/// Gocoin.
-pub const GOCOIN: &str = "Gocoin";
-/// libbitcoin.
-pub const LIBBITCOIN: &str = "libbitcoin";
-/// Nodes on a utreexo accumulator: utreexod, Floresta.
-pub const UTREEXO: &str = "utreexo";
-/// Wallets and other light clients.
-pub const LIGHT: &str = "light";
-/// Servers for wallets and block explorers.
-pub const INDEXER: &str = "indexer";
-/// Crawlers, seeders and monitors, bitdash included.
-pub const CRAWLER: &str = "crawler";
-/// Nodes of another chain that uses Bitcoin's magic.
-pub const OTHER_COIN: &str = "other_coin";
-/// An impossible claim to be Core.
-pub const DISGUISED: &str = "disguised";
-/// Everything else, including an empty user agent.
-pub const OTHER: &str = "other";
+/// Nodes that no rule matches.
+pub const UNKNOWN: &str = "unknown";
 
-/// Every species: single tokens, so that they fit tables and keys.
-pub const ALL: &[&str] = &[
-    TRB, CORE, KNOTS, BCH, BSV, XT, CLASSIC, UNLIMITED, SEGWIT2X, BTCD, BCOIN, GOCOIN, LIBBITCOIN,
-    UTREEXO, LIGHT, INDEXER, CRAWLER, OTHER_COIN, DISGUISED, OTHER,
-];
+/// The built-in species.toml.
+pub const BUILTIN: &str = include_str!("species/species.toml");
 
-/// Species that are not one product: the versions of their members are unrelated.
-const UNVERSIONED: &[&str] = &[UTREEXO, LIGHT, INDEXER, CRAWLER, OTHER_COIN, DISGUISED, OTHER];
+/// The lineage of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lineage {
+    /// Its species.
+    pub species: Arc<str>,
+    /// Species and major version: "Core 28", "Core 0.21". `None` if the species is not one product,
+    /// or if the user agent holds no version.
+    pub release: Option<String>,
+}
+
+/// The rules of a species.toml.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rules {
+    /// The last one is [`UNKNOWN`].
+    species: Vec<Species>,
+    core: CoreVersions,
+    rules: Vec<Rule>,
+}
+
+/// A species.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Species {
+    /// Its name: a single token, so that it fits tables and keys.
+    pub word: Arc<str>,
+    /// What the name stands for.
+    pub meaning: String,
+    versions: Versions,
+}
+
+/// Where the version of a release is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Versions {
+    /// Nowhere: the species is not one product.
+    None,
+    /// In the first part of the user agent.
+    First,
+    /// In the part with this name.
+    Of(String),
+}
+
+/// An error in a species.toml. Its text is one line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleError {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong, and what is allowed.
+    pub problem: String,
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.problem)
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+static BUILTIN_RULES: LazyLock<Arc<Rules>> =
+    LazyLock::new(|| Arc::new(Rules::parse(BUILTIN).expect("a test parses the built-in rules")));
+
+impl Rules {
+    /// The built-in rules.
+    pub fn builtin() -> Arc<Self> {
+        Arc::clone(&BUILTIN_RULES)
+    }
+
+    /// Parses a species.toml.
+    ///
+    /// # Errors
+    /// The first errors in the file, by line.
+    pub fn parse(text: &str) -> Result<Self, Vec<RuleError>> {
+        file::parse(text)
+    }
+
+    /// The species, in the order of the file; the last one is [`UNKNOWN`].
+    pub fn species(&self) -> &[Species] {
+        &self.species
+    }
+
+    /// Number of rules.
+    pub fn count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// The lineage of a node. The user agent is in its escaped text form.
+    pub fn classify(
+        &self,
+        user_agent: Option<&str>,
+        protocol_version: i32,
+        services: u64,
+    ) -> Lineage {
+        let text = user_agent.unwrap_or("");
+        let lower = text.to_ascii_lowercase();
+        let (agent, lower) = (Agent::read(text), Agent::read(&lower));
+        let claims = Claims::new(text, (&agent, &lower), protocol_version, services, &self.core);
+        let rule = self.rules.iter().find(|rule| rule.matches(&claims));
+        let species = match rule {
+            Some(rule) => &self.species[rule.species],
+            None => self.species.last().expect("the last species is unknown"),
+        };
+        Lineage { species: Arc::clone(&species.word), release: species.release_of(&agent) }
+    }
+
+    /// The release of a node of this species with this user agent.
+    pub fn release(&self, species: &str, user_agent: Option<&str>) -> Option<String> {
+        let species = self.species.iter().find(|known| *known.word == *species)?;
+        species.release_of(&Agent::read(user_agent?))
+    }
+}
+
+impl Species {
+    fn release_of(&self, agent: &Agent<'_>) -> Option<String> {
+        let part = match &self.versions {
+            Versions::None => return None,
+            Versions::First => agent.first(),
+            Versions::Of(name) => *agent.parts.iter().find(|part| part.name == name)?,
+        };
+        Some(format!("{} {}", self.word, major_version(part.version)?))
+    }
+}
 
 /// How a family answers `getaddr`, which determines the timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,240 +169,41 @@ pub enum GetaddrTiming {
     Unknown,
 }
 
-/// The species of a node. The user agent is in its escaped text form.
-pub fn species(user_agent: Option<&str>, protocol_version: i32, services: u64) -> &'static str {
-    let text = user_agent.unwrap_or("");
-    let agent = Agent::read(text);
-    if is_trb(&agent, protocol_version) {
-        return TRB;
-    }
-    if is_forged_name(text) {
-        return DISGUISED;
-    }
-    if let Some(word) = find(OTHER_COINS, &agent) {
-        return word;
-    }
-    if CORE_NAMES.contains(&agent.first().name) {
-        return built_on_core(&agent, protocol_version, services);
-    }
-    if agent.is_knots() {
-        return KNOTS;
-    }
-    if let Some(word) = find(FAMILIES, &agent) {
-        return word;
-    }
-    if agent.has_excessive_block_mark() || services & NODE_BITCOIN_CASH != 0 {
-        return BCH;
-    }
-    OTHER
-}
-
-/// Species and major version: "Core 28", "Core 0.21". `None` if the species is not one product, or
-/// if the user agent (in its escaped text form) holds no version.
-pub fn release(species: &str, user_agent: Option<&str>) -> Option<String> {
-    if UNVERSIONED.contains(&species) {
-        return None;
-    }
-    let agent = Agent::read(user_agent?);
-    let part = match species {
-        BTCD => *agent.parts.iter().find(|part| part.name == BTCD)?,
-        _ => agent.first(),
-    };
-    let version = part.version.strip_prefix('v').unwrap_or(part.version);
-    let mut numbers = version.split('.').map(agent::number);
-    match numbers.next()?? {
-        0 => Some(format!("{species} 0.{}", numbers.next()??)),
-        major => Some(format!("{species} {major}")),
-    }
-}
-
 /// How a node with this user agent (in its escaped text form) answers `getaddr`.
 pub fn getaddr_timing(user_agent: Option<&str>, protocol_version: i32) -> GetaddrTiming {
-    let text = user_agent.unwrap_or("");
-    let agent = Agent::read(text);
-    if is_trb(&agent, protocol_version) {
-        return GetaddrTiming::Trickles;
+    // The only service of every family and year.
+    const NETWORK: u64 = 1;
+    let rules = &*BUILTIN_RULES;
+    match &*rules.classify(user_agent, protocol_version, NETWORK).species {
+        TRB => return GetaddrTiming::Trickles,
+        "bcoin" | "btcd" | "Gocoin" | "utreexo" => return GetaddrTiming::AnswersAtOnce,
+        "disguised" | "other_coin" => return GetaddrTiming::Unknown,
+        _ => {}
     }
-    if is_forged_name(text) {
+    let agent = Agent::read(user_agent.unwrap_or(""));
+    if !rules.core.names.iter().any(|name| name == agent.first().name) {
         return GetaddrTiming::Unknown;
     }
-    if CORE_NAMES.contains(&agent.first().name) {
-        return match Release::read(agent.first().version) {
-            Some(release) if release.line >= 23 => GetaddrTiming::AnswersAtOnce,
-            Some(release) if release.line >= 12 => GetaddrTiming::Delayed,
-            Some(_) => GetaddrTiming::Trickles,
-            None => GetaddrTiming::Unknown,
-        };
+    match Release::read(agent.first().version, &rules.core) {
+        Some(release) if release.line >= 23 => GetaddrTiming::AnswersAtOnce,
+        Some(release) if release.line >= 12 => GetaddrTiming::Delayed,
+        Some(_) => GetaddrTiming::Trickles,
+        None => GetaddrTiming::Unknown,
     }
-    match find(FAMILIES, &agent) {
-        Some(BCOIN | BTCD | GOCOIN | UTREEXO) => GetaddrTiming::AnswersAtOnce,
-        _ => GetaddrTiming::Unknown,
-    }
-}
-
-/// A condition on the parts of a user agent.
-#[derive(Clone, Copy)]
-enum Rule {
-    /// A part has this name.
-    Name(&'static str),
-    /// The name of a part begins with this.
-    Begins(&'static str),
-    /// The name of a part contains this, in any case.
-    Contains(&'static str),
-}
-
-use Rule::{Begins, Contains, Name};
-
-/// Chains that kept Bitcoin's magic; checked first, since some of them use the names of others.
-const OTHER_COINS: &[(Rule, &str)] = &[
-    (Begins("CKCoin"), OTHER_COIN),
-    (Begins("BitCore"), OTHER_COIN),
-    (Name("Aurum"), OTHER_COIN),
-    (Name("Ladybug"), OTHER_COIN),
-    (Name("SuperBitcoin"), OTHER_COIN),
-    (Name("SpuerBitcoin"), OTHER_COIN),
-    (Name("WorldBitcoin"), OTHER_COIN),
-    (Name("Bitcoin Gold"), OTHER_COIN),
-    (Name("Bitcoin XBC"), OTHER_COIN),
-    (Name("Bitcoin Core SQ"), OTHER_COIN),
-    (Begins("iriumd"), OTHER_COIN),
-    (Begins("vds_"), OTHER_COIN),
-];
-
-/// The first rule that matches decides.
-const FAMILIES: &[(Rule, &str)] = &[
-    (Begins("Bitcoin Cash"), BCH),
-    (Name("Bitcoin ABC"), BCH),
-    (Name("bchd"), BCH),
-    (Name("Bitcoin SV"), BSV),
-    (Name("Bitcoin XT"), XT),
-    (Name("Classic"), CLASSIC),
-    (Name("BitcoinUnlimited"), UNLIMITED),
-    (Name("BUCash"), UNLIMITED),
-    (Name("BCHUnlimited"), UNLIMITED),
-    (Name("btcd"), BTCD),
-    (Name("bcoin"), BCOIN),
-    (Name("Gocoin"), GOCOIN),
-    (Name("libbitcoin"), LIBBITCOIN),
-    (Name("utreexod"), UTREEXO),
-    (Name("Floresta"), UTREEXO),
-    (Name("neutrino"), LIGHT),
-    (Begins("bitcoinj"), LIGHT),
-    (Name("Bitcoin Wallet"), LIGHT),
-    (Begins("bread"), LIGHT),
-    (Begins("Bither"), LIGHT),
-    (Begins("MultiBit"), LIGHT),
-    (Begins("bitsquare"), LIGHT),
-    (Contains("bip-157"), LIGHT),
-    (Contains("kyoto"), LIGHT),
-    (Name("electrs"), INDEXER),
-    (Contains("electrum"), INDEXER),
-    (Name("esplora"), INDEXER),
-    (Name("mempool"), INDEXER),
-    (Begins("bitnodes"), CRAWLER),
-    (Contains("-bitnodes"), CRAWLER),
-    (Name("KIT-DSN"), CRAWLER),
-    (Begins("dsn.tm.kit.edu"), CRAWLER),
-    (Name("GlobalNodeMap"), CRAWLER),
-    (Begins("nebula"), CRAWLER),
-    (Begins("bitdash"), CRAWLER),
-    (Begins("logosnaut"), CRAWLER),
-    (Contains("crawl"), CRAWLER),
-    (Contains("seeder"), CRAWLER),
-    (Contains("census"), CRAWLER),
-    (Contains("monitor"), CRAWLER),
-    (Contains("observatory"), CRAWLER),
-    (Contains("scan"), CRAWLER),
-    (Contains("sonar"), CRAWLER),
-    (Contains("scout"), CRAWLER),
-];
-
-/// The name of Core, and that of a build with statistics.
-const CORE_NAMES: [&str; 2] = ["Satoshi", "Statoshi"];
-
-const NODE_BITCOIN_CASH: u64 = 1 << 5;
-
-/// The species of an agent that claims to be built on Core.
-fn built_on_core(agent: &Agent<'_>, protocol_version: i32, services: u64) -> &'static str {
-    let version = agent.first().version;
-    if matches!(version.split_once('.'), Some(("1", _))) && agent.first().comment.starts_with("2x")
-    {
-        return SEGWIT2X;
-    }
-    // Anarchist Prime: its own genesis block, Bitcoin's magic.
-    if version == "1.1.1" && protocol_version == 70006 {
-        return OTHER_COIN;
-    }
-    match Release::read(version) {
-        Some(release) if release.may_offer(services) => {}
-        _ => return DISGUISED,
-    }
-    if agent.is_knots() {
-        KNOTS
-    } else if agent.has_excessive_block_mark() {
-        BCH
-    } else {
-        CORE
-    }
-}
-
-/// Whether the agent is TRB's, by its name or by its dotted version.
-///
-/// Core 0.6.0 is the only Core whose dotted version equals its number (60000). An empty agent is
-/// TRB's only with TRB's own number.
-fn is_trb(agent: &Agent<'_>, protocol_version: i32) -> bool {
-    match agent.parts.as_slice() {
-        [] => agent.is_empty && protocol_version == 99999,
-        [part] if part.comment.is_empty() && !part.name.is_empty() => {
-            part.name == "therealbitcoin.org"
-                || (agent.is_enclosed
-                    && is_dotted(protocol_version, part.version)
-                    && !(part.name == "Satoshi" && protocol_version == 60000))
-        }
-        parts => parts.iter().any(|part| part.name == "therealbitcoin.org"),
-    }
-}
-
-/// Whether `text` is `number` as TRB and the first Bitcoin write it: two digits a part, without a
-/// trailing part of 0.
-fn is_dotted(number: i32, text: &str) -> bool {
-    if number <= 0 {
-        return false;
-    }
-    let (a, b, c, d) =
-        (number / 1_000_000, number / 10_000 % 100, number / 100 % 100, number % 100);
-    match d {
-        0 => text == format!("{a}.{b}.{c}"),
-        _ => text == format!("{a}.{b}.{c}.{d}"),
-    }
-}
-
-/// Names with which scanners impersonate Core: `/Sat0shi:`, `/Satoshi2:`, `/SatoshiX:`, `Satoshi:`
-/// without a slash.
-fn is_forged_name(text: &str) -> bool {
-    let Some(behind) = text.strip_prefix('/') else {
-        return text.starts_with("Satoshi:");
-    };
-    let name = behind.split(':').next().unwrap_or("");
-    let added = name.strip_prefix("Satoshi").unwrap_or("");
-    name == "Sat0shi"
-        || !added.is_empty() && added.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'X'))
-}
-
-fn find(rules: &[(Rule, &'static str)], agent: &Agent<'_>) -> Option<&'static str> {
-    let matches = |rule: &Rule| {
-        agent.parts.iter().any(|part| match *rule {
-            Name(name) => part.name == name,
-            Begins(name) => part.name.starts_with(name),
-            Contains(word) => part.name.to_ascii_lowercase().contains(word),
-        })
-    };
-    rules.iter().find(|(rule, _)| matches(rule)).map(|(_, word)| *word)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CORE: &str = "Core";
+    const KNOTS: &str = "Knots";
+    const BCH: &str = "BCH";
+    const DISGUISED: &str = "disguised";
+
+    fn species(user_agent: Option<&str>, protocol_version: i32, services: u64) -> Arc<str> {
+        Rules::builtin().classify(user_agent, protocol_version, services).species
+    }
 
     /// NETWORK, WITNESS, NETWORK_LIMITED and P2P_V2: what most nodes offer.
     const USUAL: u64 = 3081;
@@ -341,14 +223,14 @@ mod tests {
             (99999, ""),
         ];
         for (protocol_version, agent) in table {
-            assert_eq!(species(Some(agent), protocol_version, 1), TRB, "{agent}");
+            assert_eq!(&*species(Some(agent), protocol_version, 1), TRB, "{agent}");
             assert_eq!(
                 getaddr_timing(Some(agent), protocol_version),
                 GetaddrTiming::Trickles,
                 "{agent}"
             );
         }
-        assert_eq!(species(None, 99999, 1), TRB);
+        assert_eq!(&*species(None, 99999, 1), TRB);
     }
 
     #[test]
@@ -359,45 +241,49 @@ mod tests {
             (KNOTS, "/Satoshi:29.1.0/Knots:20250903/", Some("Knots 29")),
             (TRB, "/therealbitcoin.org:0.9.99.99/", Some("TRB 0.9")),
             (BCH, "/Bitcoin Cash Node:27.1.0(EB32.0)/", Some("BCH 27")),
-            (BTCD, "/btcwire:0.5.0/btcd:0.24.2/", Some("btcd 0.24")),
-            (BCOIN, "/bcoin:v1.0.2/", Some("bcoin 1")),
+            ("btcd", "/btcwire:0.5.0/btcd:0.24.2/", Some("btcd 0.24")),
+            ("bcoin", "/bcoin:v1.0.2/", Some("bcoin 1")),
             (KNOTS, "/Knots:20250903/", None),
             (TRB, "", None),
             (CORE, "/Satoshi:0/", None),
-            (LIGHT, "/bitcoinj:0.16.2/", None),
+            ("light", "/bitcoinj:0.16.2/", None),
             (DISGUISED, "/Satoshi:99.0.0/", None),
+            ("no such species", "/Satoshi:28.1.0/", None),
         ];
+        let rules = Rules::builtin();
         for (species, agent, expected) in table {
-            assert_eq!(release(species, Some(agent)).as_deref(), expected, "{agent}");
+            assert_eq!(rules.release(species, Some(agent)).as_deref(), expected, "{agent}");
         }
-        assert_eq!(release(TRB, None), None);
+        assert_eq!(rules.release(TRB, None), None);
+        let lineage = rules.classify(Some("/Satoshi:28.1.0/"), 70016, 3081);
+        assert_eq!(lineage, Lineage { species: CORE.into(), release: Some("Core 28".into()) });
     }
 
     #[test]
     fn trb_by_name_needs_no_dotted_version() {
-        assert_eq!(species(Some("/therealbitcoin.org:0.5.4/"), 70001, 1), TRB);
-        assert_eq!(species(Some("/therealbitcoin.org:0.5.4(a comment)/"), 50000, 1), TRB);
+        assert_eq!(&*species(Some("/therealbitcoin.org:0.5.4/"), 70001, 1), TRB);
+        assert_eq!(&*species(Some("/therealbitcoin.org:0.5.4(a comment)/"), 50000, 1), TRB);
     }
 
     #[test]
     fn other_dotted_versions_are_not_trb() {
         let table = [
-            (70016, "/jwrd.net:0.9.99.99/", OTHER),
-            (99999, "/jwrd.net:0.9.99.99/other:1/", OTHER),
-            (99999, "/jwrd.net:0.9.99.9/", OTHER),
-            (99999, "jwrd.net:0.9.99.99", OTHER),
-            (50400, "/a:0.5.4.0/", OTHER),
-            (99999, "/:0.9.99.99/", OTHER),
-            (0, "/a:0.0.0/", OTHER),
-            (-1, "/a:0.0.0.-1/", OTHER),
-            (i32::MIN, "/a:-2147.-48.-36.-48/", OTHER),
+            (70016, "/jwrd.net:0.9.99.99/", UNKNOWN),
+            (99999, "/jwrd.net:0.9.99.99/other:1/", UNKNOWN),
+            (99999, "/jwrd.net:0.9.99.9/", UNKNOWN),
+            (99999, "jwrd.net:0.9.99.99", UNKNOWN),
+            (50400, "/a:0.5.4.0/", UNKNOWN),
+            (99999, "/:0.9.99.99/", UNKNOWN),
+            (0, "/a:0.0.0/", UNKNOWN),
+            (-1, "/a:0.0.0.-1/", UNKNOWN),
+            (i32::MIN, "/a:-2147.-48.-36.-48/", UNKNOWN),
             // The first Core with a version in its agent: its number is its protocol version.
             (60000, "/Satoshi:0.6.0/", CORE),
             (70001, "/Satoshi:0.8.6/", CORE),
-            (99998, "", OTHER),
+            (99998, "", UNKNOWN),
         ];
         for (protocol_version, agent, word) in table {
-            assert_eq!(species(Some(agent), protocol_version, 1), word, "{agent}");
+            assert_eq!(&*species(Some(agent), protocol_version, 1), word, "{agent}");
         }
     }
 
@@ -428,7 +314,7 @@ mod tests {
         ];
         for version in good {
             let agent = format!("/Satoshi:{version}/");
-            assert_eq!(species(Some(&agent), 70016, 1), CORE, "{agent}");
+            assert_eq!(&*species(Some(&agent), 70016, 1), CORE, "{agent}");
         }
         let bad = [
             "",
@@ -455,7 +341,7 @@ mod tests {
         ];
         for version in bad {
             let agent = format!("/Satoshi:{version}/");
-            assert_eq!(species(Some(&agent), 70016, 1), DISGUISED, "{agent}");
+            assert_eq!(&*species(Some(&agent), 70016, 1), DISGUISED, "{agent}");
             assert_eq!(getaddr_timing(Some(&agent), 70016), GetaddrTiming::Unknown, "{agent}");
         }
     }
@@ -479,7 +365,7 @@ mod tests {
             ("/Satoshi:0.11.2/", 0, CORE),
         ];
         for (agent, services, word) in table {
-            assert_eq!(species(Some(agent), 70016, services), word, "{agent} {services}");
+            assert_eq!(&*species(Some(agent), 70016, services), word, "{agent} {services}");
         }
     }
 
@@ -495,15 +381,15 @@ mod tests {
             ("/Satoshi:29.2.0/Corea:20251101/", CORE),
         ];
         for (agent, word) in table {
-            assert_eq!(species(Some(agent), 70016, 1), word, "{agent}");
+            assert_eq!(&*species(Some(agent), 70016, 1), word, "{agent}");
         }
     }
 
     #[test]
     fn unknown_agent_with_bitcoin_cash_service_is_bch() {
-        assert_eq!(species(Some("/New Node:1.0/"), 70015, 1061), BCH);
-        assert_eq!(species(Some("/New Node:1.0(EB32.0)/"), 70015, 1), BCH);
-        assert_eq!(species(Some("/New Node:1.0(EBay)/"), 70015, 1), OTHER);
+        assert_eq!(&*species(Some("/New Node:1.0/"), 70015, 1061), BCH);
+        assert_eq!(&*species(Some("/New Node:1.0(EB32.0)/"), 70015, 1), BCH);
+        assert_eq!(&*species(Some("/New Node:1.0(EBay)/"), 70015, 1), UNKNOWN);
     }
 
     #[test]
@@ -544,7 +430,7 @@ mod tests {
         {
             for protocol_version in [i32::MIN, -1, 0, 70016, i32::MAX] {
                 for services in [0, u64::MAX] {
-                    assert!(ALL.contains(&species(Some(agent), protocol_version, services)));
+                    species(Some(agent), protocol_version, services);
                 }
                 getaddr_timing(Some(agent), protocol_version);
             }
@@ -552,13 +438,74 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_single_tokens() {
-        for (number, word) in ALL.iter().enumerate() {
-            let is_token = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            assert!(is_token, "{word}");
-            assert!(!ALL[..number].contains(word), "{word}");
+    fn claims_that_contradict_each_other_are_disguised() {
+        let table = [
+            // TRB never had witnesses nor the encrypted transport.
+            (99999, "/therealbitcoin.org:0.9.99.99/", USUAL),
+            (99999, "/jwrd.net:0.9.99.99/", 9),
+            (99999, "/therealbitcoin.org:0.9.99.99/", 1 << 11),
+            (70015, "/bcoin:2.2.0/", USUAL),
+            (70015, "/Bitcoin ABC:0.17.2/", USUAL),
+            (70012, "/Classic:1.2.0(EB3.7)/", USUAL),
+            (70016, "/Satoshi:25.0.0/", USUAL),
+        ];
+        for (protocol_version, agent, services) in table {
+            let word = species(Some(agent), protocol_version, services);
+            assert_eq!(&*word, DISGUISED, "{agent} {services}");
+            let word = species(Some(agent), protocol_version, 1);
+            assert_ne!(&*word, DISGUISED, "{agent}");
         }
-        let rules = OTHER_COINS.iter().chain(FAMILIES);
-        assert!(rules.into_iter().all(|(_, word)| ALL.contains(word)));
+    }
+
+    #[test]
+    fn the_first_rule_of_an_operators_file_decides() {
+        let text = "
+            [species]
+            first = { meaning = \"x\", versions = true }
+            second = { meaning = \"x\", versions = \"b\" }
+            [[rule]]
+            species = \"first\"
+            name = [\"a\", \"c\"]
+            offers = [\"WITNESS\", \"BIT_40\"]
+            protocol = [1, 2]
+            [[rule]]
+            species = \"second\"
+            contains = \"B\"
+            [[rule]]
+            species = \"first\"
+            version_begins = \"9.\"
+        ";
+        let rules = Rules::parse(text).unwrap();
+        assert_eq!(rules.count(), 3);
+        let words: Vec<&str> = rules.species().iter().map(|species| &*species.word).collect();
+        assert_eq!(words, ["first", "second", UNKNOWN]);
+        let table = [
+            ("/a:3/", 1, 8, "first", Some("first 3")),
+            ("/a:3/", 2, 1 << 40, "first", Some("first 3")),
+            ("/a:3/", 3, 8, UNKNOWN, None),
+            ("/a:3/", 1, 1, UNKNOWN, None),
+            ("/a:3/b:4/", 1, 8, "first", Some("first 3")),
+            ("/a:3/b:4/", 3, 8, "second", Some("second 4")),
+            ("/aBa:3/", 1, 8, "second", None),
+            ("/z:9.1/", 1, 8, "first", Some("first 9")),
+            ("/z:9/", 1, 8, UNKNOWN, None),
+            ("", 1, 8, UNKNOWN, None),
+        ];
+        for (agent, protocol_version, services, word, release) in table {
+            let found = rules.classify(Some(agent), protocol_version, services);
+            assert_eq!((&*found.species, found.release.as_deref()), (word, release), "{agent}");
+        }
+    }
+
+    #[test]
+    fn the_built_in_file_has_every_word_once_and_uses_it() {
+        let rules = Rules::parse(BUILTIN).unwrap_or_else(|errors| panic!("{errors:?}"));
+        assert_eq!(rules, *Rules::builtin());
+        let used = |index: usize| rules.rules.iter().any(|rule| rule.species == index);
+        let (unknown, known) = rules.species().split_last().unwrap();
+        assert_eq!(&*unknown.word, UNKNOWN);
+        for (index, species) in known.iter().enumerate() {
+            assert!(used(index), "{}: no rule", species.word);
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::book::{AddressBook, BookParams, Recorded, ResultFacts, Source};
-use crate::lookup::species::species;
+use crate::lookup::species::{Lineage, Rules, TRB};
 use crate::record::messages::{FromWriter, Names, Opened, ToWriter, Totals};
 use crate::vocabulary::address::Address;
 use crate::vocabulary::clock_jump::ClockWatch;
@@ -33,6 +33,8 @@ pub struct RecorderParams {
     pub book: BookParams,
     /// Addresses that it refuses are never stored.
     pub filter: Arc<Filter>,
+    /// The rules that tell the species of a node.
+    pub rules: Arc<Rules>,
 }
 
 /// Delay after a step of the wall clock before candidates expire: most are named again meanwhile.
@@ -52,6 +54,7 @@ struct Pass {
 pub struct Recorder {
     book: AddressBook,
     filter: Arc<Filter>,
+    rules: Arc<Rules>,
     rng: fastrand::Rng,
     batch: Batch,
     pass: Option<Pass>,
@@ -75,6 +78,7 @@ impl Recorder {
         Self {
             book: AddressBook::new(params.book, rng.u64(..)),
             filter: Arc::clone(&params.filter),
+            rules: Arc::clone(&params.rules),
             rng,
             batch: Batch::default(),
             pass: None,
@@ -172,6 +176,7 @@ impl Recorder {
             ToWriter::Reconfigure(params) => {
                 self.book.set_params(params.recorder.book);
                 self.filter = Arc::clone(&params.recorder.filter);
+                self.rules = Arc::clone(&params.recorder.rules);
             }
             // For the writer machine.
             ToWriter::Hurry | ToWriter::Stop => {}
@@ -365,20 +370,21 @@ impl Recorder {
     fn record(&mut self, result: ProbeResult) {
         let address = result.target.address();
         let version = result.version.as_ref();
-        let species = version
-            .map(|v| species(v.user_agent.as_deref(), v.protocol_version, v.services))
-            .unwrap_or_default();
+        let lineage = version.map(|version| {
+            let agent = version.user_agent.as_deref();
+            self.rules.classify(agent, version.protocol_version, version.services)
+        });
         let facts = ResultFacts {
             address,
             outcome: result.outcome,
             probed_at: result.probed_at,
             peers_sent: result.peers_sent,
-            is_trb: species == "TRB",
+            is_trb: lineage.as_ref().is_some_and(|lineage| *lineage.species == *TRB),
         };
         let recorded = self.book.record(&facts, self.rng.f64());
         let number = self.count(&result, &recorded);
         if recorded.is_node {
-            self.push_node(result, &recorded, species, number);
+            self.push_node(result, &recorded, lineage, number);
         } else if !self.batch.nodes.contains_key(&address) {
             // 4. Else the book dropped a node whose row is pending: in the database it is a node.
             let row = FailedRow {
@@ -418,14 +424,14 @@ impl Recorder {
         &mut self,
         result: ProbeResult,
         recorded: &Recorded,
-        species: &'static str,
+        lineage: Option<Lineage>,
         pass: u64,
     ) {
         let address = result.target.address();
-        let seen = result.version.clone().map(|version| Seen {
+        let seen = result.version.clone().zip(lineage).map(|(version, lineage)| Seen {
             at: result.probed_at,
             version,
-            species,
+            lineage,
             connect_ms: result.connect_ms,
             version_ms: result.version_ms,
         });

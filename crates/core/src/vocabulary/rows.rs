@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::lookup::species::Lineage;
 use crate::vocabulary::address::Address;
 use crate::vocabulary::outcome::Outcome;
 use crate::vocabulary::target::VersionInfo;
@@ -64,7 +65,7 @@ pub struct Seen {
     /// What it claims.
     pub version: VersionInfo,
     /// The lineage of its software.
-    pub species: &'static str,
+    pub lineage: Lineage,
     /// Time from dialling to connected.
     pub connect_ms: Option<u32>,
     /// Time from connected to `version`.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::verify::map::Map;
+use bitdash_core::lookup::species::TRB;
 use bitdash_core::record::writer_machine::WriterMachine;
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::outcome::Outcome;
@@ -110,7 +111,7 @@ impl Store {
                     last_seen: seen.at,
                     peers_asked_at: row.peers.map(|(at, _)| at),
                     peers_sent: row.peers.map(|(_, sent)| sent),
-                    is_trb: seen.species == "TRB",
+                    is_trb: *seen.lineage.species == *TRB,
                 }),
             })
         });

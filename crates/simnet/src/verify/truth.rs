@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use crate::network::world::World;
 use crate::zoo::Claimed;
-use bitdash_core::lookup::species::{release, species};
+use bitdash_core::lookup::species::Rules;
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::outcome::Outcome;
 use bitdash_core::vocabulary::rows::Seen;
@@ -86,10 +86,11 @@ pub struct NodeFields {
 impl NodeFields {
     pub(crate) fn of_claimed(claimed: &Claimed) -> Self {
         let (user_agent, services) = (claimed.text(), claimed.services);
-        let species = species(user_agent.as_deref(), claimed.protocol_version, services);
+        let agent = user_agent.as_deref();
+        let lineage = Rules::builtin().classify(agent, claimed.protocol_version, services);
         Self {
-            release: release(species, user_agent.as_deref()),
-            species: species.to_owned(),
+            release: lineage.release,
+            species: lineage.species.to_string(),
             protocol_version: claimed.protocol_version,
             user_agent,
             services: services as i64,
@@ -99,15 +100,15 @@ impl NodeFields {
     }
 
     pub(crate) fn of_seen(seen: &Seen) -> Self {
-        let version = seen.version.clone();
+        let (version, lineage) = (seen.version.clone(), seen.lineage.clone());
         Self {
-            release: release(seen.species, version.user_agent.as_deref()),
+            release: lineage.release,
             protocol_version: version.protocol_version,
             user_agent: version.user_agent,
             services: version.services as i64,
             start_height: version.start_height,
             relay: version.relay,
-            species: seen.species.to_owned(),
+            species: lineage.species.to_string(),
         }
     }
 

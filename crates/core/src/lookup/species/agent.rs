@@ -5,7 +5,6 @@
 /// A parsed user agent: `/name:version(comment)/name:version(comment)/`.
 pub(super) struct Agent<'a> {
     pub(super) parts: Vec<Part<'a>>,
-    pub(super) is_empty: bool,
     /// Whether it begins and ends with a slash, as BIP 14 requires.
     pub(super) is_enclosed: bool,
 }
@@ -38,31 +37,25 @@ impl<'a> Agent<'a> {
             parts.push(Part { name, version, comment });
         }
         let is_enclosed = text.len() > 1 && text.starts_with('/') && text.ends_with('/');
-        Self { parts, is_empty: text.is_empty(), is_enclosed }
+        Self { parts, is_enclosed }
     }
 
     pub(super) fn first(&self) -> Part<'a> {
         self.parts.first().copied().unwrap_or_default()
     }
+}
 
-    pub(super) fn is_knots(&self) -> bool {
-        self.parts.iter().any(|part| {
-            let marked = |text: &str| {
-                let text = text.to_ascii_lowercase();
-                text.contains("knots") || text.contains("bip110")
-            };
-            marked(part.name) || marked(part.version) || KNOTS_NAMES.contains(&part.name)
-        })
-    }
-
-    /// `(EB32.0)`: the largest block that a big-block node accepts.
-    pub(super) fn has_excessive_block_mark(&self) -> bool {
-        let is_mark = |part: &Part<'_>| {
-            let size = part.comment.strip_prefix("EB").and_then(|rest| rest.bytes().next());
-            size.is_some_and(|byte| byte.is_ascii_digit())
-        };
-        self.parts.iter().any(is_mark)
-    }
+/// The versions that Core has had. A line is 13 for 0.13 and 22 for 22.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct CoreVersions {
+    /// Names of Core's own part of the user agent.
+    pub(super) names: Vec<String>,
+    /// The newest line that it may claim.
+    pub(super) newest: u32,
+    /// Service bits, each with the first line that offered it.
+    pub(super) first_offered: Vec<(u64, u32)>,
+    /// From this line on it offers at least one service.
+    pub(super) offers_since: u32,
 }
 
 /// A version that Core could have had.
@@ -76,22 +69,22 @@ pub(super) struct Release {
 
 impl Release {
     /// Parses `0.6.0` to `0.21.2`, with an optional fourth number, and `21.99.0` and later.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str, versions: &CoreVersions) -> Option<Self> {
         let numbers = text.split('.').map(number).collect::<Option<Vec<u32>>>()?;
         let (line, minor) = match *numbers.as_slice() {
             [0, line @ 6..=21, minor] | [0, line @ 6..=21, minor, _] => (line, minor),
-            [line @ 21..=MAX_LINE, minor, _] => (line, minor),
+            [line, minor, _] if (21..=versions.newest).contains(&line) => (line, minor),
             _ => return None,
         };
         matches!(minor, 0..=19 | 99).then_some(Self { line, minor })
     }
 
     /// Whether the release could offer these services: none is newer, and 0 only if old.
-    pub(super) fn may_offer(self, services: u64) -> bool {
+    pub(super) fn may_offer(self, services: u64, versions: &CoreVersions) -> bool {
         let newest = if self.minor == 99 { self.line + 1 } else { self.line };
         let is_too_old = |(bit, line): &(u64, u32)| services & bit != 0 && newest < *line;
-        !FIRST_OFFERED.iter().any(is_too_old)
-            && (services != 0 || self.line < MIN_LINE_WITH_SERVICES)
+        !versions.first_offered.iter().any(is_too_old)
+            && (services != 0 || self.line < versions.offers_since)
     }
 }
 
@@ -100,20 +93,3 @@ pub(super) fn number(text: &str) -> Option<u32> {
     let is_plain = matches!(text.as_bytes(), [b'0'..=b'9'] | [b'1'..=b'9', b'0'..=b'9']);
     if is_plain { text.parse().ok() } else { None }
 }
-
-/// Past names of Knots, each the whole name of a part.
-const KNOTS_NAMES: [&str; 3] = ["ljr", "next", "eligius"];
-
-/// The newest line that Core may claim. Two lines appear per year; 31 is from 2026.
-const MAX_LINE: u32 = 49;
-
-/// Service bits, each with the first line of Core that offered it.
-const FIRST_OFFERED: [(u64, u32); 4] = [
-    (1 << 3, 13),  // WITNESS
-    (1 << 6, 21),  // COMPACT_FILTERS
-    (1 << 10, 16), // NETWORK_LIMITED
-    (1 << 11, 26), // P2P_V2
-];
-
-/// From this line on Core offers at least NETWORK_LIMITED. A pruned 0.11 offered nothing.
-const MIN_LINE_WITH_SERVICES: u32 = 16;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::book::BookParams;
 use crate::book::backoff::BackoffParams;
+use crate::lookup::species::Rules;
 use crate::record::messages::Names;
 use crate::record::recorder::RecorderParams;
 use crate::vocabulary::address::Address;
@@ -31,7 +32,7 @@ fn params() -> WriterParams {
     };
     let book = BookParams { backoff, getaddr_interval: DAY, max_addresses: 1_000 };
     let filter = Arc::new(Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]));
-    WriterParams::new(RecorderParams { book, filter })
+    WriterParams::new(RecorderParams { book, filter, rules: Rules::builtin() })
 }
 
 struct Rig {

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::book::BookParams;
 use crate::book::backoff::BackoffParams;
+use crate::lookup::species::Rules;
 use crate::record::messages::WriterParams;
 use crate::record::recorder::{Recorder, RecorderParams};
 use crate::schedule::uplink::UplinkEvent;
@@ -55,6 +56,10 @@ pub(super) fn crawler_params(max_sockets: usize) -> CrawlerParams {
     }
 }
 
+fn recorder_params(filter: Arc<Filter>) -> RecorderParams {
+    RecorderParams { book: book_params(), filter, rules: Rules::builtin() }
+}
+
 /// The key of an open probe: a reference node may be probed twice at once.
 fn slot(target: Target) -> Address {
     let address = target.address();
@@ -91,7 +96,7 @@ struct Rig {
 
 impl Rig {
     fn new(max_sockets: usize, passes: Option<u64>, known: &[Known], last: LastPass) -> Self {
-        let params = RecorderParams { book: book_params(), filter: filter() };
+        let params = recorder_params(filter());
         let mut recorder = Recorder::new(&params, 1);
         known.iter().for_each(|known| recorder.load(known));
         recorder.handle_loaded(last);
@@ -303,7 +308,7 @@ fn a_lower_max_sockets_holds_and_cuts_no_session() {
     let mut rig = Rig::new(40, None, &[], LastPass::default()).with_ring(300, 40);
     rig.run(|rig| rig.open.len() == 40);
     assert_eq!(rig.crawler.limit(rig.now), Limit::Sockets);
-    let recorder = RecorderParams { book: book_params(), filter: filter() };
+    let recorder = recorder_params(filter());
     rig.crawler.handle_params(crawler_params(10), WriterParams::new(recorder.clone()));
     let open: Vec<Address> = rig.open.keys().copied().collect();
     rig.advance(Duration::from_millis(1));
@@ -403,7 +408,7 @@ fn seen() -> KnownNode {
 #[test]
 fn the_newest_time_of_the_database_is_that_of_a_probe_or_a_pass() {
     let newest = |list: &[Known], last: LastPass| {
-        let params = RecorderParams { book: book_params(), filter: filter() };
+        let params = recorder_params(filter());
         let mut recorder = Recorder::new(&params, 1);
         list.iter().for_each(|known| recorder.load(known));
         recorder.handle_loaded(last);
@@ -429,8 +434,7 @@ fn an_address_excluded_while_it_is_probed_is_not_recorded() {
     assert_eq!(rig.open.len(), 2);
     let filter = Arc::new(Filter::new(&[], &["127.0.2.0/24".parse().unwrap()]));
     let params = CrawlerParams { filter: Arc::clone(&filter), ..crawler_params(5) };
-    rig.crawler
-        .handle_params(params, WriterParams::new(RecorderParams { book: book_params(), filter }));
+    rig.crawler.handle_params(params, WriterParams::new(recorder_params(filter)));
     rig.pass_ends();
     let batch = &rig.batches[0];
     assert_eq!((batch.nodes.len(), batch.probes.len(), batch.failed.len()), (0, 0, 1));
@@ -446,8 +450,7 @@ fn an_open_session_that_a_reload_excludes_is_cut_and_the_pass_ends() {
     let exclude = ["127.0.70.0/24", "127.0.0.0/24"].map(|net| net.parse().unwrap());
     let filter = Arc::new(Filter::new(&exclude, &["127.0.0.0/8".parse().unwrap()]));
     let params = CrawlerParams { filter: Arc::clone(&filter), ..crawler_params(10) };
-    rig.crawler
-        .handle_params(params, WriterParams::new(RecorderParams { book: book_params(), filter }));
+    rig.crawler.handle_params(params, WriterParams::new(recorder_params(filter)));
     let mut cut: Vec<Target> = rig.open.values().map(|(target, _)| *target).collect();
     cut.retain(|target| !rig.crawler.admits(*target));
     for target in cut {
@@ -619,7 +622,7 @@ fn a_pass_whose_last_targets_are_excluded_continues_at_once() {
     rig.advance(Duration::ZERO);
     let Some((_, (target, _))) = rig.open.pop_first() else { panic!("nothing was dialled") };
     let filter = Arc::new(Filter::new(&[], &["10.0.0.0/8".parse().unwrap()]));
-    let recorder = RecorderParams { book: book_params(), filter: Arc::clone(&filter) };
+    let recorder = recorder_params(Arc::clone(&filter));
     rig.crawler
         .handle_params(CrawlerParams { filter, ..crawler_params(1) }, WriterParams::new(recorder));
     rig.crawler.handle_undialled(target, Fault::Forbidden, rig.now);

@@ -10,7 +10,7 @@ fn more_silence_than_can_be_held_does_not_stop_the_pass() {
     let mut rig = Rig::new(6_000, None, &list, LastPass::default());
     let mut params = crawler_params(6_000);
     params.connects_per_second = 0;
-    let recorder = RecorderParams { book: book_params(), filter: filter() };
+    let recorder = recorder_params(filter());
     rig.crawler.handle_params(params, WriterParams::new(recorder));
     rig.nodes = (0..10).map(|number| (address(number), Vec::new())).collect();
     let has_nodes = |rig: &Rig| rig.open.keys().any(|address| rig.nodes.contains_key(address));
