@@ -241,7 +241,7 @@ stop_command() {
 # --- Fuzzing: the targets of fuzz/, built with the stable compiler --------------------------------
 
 # shellcheck disable=SC2034 # variables of the scripts that source this
-fuzz_targets="decoder version addr probe crawler"
+fuzz_targets="decoder version addr probe crawler species"
 # These need the program's crate, whose first build takes minutes.
 # shellcheck disable=SC2034
 fuzz_file_targets="nodes_file config libloc"

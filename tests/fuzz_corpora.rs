@@ -18,6 +18,8 @@ mod libloc;
 mod nodes_file;
 #[path = "../fuzz/bodies/probe.rs"]
 mod probe;
+#[path = "../fuzz/bodies/species.rs"]
+mod species;
 #[path = "../fuzz/bodies/version.rs"]
 mod version;
 
@@ -68,6 +70,11 @@ fn the_crawler_keeps_its_invariants_in_any_order_of_events() {
 #[test]
 fn a_nodes_file_is_read_or_its_errors_are_reported() {
     replay("nodes_file", nodes_file::run);
+}
+
+#[test]
+fn rules_of_species_are_read_and_classify_or_are_rejected() {
+    replay("species", species::run);
 }
 
 #[test]
