@@ -244,7 +244,7 @@ stop_command() {
 fuzz_targets="decoder version addr probe crawler species"
 # These need the program's crate, whose first build takes minutes.
 # shellcheck disable=SC2034
-fuzz_file_targets="nodes_file config libloc"
+fuzz_file_targets="nodes_file config libloc snapshot"
 
 ensure_fuzz_tools() { command -v g++ >/dev/null || install g++; }
 
@@ -274,7 +274,7 @@ prepare_fuzz() {
     local artifacts=${fuzz_programs%/*/*}/artifacts
     shift 2
     case $target in
-        nodes_file | config) words=files ;;
+        nodes_file | config | snapshot) words=files ;;
         decoder) max_len=2048 ;;
         libloc) max_len=4096 ;;
         crawler) max_len=256 ;;

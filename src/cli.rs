@@ -10,7 +10,8 @@ use clap_complete::Shell;
 
 use crate::commands::screen::{self, Color, Screen};
 use crate::commands::{
-    Failure, HostPort, config, crawl, export, migrate, nodes, places, poll, print, probe, status,
+    Failure, HostPort, compare, config, crawl, export, import, migrate, nodes, places, poll, print,
+    probe, status,
 };
 use crate::config::ConfigSource;
 
@@ -192,6 +193,37 @@ enum Command {
             bitdash export seeds | awk '$2 == 1'"
     )]
     Export(export::Options),
+    /// Compare a list of nodes from elsewhere with the map, and explain each difference
+    #[command(
+        long_about = "Reads a list of nodes from elsewhere and says which of them are up here, and why \
+            the others are not: full, down, never answered, excluded or never heard of. Reads what \
+            import reads.\n\n\
+            Exit status: 1 if a part of the list is unreadable.",
+        after_help = "Examples:\n  \
+            bitdash compare 1777339673.json   a snapshot of Bitnodes\n  \
+            bitdash compare nodes.csv.gz --list unheard > missing.txt\n  \
+            bitdash compare - --json < seeds_main.txt | jq .only_theirs"
+    )]
+    Compare(compare::Options),
+    /// Take the addresses of a list in as candidates
+    #[command(
+        long_about = "Reads a list of nodes from elsewhere and stores its IPv4 addresses as candidates, \
+            whether a crawl is running or not: a running one takes them in within seconds. Known \
+            nodes and candidates stay as they are. A list is a snapshot of Bitnodes (JSON), CSV with \
+            host and port, a dump of bitcoin-seeder or HOST [PORT] or HOST:PORT per line, also \
+            compressed with gzip; its content tells which. Host names are not resolved. filter.* and \
+            the built-in special-purpose ranges apply.\n\n\
+            Exit status: 1 if a part of the list is unreadable; the rest is imported then.",
+        after_help = "Examples:\n  \
+            bitdash import 1777339673.json.gz\n  \
+            bitdash import seeds_main.txt\n  \
+            grep -v bad old.txt | bitdash import -"
+    )]
+    Import {
+        /// The list; - is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Look the nodes' countries and networks up (crawl does so after each pass)
     #[command(
         long_about = "Looks the nodes' countries and networks up in the files geo.country_db and \
@@ -251,6 +283,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Command::Status { places, json } => status::run(&source, &places, json, &screen),
         Command::Nodes(options) => nodes::run(&source, &options, &screen),
         Command::Export(options) => export::run(&source, &options),
+        Command::Compare(options) => compare::run(&source, &options, &screen),
+        Command::Import { file } => import::run(&source, &file, &screen),
         Command::Places => places::run(&source),
         Command::Completions { shell } => completions(&shell),
         Command::Config => config::run(&source),

@@ -10,4 +10,5 @@ pub mod config;
 pub mod db;
 pub mod net;
 pub mod places;
+pub mod snapshot;
 pub mod sys;

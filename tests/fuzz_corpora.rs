@@ -18,6 +18,8 @@ mod libloc;
 mod nodes_file;
 #[path = "../fuzz/bodies/probe.rs"]
 mod probe;
+#[path = "../fuzz/bodies/snapshot.rs"]
+mod snapshot;
 #[path = "../fuzz/bodies/species.rs"]
 mod species;
 #[path = "../fuzz/bodies/version.rs"]
@@ -85,6 +87,11 @@ fn a_configuration_is_read_or_rejected() {
 #[test]
 fn a_database_of_libloc_is_read_or_refused() {
     replay("libloc", libloc::run);
+}
+
+#[test]
+fn a_list_of_nodes_is_read_or_refused() {
+    replay("snapshot", snapshot::run);
 }
 
 #[test]

@@ -12,10 +12,12 @@ use crate::config::{Config, ConfigError, ConfigSource};
 use crate::db::StoreError;
 use crate::net::nodes_file::{Host, NodesFileError};
 
+pub mod compare;
 pub mod config;
 pub mod crawl;
 pub mod explain;
 pub mod export;
+pub mod import;
 pub mod migrate;
 pub mod nodes;
 pub mod places;

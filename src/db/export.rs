@@ -12,7 +12,7 @@ use crate::db::reader::{NodeFacts, Reader, ip, node_facts, now};
 use crate::db::timestamp::Timestamp;
 
 /// Rows of one page.
-const PAGE: i32 = 1_000;
+pub(super) const PAGE: i32 = 1_000;
 /// Rolls of one page: with a million nodes a roll is 250 kB.
 const ROLLS: i32 = 8;
 
@@ -137,7 +137,7 @@ fn condition(query: &ExportQuery) -> &'static str {
 }
 
 /// Reads the rows of a query in pages, until `each` returns `false`; returns whether it never did.
-fn paged(
+pub(super) fn paged(
     t: &mut Transaction,
     sql: &str,
     page: i32,

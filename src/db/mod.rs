@@ -1,5 +1,6 @@
 //! PostgreSQL: connections, errors, the schema, reading and writing.
 
+pub mod compare;
 pub mod connect;
 mod copy;
 pub mod error;

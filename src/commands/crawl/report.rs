@@ -170,6 +170,7 @@ fn log_event(event: &Event) -> bool {
                         no node is forgotten within the next day";
             log::warn!("clock state=stepped by_s={} error=\"{what}\"", step.as_secs());
         }
+        Event::Imported { addresses, new } => log::info!("import addresses={addresses} new={new}"),
         Event::Uplink(UplinkEvent::Up { after }) => {
             log::warn!("uplink state=up after_s={}", after.as_secs());
         }

@@ -57,6 +57,8 @@ pub(super) enum Answer {
     Written(Result<Option<DatabaseFingerprint>, WriteError>),
     /// Found in the batch whose `Written` follows.
     Events(Vec<Event>),
+    /// Imported addresses that wait.
+    Imported(Vec<Address>),
     /// Everything that the machine takes as it is.
     Plain(Reply),
 }
@@ -66,6 +68,7 @@ pub(super) enum Row {
     Source(u16, SourceRow),
     Name(Address, String),
     ForgetsFrom(UnixTime),
+    Imported(Address),
     Address(Known),
 }
 
@@ -252,7 +255,7 @@ impl ConnectionThread {
                 return self.answer(Answer::Plain(Reply::Lost(error.to_string())));
             }
             match job {
-                None => {}
+                None => self.offer_imported(&mut store),
                 Some(Job::Write(batch, results_per_node)) => {
                     let written = store.write(&batch, results_per_node);
                     if written.is_ok() && batch.ends_pass() {
@@ -261,14 +264,28 @@ impl ConnectionThread {
                             Err(error) => log::warn!("events error=\"{error}\""),
                         }
                     }
+                    let is_written = written.is_ok();
                     let written = written.map(|()| store.fingerprint().cloned());
                     self.answer(Answer::Written(written.map_err(write_error)));
+                    if is_written {
+                        self.offer_imported(&mut store);
+                    }
                 }
                 Some(Job::Compact(now, params)) => {
                     self.compact(&mut store, now, &params);
                     self.answer(Answer::Plain(Reply::Compacted));
                 }
             }
+        }
+    }
+
+    /// Hands over imported addresses, after each batch and while there is none. The next batch
+    /// removes them; a failure is no harm, since they are read again.
+    fn offer_imported(&self, store: &mut Store) {
+        match store.imported() {
+            Ok(addresses) if addresses.is_empty() => {}
+            Ok(addresses) => self.answer(Answer::Imported(addresses)),
+            Err(error) => log::warn!("import error=\"{error}\""),
         }
     }
 
@@ -320,6 +337,9 @@ impl ConnectionThread {
         store.load_names(&mut |address, name| hand_over(Row::Name(address, name)))?;
         if let Some(at) = store.forgets_from()? {
             hand_over(Row::ForgetsFrom(at));
+        }
+        for address in store.imported()? {
+            hand_over(Row::Imported(address));
         }
         let last_pass = store.load(&mut |known| hand_over(Row::Address(known)))?;
         let _ = sender.send(piece);

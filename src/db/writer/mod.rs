@@ -3,6 +3,7 @@
 pub mod compact;
 mod connection;
 pub mod events;
+pub mod import;
 mod journal;
 mod load;
 mod nodes;

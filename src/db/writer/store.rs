@@ -16,7 +16,7 @@ use postgres::{CancelToken, Client, Error, GenericClient, Transaction};
 
 use super::compact::{self, CompactionParams, CompactionReport};
 use super::events::{self, Event};
-use super::{journal, load, nodes, rolls};
+use super::{import, journal, load, nodes, rolls};
 use crate::db::connect::{connect, pause};
 use crate::db::error::StoreError;
 use crate::db::schema::{self, Migrated};
@@ -222,6 +222,15 @@ impl Store {
         Ok(())
     }
 
+    /// Some of the addresses that were imported and not yet written by a batch.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn imported(&mut self) -> Result<Vec<Address>, StoreError> {
+        let result = import::waiting(&mut self.client);
+        self.checked(result)
+    }
+
     /// The events that were written since the last call, also where the reply to COMMIT was lost.
     ///
     /// # Errors
@@ -387,6 +396,7 @@ fn write(
     };
     journal::append(t, batch, number)?;
     nodes::write(t, batch)?;
+    import::remove(t, batch)?;
     if let Some(kept) = results_per_node {
         let changed = "UPDATE store_state SET results_per_node = $1 WHERE results_per_node <> $1";
         t.execute(changed, &[&super::integer(kept)])?;

@@ -283,6 +283,7 @@ impl Worker {
                     match row {
                         Row::Source(group, row) => self.machine.load_source(group, row),
                         Row::Name(address, name) => self.machine.load_name(address, name),
+                        Row::Imported(address) => self.machine.load_imported(address),
                         Row::ForgetsFrom(at) => self.machine.load_forgets_from(at),
                         Row::Address(known) => self.machine.load(&known),
                     }
@@ -332,6 +333,10 @@ impl Worker {
                     self.programs.run(program, events);
                 }
                 return;
+            }
+            Answer::Imported(addresses) => {
+                let now = self.now();
+                return self.machine.handle_imported(&addresses, now);
             }
             Answer::Plain(reply) => {
                 // What is compacted is the end of a pass.

@@ -30,7 +30,7 @@ use crate::vocabulary::rows::{Known, KnownNode, SourceRow, Status};
 use crate::vocabulary::target::Target;
 use crate::vocabulary::time::UnixTime;
 use rank::{Pick, Ranks};
-use sources::Sources;
+use sources::{IMPORTS, Sources};
 use table::{Entry, MAX_EPOCH, SHARDS, Table};
 
 /// Settings of the address book.
@@ -86,6 +86,8 @@ pub struct Heard {
 pub enum Source {
     /// The nodes file: the operator vouches for it.
     NodesFile,
+    /// A list that the operator imported: it adds addresses and changes none.
+    Import,
     /// An `addr` message.
     Node {
         /// The /16 of the sender.
@@ -422,11 +424,17 @@ impl AddressBook {
         let wall = secs(now);
         let (group, is_stale, seen) = match source {
             Source::NodesFile => (0, false, wall),
+            Source::Import => (IMPORTS, false, wall),
             Source::Node { group, is_stale, seen } => (group, is_stale, seen),
         };
         let (epoch, started) = (self.epoch, self.pass_started);
-        let vote = (!is_stale && self.sources.may_vote(group, epoch)).then(|| self.kind(group));
+        let may_vote = !is_stale && source != Source::Import;
+        let vote = (may_vote && self.sources.may_vote(group, epoch)).then(|| self.kind(group));
         if let Some(entry) = self.table.get_mut(address) {
+            if source == Source::Import {
+                let only_source = only_source(entry);
+                return Heard { is_new: false, wants_row: false, only_source, waits: false };
+            }
             // `abs_diff`: a clock that jumped back must not suppress rows for years.
             let mut wants_row =
                 !is_stale && wall.abs_diff(entry.last_heard) >= MIN_LAST_HEARD_INTERVAL_SECS;

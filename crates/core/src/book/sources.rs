@@ -4,7 +4,8 @@
 //! nothing. Each source therefore has a quota of new, unproven addresses per pass. It follows the
 //! share of its earlier addresses that responded or that an unrelated source named as well: of the
 //! addresses that honest nodes relay, one in thousands responds, but they all relay the same ones.
-//! A quota orders addresses; it discards none.
+//! A quota orders addresses; it discards none. Lists that an operator imports are one more source,
+//! [`IMPORTS`], which has no record: its quota is always the maximum.
 //!
 //! Invariants:
 //! 1. A quota lies between [`MIN_QUOTA`] and [`MAX_QUOTA`].
@@ -14,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::vocabulary::rows::SourceRow;
 
+/// The source of imported addresses: a /16 in which no node can be.
+pub const IMPORTS: u16 = 0xffff;
 /// Minimum number of new addresses per pass and source, even if all earlier ones were dead.
 pub const MIN_QUOTA: u32 = 10;
 /// Maximum number of new addresses per pass and source: one full reply.
@@ -70,6 +73,9 @@ impl Sources {
 
     /// Handles that an unrelated source confirmed an address which failed its first probe.
     pub fn credit(&mut self, group: u16) {
+        if group == IMPORTS {
+            return;
+        }
         if let Some(source) = self.all.get_mut(usize::from(group)) {
             source.answered = source.answered.saturating_add(1).min(source.tried);
             self.changed.insert(group);
@@ -79,6 +85,9 @@ impl Sources {
     /// Handles the first probe of an address that this source was the first to name. It is `good`
     /// if it responded or another source named it too.
     pub fn record(&mut self, group: u16, good: bool) {
+        if group == IMPORTS {
+            return;
+        }
         let Some(source) = self.all.get_mut(usize::from(group)) else { return };
         source.tried = source.tried.saturating_add(1);
         source.answered = source.answered.saturating_add(u16::from(good));
@@ -92,6 +101,9 @@ impl Sources {
 
     /// Maximum number of new, unproven addresses of the source per pass.
     pub fn quota(&self, group: u16) -> u32 {
+        if group == IMPORTS {
+            return MAX_QUOTA;
+        }
         let source = self.all.get(usize::from(group)).copied().unwrap_or_default();
         let good = u32::from(source.answered) + PRIOR_GOOD;
         let quota = MAX_QUOTA * good / (u32::from(source.tried) + PRIOR_TRIED);
@@ -180,6 +192,17 @@ mod tests {
         assert_eq!(votes(7, 1), 0);
         assert_eq!(votes(8, 1), usize::from(MAX_VOTES), "other sources are unaffected");
         assert_eq!(votes(7, 2), usize::from(MAX_VOTES));
+    }
+
+    #[test]
+    fn imports_have_the_highest_quota_whatever_became_of_the_last_list() {
+        let mut sources = Sources::default();
+        (0..5_000).for_each(|_| sources.record(IMPORTS, false));
+        sources.credit(IMPORTS);
+        assert_eq!((sources.quota(IMPORTS), sources.is_poor(IMPORTS)), (MAX_QUOTA, false));
+        assert!(sources.take_changed().is_empty(), "it is no row of the relation sources");
+        let admitted = (0..5_000).filter(|_| sources.admit(IMPORTS, 1)).count();
+        assert_eq!(admitted, MAX_QUOTA as usize);
     }
 
     #[test]

@@ -273,6 +273,37 @@ fn quotas_shrink_with_dead_addresses_and_grow_with_nodes() {
 }
 
 #[test]
+fn an_import_adds_addresses_and_changes_none() {
+    let mut book = with_nodes(200);
+    book.hear(address(1), node_source(7), START);
+    let later = START.plus(10 * DAY);
+    let touched = book.hear(address(1), Source::Import, later);
+    assert_eq!(touched, Heard { is_new: false, wants_row: false, only_source: 7, waits: false });
+    let node = Address::new(Ipv4Addr::from(0x6400_0000), 8333);
+    assert!(!book.hear(node, Source::Import, later).wants_row);
+    let new = book.hear(address(2), Source::Import, later);
+    assert_eq!(new, Heard { is_new: true, wants_row: true, only_source: IMPORTS, waits: true });
+    // A node that names it confirms it, as after any other source.
+    assert_eq!(book.hear(address(2), node_source(7), later).only_source, 0);
+}
+
+#[test]
+fn a_large_import_is_probed_as_a_thousand_a_pass_and_the_rest_as_spam() {
+    let mut book = with_nodes(200);
+    assert!((0..3_000).all(|number| book.hear(address(number), Source::Import, START).is_new));
+    let first = all_due(&mut book, START);
+    assert_eq!((first.len(), over_quota(&mut book).len()), (1_000, 2_000));
+    for number in 0..3_000 {
+        book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+    }
+    assert!(book.take_changed_sources().is_empty(), "no source pays for dead imported addresses");
+    // The next list has the same quota.
+    book.start_pass(START.plus(HOUR / 2));
+    assert!((3_000..6_000).all(|number| book.hear(address(number), Source::Import, START).is_new));
+    assert_eq!(all_due(&mut book, START).len(), 1_000 + 200);
+}
+
+#[test]
 fn an_address_named_by_unrelated_sources_is_confirmed() {
     let mut book = with_nodes(150);
     book.start_pass(START.plus(HOUR));

@@ -133,6 +133,13 @@ pub enum FromWriter {
         /// Number of candidates that wait in the address book.
         waiting: u64,
     },
+    /// Imported addresses were taken in.
+    Imported {
+        /// Number of them.
+        addresses: u64,
+        /// Number of those that are new candidates.
+        new: u64,
+    },
     /// New figures for the stats line.
     Totals(Totals),
     /// The wall clock was set by more than an hour; what is due was computed again.

@@ -348,8 +348,31 @@ impl Recorder {
         self.outbox.push_back(FromWriter::Heard { acked: 1, acked_peers, deferred, waiting });
     }
 
-    /// Handles an address that `source` names.
-    fn hear(&mut self, address: Address, source: Source, now: UnixTime) {
+    /// Takes in addresses that wait in the database, imported by the operator. The next batch has
+    /// them, those that the filter refuses included, so that they wait no longer.
+    pub fn take_imported(&mut self, offered: &[Address], now: Now) {
+        let (mut addresses, mut new) = (0, 0);
+        for address in offered {
+            // They are offered again until the batch is written.
+            if self.batch.imported.insert(*address) {
+                addresses += 1;
+                let is_admitted = self.filter.admits(*address);
+                new += u64::from(is_admitted && self.hear(*address, Source::Import, now.wall));
+            }
+        }
+        if addresses == 0 {
+            return;
+        }
+        self.batch.forgotten.extend(self.book.evict(now.wall));
+        self.push_pass();
+        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
+        self.outbox.push_back(FromWriter::Imported { addresses, new });
+        self.outbox.push_back(FromWriter::Heard { acked: 0, acked_peers: 0, deferred, waiting });
+        self.check_invariants(None);
+    }
+
+    /// Handles an address that `source` names. Returns whether it is new.
+    fn hear(&mut self, address: Address, source: Source, now: UnixTime) -> bool {
         let heard = self.book.hear(address, source, now);
         if heard.wants_row {
             let source = heard.only_source;
@@ -365,6 +388,7 @@ impl Recorder {
             pass.row.new_addresses += 1;
             pass.row.due += 1;
         }
+        heard.is_new
     }
 
     fn record(&mut self, result: ProbeResult) {

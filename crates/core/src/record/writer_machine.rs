@@ -167,6 +167,8 @@ pub struct WriterMachine {
     unconfirmed: Option<Arc<Batch>>,
     /// Received while the recorder had no room, or while rows were loaded.
     backlog: VecDeque<ToWriter>,
+    /// Imported addresses that were loaded.
+    imported: Vec<Address>,
     /// Arrival of the oldest row that waits.
     oldest_row_at: Option<Duration>,
     retry_at: Duration,
@@ -189,6 +191,7 @@ impl WriterMachine {
             is_loaded: false,
             unconfirmed: None,
             backlog: VecDeque::new(),
+            imported: Vec::new(),
             oldest_row_at: None,
             retry_at: Duration::ZERO,
             retry_delay: None,
@@ -257,6 +260,28 @@ impl WriterMachine {
             Reply::Panicked => self.fail("the database thread panicked".to_owned()),
         }
         self.check_invariants();
+    }
+
+    /// Takes in addresses that the operator imported, where there is room. What is not taken in
+    /// stays in the database, which offers it again.
+    pub fn handle_imported(&mut self, addresses: &[Address], now: Now) {
+        let has_room = self.recorder.pending_rows() < self.params.max_pending_rows;
+        if self.is_loaded && !self.is_loading() && !self.is_stopping() && has_room {
+            self.take_imported(addresses, now);
+        }
+        self.check_invariants();
+    }
+
+    fn take_imported(&mut self, addresses: &[Address], now: Now) {
+        self.recorder.take_imported(addresses, now);
+        if self.recorder.has_rows() {
+            self.oldest_row_at.get_or_insert(now.mono);
+        }
+    }
+
+    /// Takes in an address that was imported before the load: the first pass has it.
+    pub fn load_imported(&mut self, address: Address) {
+        self.imported.push(address);
     }
 
     /// Takes in an address that the database knows.
@@ -439,10 +464,13 @@ impl WriterMachine {
         }
         self.recorder.forget_all();
         (self.unconfirmed, self.oldest_row_at) = (None, None);
+        self.imported.clear();
         self.set_busy(Activity::Loading, now);
     }
 
     fn finish_loading(&mut self, last_pass: LastPass, now: Now) {
+        let imported = std::mem::take(&mut self.imported);
+        self.take_imported(&imported, now);
         if self.is_loaded {
             self.recorder.handle_reloaded(last_pass);
         } else {

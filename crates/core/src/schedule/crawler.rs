@@ -200,6 +200,9 @@ impl Crawler {
                     (pass.deferred, pass.waiting) = (deferred, waiting);
                 }
             }
+            FromWriter::Imported { addresses, new } => {
+                self.events.push_back(Event::Imported { addresses, new });
+            }
             FromWriter::Totals(totals) => self.totals = totals,
             FromWriter::ClockStepped(step) => self.events.push_back(Event::ClockStepped(step)),
             FromWriter::Database(database) => {

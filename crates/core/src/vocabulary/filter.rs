@@ -68,6 +68,12 @@ impl Filter {
         (self.exclude.0.len(), self.exclude.0.iter().map(size).sum())
     }
 
+    /// The first and the last address of the operator's range that excludes this one.
+    pub fn excluding_range(&self, ip: Ipv4Addr) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let range = self.exclude.range(u32::from(ip))?;
+        Some((range.0.into(), range.1.into()))
+    }
+
     /// Whether both exclude the same addresses.
     pub fn excludes_like(&self, other: &Self) -> bool {
         self.exclude == other.exclude
@@ -151,8 +157,13 @@ impl Ranges {
     }
 
     fn contains(&self, ip: u32) -> bool {
+        self.range(ip).is_some()
+    }
+
+    fn range(&self, ip: u32) -> Option<(u32, u32)> {
         let behind = self.0.partition_point(|&(first, _)| first <= ip);
-        behind.checked_sub(1).and_then(|index| self.0.get(index)).is_some_and(|range| ip <= range.1)
+        let range = behind.checked_sub(1).and_then(|index| self.0.get(index)).copied();
+        range.filter(|range| ip <= range.1)
     }
 }
 
@@ -331,6 +342,9 @@ mod tests {
         let filter =
             Filter::new(&nets(&["8.8.8.0/24", "8.8.9.0/24", "8.8.8.8/32", "9.9.9.9/32"]), &[]);
         assert_eq!(filter.excluded(), (2, 513));
+        let range = |ip: &str| filter.excluding_range(ip.parse().unwrap());
+        assert_eq!(range("8.8.9.7"), Some(([8, 8, 8, 0].into(), [8, 8, 9, 255].into())));
+        assert_eq!((range("8.8.10.0"), range("8.8.7.255")), (None, None));
         assert_eq!(Filter::new(&nets(&["0.0.0.0/0"]), &[]).excluded(), (1, 1 << 32));
         assert_eq!(Filter::new(&[], &[]).excluded(), (0, 0));
     }

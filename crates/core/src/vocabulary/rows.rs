@@ -163,6 +163,8 @@ pub struct Batch {
     pub sources: BTreeMap<u16, SourceRow>,
     /// Evicted candidates.
     pub forgotten: BTreeSet<Address>,
+    /// Imported addresses that the book has taken in: they no longer wait in the database.
+    pub imported: BTreeSet<Address>,
     /// If present, the names of all named nodes: every other node loses its name.
     pub names: Option<BTreeMap<Address, String>>,
     /// If present, no address expires before this time, also after a restart.
@@ -174,7 +176,7 @@ impl Batch {
     pub fn rows(&self) -> usize {
         let probed = self.failed.len() + self.nodes.len() + self.probes.len();
         let others = self.sources.len() + self.forgotten.len() + self.passes.len();
-        self.heard.len() + probed + others
+        self.heard.len() + self.imported.len() + probed + others
     }
 
     /// Whether a pass ends with it.

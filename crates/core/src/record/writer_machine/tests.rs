@@ -186,6 +186,82 @@ fn a_batch_is_due_after_the_interval_and_at_once_with_enough_rows() {
     assert_eq!(rig.commands(), ["Write 2"]);
 }
 
+fn imported(rig: &mut Rig) -> Vec<(u64, u64)> {
+    let messages = rig.messages();
+    let figures = messages.iter().filter_map(|message| match message {
+        FromWriter::Imported { addresses, new } => Some((*addresses, *new)),
+        _ => None,
+    });
+    figures.collect()
+}
+
+#[test]
+fn imported_addresses_wait_no_longer_once_their_batch_is_written() {
+    let mut rig = Rig::running();
+    rig.advance(10 * SECOND);
+    assert_eq!(rig.commands(), ["Write 0"]);
+    rig.reply(Reply::Written(Ok(())));
+    let excluded = Address::new(Ipv4Addr::new(8, 8, 8, 8), 8333);
+    // 1 is a seed, and 200 is new.
+    let offered = [address(1), address(200), excluded];
+    rig.machine.handle_imported(&offered, rig.now);
+    assert_eq!(imported(&mut rig), [(3, 1)]);
+    rig.machine.handle_imported(&offered, rig.now);
+    assert_eq!(imported(&mut rig), [], "offered again before they are written");
+    assert_eq!(rig.wakes_after(), Some(10 * SECOND));
+    rig.advance(10 * SECOND);
+    rig.machine.tick(rig.now);
+    let Some(Command::Write(batch, _)) = rig.machine.poll_command() else { panic!("no batch") };
+    assert_eq!(batch.imported, offered.into());
+    assert_eq!(batch.heard.keys().collect::<Vec<_>>(), [&address(200)]);
+    rig.reply(Reply::Written(Err(WriteError::Failed("away".into()))));
+    assert_eq!(rig.commands(), ["Close"]);
+    rig.advance(SECOND);
+    assert_eq!(rig.commands(), ["Open"]);
+    rig.reply(Reply::Locked);
+    rig.reply(Reply::Resumed);
+    rig.machine.tick(rig.now);
+    let Some(Command::Write(again, _)) = rig.machine.poll_command() else { panic!("no batch") };
+    assert_eq!(again, batch);
+}
+
+#[test]
+fn the_first_pass_has_what_was_imported_before_the_start() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.commands(), ["Open"]);
+    rig.reply(Reply::Locked);
+    rig.reply(Reply::LoadStarted);
+    rig.machine.load_imported(address(200));
+    rig.reply(Reply::Loaded(LastPass::default()));
+    let ready = |message: &FromWriter| match message {
+        FromWriter::Ready(opened) => Some(opened.totals.candidates),
+        _ => None,
+    };
+    assert_eq!(rig.messages().iter().find_map(ready), Some(1));
+    let at = rig.now.wall;
+    rig.send(ToWriter::StartPass { at, names: Names::default() });
+    let due = |message: &FromWriter| match message {
+        FromWriter::Due { targets, .. } => targets.first().map(|target| target.address()),
+        _ => None,
+    };
+    assert_eq!(rig.messages().iter().find_map(due), Some(address(200)));
+}
+
+#[test]
+fn imported_addresses_stay_in_the_database_where_there_is_no_room() {
+    let mut rig = Rig::new();
+    rig.machine.handle_imported(&[address(200)], rig.now);
+    assert_eq!(imported(&mut rig), [], "nothing is loaded yet");
+    let mut rig = Rig::running();
+    rig.send(ToWriter::Reconfigure(WriterParams { max_pending_rows: 2, ..params() }.into()));
+    rig.machine.handle_imported(&[address(200)], rig.now);
+    assert_eq!(imported(&mut rig), [], "as many rows wait as may");
+    let mut rig = Rig::running();
+    rig.send(ToWriter::Stop);
+    rig.machine.handle_imported(&[address(200)], rig.now);
+    assert_eq!(imported(&mut rig), [], "it stops");
+}
+
 #[test]
 fn a_failed_batch_is_written_again_after_delays_that_double() {
     let mut rig = Rig::running();

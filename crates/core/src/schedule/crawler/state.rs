@@ -153,6 +153,13 @@ pub enum Event {
     ClockTrusted,
     /// The wall clock was set by more than an hour during the crawl.
     ClockStepped(Step),
+    /// Addresses that the operator imported were taken in.
+    Imported {
+        /// Number of them.
+        addresses: u64,
+        /// Number of those that are new candidates.
+        new: u64,
+    },
     /// The uplink went down or came back.
     Uplink(UplinkEvent),
     /// Number of addresses that this host's own rules did not allow to dial in this pass.
