@@ -14,8 +14,8 @@ use toml::Value;
 use super::DatabaseUrl;
 use super::rules::{
     ContactRule, Decimal, FormatRule, GeoFile, GeoFileRule, LevelRule, LogFormat, MagicRule,
-    NetsRule, OptionalPathRule, PathRule, PathsRule, Refusal, Rule, Span, UrlRule, UserAgentRule,
-    Whole, read,
+    NetsRule, OptionalPathRule, PathRule, PathsRule, PromPathRule, Refusal, Rule, Span, UrlRule,
+    UserAgentRule, Whole, read,
 };
 use bitdash_core::book::backoff::BackoffParams;
 
@@ -271,6 +271,12 @@ keys! {
 
         /// Time between two stats lines.
         stats_interval: Duration = "30s", Live, Span(Duration::from_millis(100), days(1));
+
+        /// A file of metrics for the textfile collector of Prometheus' node_exporter, which reads
+        /// only names that end in .prom. It is replaced at each stats interval and stays when the
+        /// crawler exits, so that an alert on the age of the last pass fires; see
+        /// docs/operations.md.
+        metrics_file: Option<PathBuf> = "", Live, PromPathRule;
     }
 
     [site] struct SiteConfig {

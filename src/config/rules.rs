@@ -283,6 +283,35 @@ impl Rule for GeoFileRule {
     }
 }
 
+/// The path of a file that node_exporter reads, or an empty string for none.
+pub struct PromPathRule;
+
+impl Rule for PromPathRule {
+    type Kind = Option<PathBuf>;
+
+    fn read(&self, value: &Value, directory: &Path) -> Result<Self::Kind, Option<String>> {
+        let path = OptionalPathRule.read(value, directory)?;
+        let is_read = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "prom");
+        if path.as_ref().is_none_or(is_read) { Ok(path) } else { Err(None) }
+    }
+
+    fn show(&self, value: &Self::Kind) -> String {
+        OptionalPathRule.show(value)
+    }
+
+    fn allowed(&self) -> String {
+        "a path in quotes that ends in .prom, or \"\" for none".to_owned()
+    }
+
+    #[cfg(test)]
+    fn samples(&self) -> Samples {
+        Samples::of(
+            &["\"bitdash.prom\"", "\"\""],
+            &["\"bitdash.txt\"", "\"bitdash.prom.tmp\"", "\".prom\"", "5", "[]"],
+        )
+    }
+}
+
 /// A list of paths.
 pub struct PathsRule;
 

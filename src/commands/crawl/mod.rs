@@ -5,6 +5,7 @@
 
 mod after_pass;
 mod live;
+mod metrics;
 mod names;
 pub mod params;
 mod report;
@@ -18,6 +19,7 @@ use mio::{Interest, Waker};
 
 use self::after_pass::AfterPass;
 use self::live::Live;
+use self::metrics::Metrics;
 use self::names::NameBook;
 use self::params::Params;
 use self::report::Reporter;
@@ -81,6 +83,7 @@ struct Crawl<'a> {
     writer: Writer,
     names: NameBook,
     reporter: Reporter,
+    metrics: Metrics,
     live: Live,
     after_pass: AfterPass,
     is_interrupted: bool,
@@ -143,6 +146,7 @@ impl<'a> Crawl<'a> {
             writer,
             names,
             reporter: Reporter::default(),
+            metrics: Metrics::default(),
             live: Live::open(),
             after_pass: AfterPass::default(),
             is_interrupted: false,
@@ -278,7 +282,8 @@ impl<'a> Crawl<'a> {
         }
         let max_sockets = self.params.crawler.max_sockets;
         self.live.draw(&self.crawler, max_sockets, now);
-        if now.mono >= self.stats_at {
+        let is_due = now.mono >= self.stats_at;
+        if is_due {
             // On a terminal that shows the log, the status line replaces it.
             wants_stats |= !self.live.is_on() || self.config.log.file.is_some();
             self.stats_at = now.mono + self.config.log.stats_interval;
@@ -287,7 +292,17 @@ impl<'a> Crawl<'a> {
             self.reporter.stats(&self.crawler, max_sockets, now);
             self.stats_at = now.mono + self.config.log.stats_interval;
         }
+        if is_due || wants_stats {
+            self.write_metrics(now);
+        }
         Ok(())
+    }
+
+    fn write_metrics(&mut self, now: Now) {
+        let path = self.config.log.metrics_file.as_deref();
+        let max_sockets = self.params.crawler.max_sockets;
+        let finished = self.writer.finished_pass();
+        self.metrics.write(path, &self.crawler, max_sockets, finished.as_ref(), now);
     }
 
     /// Maximum duration of the next poll.
@@ -343,6 +358,8 @@ impl<'a> Crawl<'a> {
         self.end_excluded();
         self.stats_at = self.clock.now().mono + config.log.stats_interval;
         self.config = config;
+        // A former file is removed.
+        self.write_metrics(self.clock.now());
         Ok(if report.changed.is_empty() {
             "changed=nothing".to_owned()
         } else {
@@ -360,6 +377,8 @@ impl<'a> Crawl<'a> {
     }
 
     fn finish(mut self) -> Result<(), Failure> {
+        self.write_metrics(self.clock.now());
+        self.metrics.finish();
         self.reporter.interrupted(&self.crawler);
         let result = self.result();
         if result.is_ok() && !self.is_interrupted {

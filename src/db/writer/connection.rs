@@ -24,7 +24,7 @@ use bitdash_core::vocabulary::time::UnixTime;
 use postgres::{CancelToken, NoTls};
 
 use super::events::Event;
-use super::store::{BackendId, DatabaseFingerprint};
+use super::store::{BackendId, DatabaseFingerprint, FinishedPass};
 use super::{CompactionParams, Store};
 use crate::db::StoreError;
 
@@ -59,6 +59,8 @@ pub(super) enum Answer {
     Events(Vec<Event>),
     /// Imported addresses that wait.
     Imported(Vec<Address>),
+    /// The newest finished pass: of the loaded rows, or of the batch whose `Written` follows.
+    Finished(FinishedPass),
     /// Everything that the machine takes as it is.
     Plain(Reply),
 }
@@ -263,6 +265,7 @@ impl ConnectionThread {
                             Ok(events) => self.answer(Answer::Events(events)),
                             Err(error) => log::warn!("events error=\"{error}\""),
                         }
+                        self.report_finished_pass(&mut store);
                     }
                     let is_written = written.is_ok();
                     let written = written.map(|()| store.fingerprint().cloned());
@@ -286,6 +289,13 @@ impl ConnectionThread {
             Ok(addresses) if addresses.is_empty() => {}
             Ok(addresses) => self.answer(Answer::Imported(addresses)),
             Err(error) => log::warn!("import error=\"{error}\""),
+        }
+    }
+
+    fn report_finished_pass(&self, store: &mut Store) {
+        match store.finished_pass() {
+            Ok(pass) => self.answer(Answer::Finished(pass)),
+            Err(error) => log::warn!("metrics error=\"{error}\""),
         }
     }
 
@@ -344,6 +354,7 @@ impl ConnectionThread {
         let last_pass = store.load(&mut |known| hand_over(Row::Address(known)))?;
         let _ = sender.send(piece);
         drop(sender);
+        self.report_finished_pass(store);
         if let Some(fingerprint) = store.fingerprint().cloned() {
             self.answer(Answer::Loaded(last_pass, fingerprint));
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::rows::{Batch, Known, LastPass, PassRow, SourceRow};
 use bitdash_core::vocabulary::time::UnixTime;
-use postgres::{CancelToken, Client, Error, GenericClient, Transaction};
+use postgres::{CancelToken, Client, Error, GenericClient, Row, Transaction};
 
 use super::compact::{self, CompactionParams, CompactionReport};
 use super::events::{self, Event};
@@ -51,6 +51,19 @@ pub struct DatabaseFingerprint {
     has_nodes: bool,
     /// The newest event that was handed out by [`Store::new_events`].
     event: i64,
+}
+
+/// The newest finished pass.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FinishedPass {
+    /// Its number; 0 if none has finished yet.
+    pub pass: u64,
+    /// When it finished.
+    pub finished_at: UnixTime,
+    /// Time between its start and its end, interruptions included.
+    pub duration: Duration,
+    /// Species and number of the nodes that were up at its end.
+    pub up: Vec<(String, u64)>,
 }
 
 /// Maximum number of attempts, 200 ms apart. The server notices within 2 s that a client was
@@ -245,6 +258,15 @@ impl Store {
         Ok(events)
     }
 
+    /// The newest finished pass.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn finished_pass(&mut self) -> Result<FinishedPass, StoreError> {
+        let result = finished_pass(&mut self.client);
+        self.checked(result)
+    }
+
     /// Compacts one relation if that is due. Call it at start and at the end of passes until it
     /// returns `None`. It takes a few seconds per million addresses on a PC.
     ///
@@ -357,6 +379,25 @@ fn has_fingerprint(
     Ok(row.try_get::<_, &str>(0)? == fingerprint.identity
         && (has_pass || fingerprint.pass == 0)
         && (has_nodes || !fingerprint.has_nodes))
+}
+
+fn finished_pass(client: &mut Client) -> Result<FinishedPass, Error> {
+    let newest = "SELECT pass, started_at, finished_at FROM passes WHERE finished_at IS NOT NULL
+        ORDER BY pass DESC LIMIT 1";
+    let Some(row) = client.query_opt(newest, &[])? else { return Ok(FinishedPass::default()) };
+    let (pass, started_at, finished_at): (i64, Timestamp, Timestamp) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let up = "SELECT value, lowest FROM history WHERE pass = $1 AND dimension = 'species'";
+    let count = |row: &Row| {
+        let nodes: i32 = row.try_get(1)?;
+        Ok((row.try_get(0)?, u64::try_from(nodes).unwrap_or(0)))
+    };
+    Ok(FinishedPass {
+        pass: u64::try_from(pass).unwrap_or(0),
+        finished_at: finished_at.0,
+        duration: finished_at.0.since(started_at.0),
+        up: client.query(up, &[&pass])?.iter().map(count).collect::<Result<_, Error>>()?,
+    })
 }
 
 fn close_day(client: &mut Client) -> Result<Option<Timestamp>, Error> {

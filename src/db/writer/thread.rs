@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -20,7 +20,7 @@ use mio::Waker;
 use super::CompactionParams;
 use super::connection::{Answer, Connection, Connections, Input, Job, OpenRequest, Row};
 use super::events::Programs;
-use super::store::{BackendId, DatabaseFingerprint};
+use super::store::{BackendId, DatabaseFingerprint, FinishedPass};
 use crate::sys::clock::Clock;
 
 /// Maximum number of sockets of a crawl: the channel to the writer has room for a result of each.
@@ -43,6 +43,7 @@ pub struct Writer {
     is_woken: Arc<AtomicBool>,
     /// The end of a pass was written, and the loop has not looked yet.
     has_written_pass: Arc<AtomicBool>,
+    finished: Arc<Mutex<Option<FinishedPass>>>,
 }
 
 impl Writer {
@@ -71,6 +72,7 @@ impl Writer {
             is_woken: Arc::clone(&is_woken),
             has_written_pass: Arc::clone(&has_written_pass),
         };
+        let finished = Arc::default();
         let mut worker = Worker {
             url,
             machine: WriterMachine::new(params, seed),
@@ -80,6 +82,7 @@ impl Writer {
             backends: Vec::new(),
             fingerprint: None,
             programs: Programs::default(),
+            finished: Arc::clone(&finished),
             receiver,
             outbox,
             clock,
@@ -87,7 +90,7 @@ impl Writer {
         };
         worker.running.announce(Duration::MAX);
         thread::Builder::new().name("writer".into()).spawn(move || worker.run())?;
-        Ok(Self { sender, inbox, is_woken, has_written_pass })
+        Ok(Self { sender, inbox, is_woken, has_written_pass, finished })
     }
 
     /// Sends a message; `false` if the thread has ended.
@@ -116,6 +119,11 @@ impl Writer {
             Err(mpsc::TryRecvError::Empty) => Ok(None),
             Err(mpsc::TryRecvError::Disconnected) => Err(Gone),
         }
+    }
+
+    /// The newest finished pass in the database; `None` before the database was read.
+    pub fn finished_pass(&self) -> Option<FinishedPass> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -165,6 +173,7 @@ struct Worker {
     /// Identifies the database that was loaded.
     fingerprint: Option<DatabaseFingerprint>,
     programs: Programs,
+    finished: Arc<Mutex<Option<FinishedPass>>>,
     receiver: Receiver<Input>,
     outbox: Outbox,
     clock: Clock,
@@ -337,6 +346,10 @@ impl Worker {
             Answer::Imported(addresses) => {
                 let now = self.now();
                 return self.machine.handle_imported(&addresses, now);
+            }
+            Answer::Finished(pass) => {
+                *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
+                return;
             }
             Answer::Plain(reply) => {
                 // What is compacted is the end of a pass.

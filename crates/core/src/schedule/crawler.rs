@@ -38,7 +38,7 @@ use crate::schedule::queue::Queue;
 use crate::schedule::stats::Limit;
 use crate::schedule::uplink::UplinkMonitor;
 use crate::vocabulary::filter::Filter;
-use crate::vocabulary::outcome::Fault;
+use crate::vocabulary::outcome::{Fault, Outcome};
 use crate::vocabulary::target::{ProbeResult, Target};
 use crate::vocabulary::time::{Now, UnixTime};
 
@@ -115,6 +115,8 @@ pub struct Crawler {
     is_opened: bool,
     forbidden: u64,
     counters: Counters,
+    /// Number of accepted results by the code of their outcome, of all passes.
+    outcomes: [u64; Outcome::ALL.len()],
     totals: Totals,
     pass_started: Duration,
     /// Age of the pass when it was resumed.
@@ -149,6 +151,7 @@ impl Crawler {
             is_opened: false,
             forbidden: 0,
             counters: Counters::default(),
+            outcomes: [0; Outcome::ALL.len()],
             totals: Totals::default(),
             pass_started: Duration::ZERO,
             pass_age: Duration::ZERO,
@@ -474,6 +477,11 @@ impl Crawler {
         self.counters
     }
 
+    /// Number of probes that ended with each outcome since the start of the process.
+    pub fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Outcome::ALL.into_iter().zip(self.outcomes)
+    }
+
     /// The writer's figures.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -710,6 +718,7 @@ impl Crawler {
 
     fn accept(&mut self, result: ProbeResult) {
         self.counters.probed += 1;
+        self.outcomes[result.outcome as usize] += 1;
         if result.version.is_some() {
             self.counters.responded += 1;
         } else {
