@@ -189,6 +189,7 @@ enum Command {
         after_help = "Examples:\n  \
             bitdash export json --out snapshot.json\n  \
             bitdash export json --layout rows | jq length\n  \
+            bitdash export json --at '2026-11-28 12:53' --out then.json\n  \
             bitdash export csv > nodes.csv\n  \
             bitdash export seeds | awk '$2 == 1'"
     )]

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use bitdash::commands::export::{Format, Layout, Options, export};
 use bitdash::db::reader::Reader;
+use bitdash::db::timestamp::Timestamp;
 use bitdash_core::vocabulary::rows::{Batch, PassRow};
 use bitdash_core::vocabulary::target::VersionInfo;
 use support::rows::{T0, address, at, down, ready, up, version};
@@ -18,15 +19,24 @@ const NODES: u8 = 24;
 const HOSTILE: &str = "=HYPERLINK(\"http://x\"), \"two\" words # /Satoshi:27.0.0/";
 
 fn exported(database: &Database, format: Format, layout: Layout) -> String {
+    exported_at(database, format, layout, None).unwrap()
+}
+
+fn exported_at(
+    database: &Database,
+    format: Format,
+    layout: Layout,
+    at: Option<Timestamp>,
+) -> Result<String, String> {
     let mut text = String::new();
     let mut reader = Reader::open(&database.url).unwrap();
-    let options = Options { format, out: "-".into(), layout };
+    let options = Options { format, out: "-".into(), layout, at };
     let write = &mut |page: &str| {
         text.push_str(page);
         Ok(true)
     };
-    export(&mut reader, &options, 8333, write).unwrap();
-    text
+    export(&mut reader, &options, 8333, write).map_err(|failure| format!("{failure:?}"))?;
+    Ok(text)
 }
 
 /// Whether a node answers in a pass; nodes come by and by, some never fail.
@@ -210,6 +220,58 @@ fn json_has_the_layouts_of_bitnodes() {
     assert_eq!(nodes["127.0.0.3:8333"][1], HOSTILE);
 }
 
+#[test]
+fn a_past_pass_is_exported_from_its_roll() {
+    let database = forty_days();
+    let export = |seconds: i64| {
+        exported_at(&database, Format::Json, Layout::Map, Some(Timestamp(at(seconds))))
+    };
+    for pass in [30, 69, 70, 79, 80] {
+        // The next pass has not ended yet.
+        let text = export(pass * DAY / 2 + DAY / 2 - 1).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&json["timestamp"], &json["approximate"]),
+            (&(T0 + pass * DAY / 2).into(), &true.into())
+        );
+        let is_known = |node: u8, pass: i64| i64::from(node) - 2 <= pass;
+        let is_new = |node: u8, pass: i64| pass == i64::from(node) - 2 || pass == 1;
+        let was_up =
+            |node: u8, pass| is_known(node, pass) && (answers(node, pass) || is_new(node, pass));
+        let mut expected: Vec<u8> = (1..=NODES).filter(|node| was_up(*node, pass)).collect();
+        assert_eq!(json["total_nodes"], expected.len());
+        let nodes = json["nodes"].as_object().unwrap();
+        for node in &expected {
+            let mut first = pass;
+            while first > 0 && was_up(*node, first - 1) {
+                first -= 1;
+            }
+            // Older runs begin with a day, or with the first response.
+            if first > 22 {
+                let since = &nodes[&format!("127.0.0.{node}:8333")][2];
+                assert_eq!(*since, T0 + first * DAY / 2, "{node} at pass {pass}");
+            }
+        }
+        let mut found: Vec<u8> = nodes.keys().map(|key| last_byte(key)).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "pass {pass}");
+    }
+    let oldest = database.value("SELECT min(at) FROM rolls");
+    let error = export(5 * DAY).unwrap_err();
+    assert!(error.contains("30 days") && error.contains(&oldest[..10]), "{error} {oldest}");
+    assert!(!exported(&database, Format::Json, Layout::Map).contains("approximate"));
+    let empty = Cluster::shared().database();
+    drop(ready(&empty));
+    let now = Some(Timestamp(at(DAY)));
+    let error = exported_at(&empty, Format::Json, Layout::Map, now).unwrap_err();
+    assert!(error.contains("no pass has ended yet"), "{error}");
+}
+
+fn last_byte(address: &str) -> u8 {
+    address.split(':').next().unwrap().parse::<Ipv4Addr>().unwrap().octets()[3]
+}
+
 /// A line of a dump as Bitcoin Core's makeseeds.py reads it.
 #[derive(Debug)]
 struct SeedLine {
@@ -223,14 +285,24 @@ struct SeedLine {
     agent: String,
 }
 
-/// makeseeds.py, `parseline`.
+/// makeseeds.py, `parseline`: it needs 12 words, though it checks for 11. A user agent may have
+/// spaces: of those it takes the first word.
 fn seed_line(line: &str) -> Option<SeedLine> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    if words.len() < 11 || line.starts_with('#') {
+    if line.starts_with('#') {
         return None;
     }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert!(words.len() >= 12, "{line}");
     let (ip, port) = words[0].split_once(':').unwrap();
     assert_ne!(port.parse::<u16>().unwrap(), 0);
+    for share in &words[3..8] {
+        let (whole, decimals) = share.strip_suffix('%').unwrap().split_once('.').unwrap();
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        assert!(is_number(whole) && is_number(decimals) && decimals.len() == 2, "{line}");
+        assert!(whole.parse::<u8>().unwrap() <= 100, "{line}");
+    }
+    assert!(words[11].starts_with('"') && line.ends_with('"'), "{line}");
+    assert!(!line.contains(|c: char| c.is_control()), "{line}");
     Some(SeedLine {
         ip: ip.parse().unwrap(),
         good: words[1].parse().unwrap(),
@@ -318,7 +390,7 @@ fn an_export_of_many_pages_is_whole_and_stops_where_its_reader_stops() {
     for format in [Format::Csv, Format::Json, Format::Seeds, Format::Uainfo] {
         let mut pages = 0;
         let mut reader = Reader::open(&database.url).unwrap();
-        let options = Options { format, out: "-".into(), layout: Layout::Map };
+        let options = Options { format, out: "-".into(), layout: Layout::Map, at: None };
         export(&mut reader, &options, 8333, &mut |_| {
             pages += 1;
             Ok(pages < 2)

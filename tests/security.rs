@@ -347,7 +347,11 @@ fn the_documented_roles_have_exactly_the_rights_they_need() {
     assert_eq!(web.value("SELECT count(*) FROM nodes"), "60");
     web.rows("SELECT address(host), service_names(services) FROM nodes LIMIT 1");
     crawl.reconfigure(&web, &simnet.seeds(), &[]);
-    assert!(crawl.command(&["status"]).output().unwrap().status.success());
+    for command in READING {
+        let output = crawl.command(command).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.is_empty() && output.status.code() != Some(2), "{command:?}: {error}");
+    }
     let may_not = |url: &str, sql: &str| {
         let mut client = postgres::Client::connect(url, postgres::NoTls).unwrap();
         let _ = client.batch_execute("SET default_transaction_read_only = off");
@@ -382,6 +386,74 @@ fn the_documented_roles_have_exactly_the_rights_they_need() {
     }
     let stranger = postgres::Client::connect(&cluster.url("bitdash", "map"), postgres::NoTls);
     assert!(stranger.is_err(), "a role without rights may connect");
+}
+
+/// Every command that reads the database.
+const READING: &[&[&str]] = &[
+    &["status"],
+    &["nodes"],
+    &["nodes", "--csv"],
+    &["export", "csv"],
+    &["export", "seeds"],
+    &["export", "uainfo"],
+    &["export", "json"],
+    &["export", "json", "--layout", "rows"],
+    &["export", "json", "--at", "2100-01-01"],
+];
+
+/// The rights that the package gives to the role bitdash_read.
+fn rights_of_readers() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/debian/setup-database");
+    let script = fs::read_to_string(path).unwrap();
+    let sql = script.split("<<'SQL'\n").nth(1).and_then(|rest| rest.split("\nSQL\n").next());
+    sql.expect("the script grants rights").to_owned()
+}
+
+#[test]
+fn a_reader_of_the_package_gets_what_the_owner_gets() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.admin();
+    admin
+        .batch_execute("CREATE ROLE bitdash_read; CREATE ROLE ann LOGIN IN ROLE bitdash_read")
+        .unwrap();
+    admin.batch_execute("CREATE DATABASE bitdash OWNER bitdash").unwrap();
+    let url = |role: &str| cluster.url(role, "bitdash");
+    let client = postgres::Client::connect(&url("postgres"), postgres::NoTls);
+    client.unwrap().batch_execute(&rights_of_readers()).unwrap();
+    let simnet = Simnet::start(&["--nodes", "60", "--dead", "60", "--time-scale", "0.05"]);
+    let database = |role: &str| Database { url: url(role), name: "bitdash".to_owned() };
+    let pace = ["crawl.pass_interval = \"1s\""];
+    let mut crawl = Crawl::configure(&database("bitdash"), &simnet.seeds(), &pace);
+    assert!(crawl.run(&["--passes", "2"]).success(), "{}", crawl.log());
+    // A closed day: its rolls and sums are read, too.
+    let yesterday = "UPDATE passes SET finished_at = finished_at - interval '1 day' WHERE pass = 1;
+        UPDATE bitdash_internal.history_passes SET at = at - interval '1 day' WHERE pass = 1;
+        UPDATE rolls SET at = at - interval '1 day' WHERE pass = 1";
+    database("bitdash").client().batch_execute(yesterday).unwrap();
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    assert_eq!(database("ann").value("SELECT count(*) FROM daily_rolls"), "1");
+    let run = |role: &str, command: &[&str]| {
+        crawl.reconfigure(&database(role), &simnet.seeds(), &[]);
+        let output = crawl.command(command).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() != Some(2), "{role}: {command:?}: {error}");
+        // Ages of seconds differ.
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), error, if command[0] == "export" { text } else { String::new() })
+    };
+    for command in READING {
+        let owners = run("bitdash", command);
+        assert_eq!(run("ann", command), owners, "{command:?}");
+        assert!(command[0] != "export" || owners.0 == Some(0), "{command:?}: {}", owners.1);
+        assert!(owners.1.is_empty(), "{command:?}: {}", owners.1);
+    }
+    let mut ann = database("ann").client();
+    for sql in
+        ["DELETE FROM passes", "DELETE FROM roll_nodes", "SELECT FROM bitdash_internal.roll_days"]
+    {
+        let error = ann.batch_execute(sql).expect_err(sql);
+        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}: {error}");
+    }
 }
 
 /// The commands in a section of docs/operations.md.

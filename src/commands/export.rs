@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use crate::commands::table::{csv_text, safe_json};
 use crate::commands::{Failure, print_on};
 use crate::config::ConfigSource;
-use crate::db::export::{AgentCount, ExportQuery, ExportRow, ExportTotals, Period};
+use crate::db::export::{AgentCount, ExportQuery, ExportRow, ExportTotals, Exported, Period};
 use crate::db::reader::Reader;
+use crate::db::timestamp::Timestamp;
 use crate::sys::atomic_file::AtomicFile;
 use bitdash_core::lookup::services;
 
@@ -26,6 +27,10 @@ pub struct Options {
     /// The file to write, which is replaced as a whole; - is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub out: PathBuf,
+    /// Nodes that were up at this time, within the last 30 days; only of json with the layout map.
+    /// User agents, heights and places are today's
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub at: Option<Timestamp>,
     /// The layout of json
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t)]
     pub layout: Layout,
@@ -62,6 +67,11 @@ pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
     if options.layout == Layout::Rows && options.format != Format::Json {
         return Err(Failure::Usage("--layout is for json; see bitdash export --help".to_owned()));
     }
+    if options.at.is_some() && (options.format, options.layout) != (Format::Json, Layout::Map) {
+        let why = "--at is for json with the layout map, which alone can say that user agents and \
+                   heights are today's; see bitdash export --help";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let config = source.load()?;
     let reader = Reader::open(config.database.url.expose());
     let mut reader = reader.map_err(|error| Failure::of_store(&error, source, &config))?;
@@ -95,10 +105,10 @@ pub fn export(
             false
         })
     };
-    let query = query(options.format);
+    let query = ExportQuery { at: options.at, ..query(options.format) };
     let mut count = 0;
     let result = match options.format {
-        Format::Uainfo => uainfo(reader, &mut put),
+        Format::Uainfo => uainfo(reader, &mut put).map(|()| Exported::Done),
         format => reader.export(&query, &mut |totals, rows| {
             let text = match (format, options.layout) {
                 (Format::Csv, _) => csv_page(rows, count == 0),
@@ -111,7 +121,34 @@ pub fn export(
         }),
     };
     failure.map_or(Ok(()), Err)?;
-    result.map_err(|error| Failure::failed(&error))
+    match result.map_err(|error| Failure::failed(&error))? {
+        Exported::Done => Ok(()),
+        Exported::TooOld(oldest) => Err(too_old(oldest)),
+    }
+}
+
+fn too_old(oldest: Option<Timestamp>) -> Failure {
+    Failure::Failed(match oldest {
+        Some(oldest) => format!(
+            "--at: which nodes were up is kept for 30 days; the oldest pass ended at {}",
+            oldest.to_text()
+        ),
+        None => "--at: no pass has ended yet".to_owned(),
+    })
+}
+
+/// A day, a minute or a second, in UTC unless it has an offset.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim().replacen(' ', "T", 1);
+    let whole = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        16 => format!("{text}:00Z"),
+        19 => format!("{text}Z"),
+        _ => text,
+    };
+    Timestamp::from_text(&whole).ok_or_else(|| {
+        "must be a time such as 2026-11-28, 2026-11-28T12:53 or 2026-11-28T12:53:00Z".to_owned()
+    })
 }
 
 fn query(format: Format) -> ExportQuery<'static> {
@@ -121,6 +158,7 @@ fn query(format: Format) -> ExportQuery<'static> {
         is_by_uptime: format == Format::Seeds,
         has_up_since: format == Format::Json,
         periods: &[],
+        at: None,
     };
     match format {
         Format::Csv => {
@@ -306,9 +344,10 @@ fn bitnodes_values(row: &ExportRow) -> Vec<Value> {
 fn map_page(totals: &ExportTotals, rows: &[ExportRow], is_first: bool) -> String {
     let mut out = String::new();
     if is_first {
+        let mark = if totals.is_approximate { "\"approximate\": true, " } else { "" };
         let _ = write!(
             out,
-            "{{\"timestamp\": {}, \"total_nodes\": {}, \"latest_height\": {}, \"nodes\": {{",
+            "{{\"timestamp\": {}, \"total_nodes\": {}, \"latest_height\": {}, {mark}\"nodes\": {{",
             totals.at.0.as_secs(),
             totals.up,
             json!(totals.tip)
@@ -366,6 +405,19 @@ fn uainfo(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_a_day_a_minute_or_a_second() {
+        let seconds = |text| time(text).unwrap().0.as_secs();
+        for text in ["2026-11-28T12:53:00Z", "2026-11-28 12:53", "2026-11-28T12:53:00"] {
+            assert_eq!(seconds(text), 1_795_870_380, "{text}");
+        }
+        assert_eq!(seconds("2026-11-28T13:53:00+01:00"), 1_795_870_380);
+        assert_eq!(seconds("2026-11-28"), 1_795_824_000);
+        for text in ["", "yesterday", "2026-13-01", "2026-11-28T25:00", "2026-11-28T12:53:00Zé"] {
+            assert!(time(text).unwrap_err().starts_with("must be a time such as"), "{text}");
+        }
+    }
 
     #[test]
     fn a_share_is_a_fraction_or_percent() {

@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
+use postgres::types::ToSql;
 use postgres::{Error, Row, Transaction};
 
 use crate::db::StoreError;
@@ -37,15 +38,31 @@ pub struct ExportQuery<'p> {
     pub has_up_since: bool,
     /// Periods to compute the uptime of.
     pub periods: &'p [Period],
+    /// Which nodes were up, and since when, is told by the last pass that ended at this time or
+    /// before; everything else is as of now.
+    pub at: Option<Timestamp>,
+}
+
+/// How an export ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exported {
+    /// Everything was handed over, as far as it was wanted.
+    Done,
+    /// No pass that is kept had ended by the wanted time. The oldest one ended at this time, if
+    /// there is one.
+    TooOld(Option<Timestamp>),
 }
 
 /// Figures of the whole map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExportTotals {
-    /// End of the last finished pass; the time of the snapshot before the first.
+    /// End of the pass: the last finished one, or that of [`ExportQuery::at`]. The time of the
+    /// snapshot before the first.
     pub at: Timestamp,
     /// Number of nodes up.
     pub up: i64,
+    /// Whether user agents, heights and places are newer than the pass.
+    pub is_approximate: bool,
     /// The most common height of nodes up, the highest among equals.
     pub tip: Option<i32>,
 }
@@ -75,7 +92,14 @@ type Shares = Vec<u16>;
 const NO_SHARE: u16 = u16::MAX;
 
 const NODES: &str = "SELECT n.*, o.ordinal FROM nodes n
-    LEFT JOIN bitdash_internal.node_ordinals o ON o.host = n.host AND o.port = n.port";
+    LEFT JOIN roll_nodes o ON o.host = n.host AND o.port = n.port";
+
+/// The pass of [`ExportQuery::at`].
+struct PastPass {
+    pass: i64,
+    at: Timestamp,
+    up: Vec<u8>,
+}
 
 impl Reader {
     /// Reads the nodes that `query` wants: `each` gets them in pages, then an empty page, and
@@ -87,12 +111,20 @@ impl Reader {
         &mut self,
         query: &ExportQuery,
         each: &mut dyn FnMut(&ExportTotals, &[ExportRow]) -> bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Exported, StoreError> {
         self.read(|t| {
-            let totals = totals(t)?;
+            let past = match query.at {
+                None => None,
+                Some(at) => match past_pass(t, at)? {
+                    Ok(past) => Some(past),
+                    Err(oldest) => return Ok(Exported::TooOld(oldest)),
+                },
+            };
+            let totals = totals(t, past.as_ref())?;
             let shares: Vec<Shares> =
                 query.periods.iter().map(|period| shares(t, *period)).collect::<Result<_, _>>()?;
-            let runs = if query.has_up_since { runs(t)? } else { Vec::new() };
+            let last_pass = past.as_ref().map_or(i64::MAX, |past| past.pass);
+            let runs = if query.has_up_since { runs(t, last_pass)? } else { Vec::new() };
             let row = |row: &Row| export_row(row, &shares, &runs);
             let mut page = |rows: &[Row]| -> Result<bool, Error> {
                 let rows: Vec<_> = rows.iter().map(row).collect::<Result<_, _>>()?;
@@ -100,14 +132,17 @@ impl Reader {
             };
             let goes_on = if query.is_by_uptime {
                 by_uptime(t, query, &shares, &mut page)?
+            } else if let Some(past) = &past {
+                let sql = format!("{NODES} WHERE {WAS_UP} ORDER BY n.host, n.port");
+                paged(t, &sql, &[&past.up], PAGE, &mut page)?
             } else {
                 let sql = format!("{NODES} WHERE {} ORDER BY n.host, n.port", condition(query));
-                paged(t, &sql, PAGE, &mut page)?
+                paged(t, &sql, &[], PAGE, &mut page)?
             };
             if goes_on {
                 page(&[])?;
             }
-            Ok(())
+            Ok(Exported::Done)
         })
     }
 
@@ -127,7 +162,7 @@ impl Reader {
                 let agents: Vec<_> = rows.iter().map(agent).collect::<Result<_, Error>>()?;
                 Ok(each(&agents))
             };
-            paged(t, sql, PAGE, page).map(|_| ())
+            paged(t, sql, &[], PAGE, page).map(|_| ())
         })
     }
 }
@@ -140,10 +175,11 @@ fn condition(query: &ExportQuery) -> &'static str {
 pub(super) fn paged(
     t: &mut Transaction,
     sql: &str,
+    values: &[&(dyn ToSql + Sync)],
     page: i32,
     each: &mut dyn FnMut(&[Row]) -> Result<bool, Error>,
 ) -> Result<bool, Error> {
-    let portal = t.bind(sql, &[])?;
+    let portal = t.bind(sql, values)?;
     loop {
         let rows = t.query_portal(&portal, page)?;
         if rows.is_empty() {
@@ -155,19 +191,48 @@ pub(super) fn paged(
     }
 }
 
-fn totals(t: &mut Transaction) -> Result<ExportTotals, Error> {
+/// Whether a node was up in the roll `$1`. A node that is newer than the roll has no bit.
+const WAS_UP: &str = "CASE WHEN o.ordinal < 8 * length($1::bytea) THEN get_bit($1::bytea, o.ordinal) = 1 ELSE false END";
+
+/// The last pass that had ended at a time, or the end of the oldest one that is kept.
+fn past_pass(
+    t: &mut Transaction,
+    at: Timestamp,
+) -> Result<Result<PastPass, Option<Timestamp>>, Error> {
+    let last = "SELECT pass, at, up FROM rolls WHERE at <= $1 ORDER BY at DESC, pass DESC LIMIT 1";
+    if let Some(row) = t.query_opt(last, &[&at])? {
+        let (pass, at, up) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        return Ok(Ok(PastPass { pass, at, up }));
+    }
+    let oldest = t.query_one("SELECT min(at) FROM rolls", &[])?.try_get(0)?;
+    Ok(Err(oldest))
+}
+
+fn totals(t: &mut Transaction, past: Option<&PastPass>) -> Result<ExportTotals, Error> {
+    if let Some(past) = past {
+        let were_up = format!("({NODES} WHERE {WAS_UP})");
+        let up = format!("SELECT count(*) FROM {were_up} n");
+        let up = t.query_one(&up, &[&past.up])?.try_get(0)?;
+        let tip = format!("{TIP} FROM {were_up} n WHERE start_height IS NOT NULL {COMMONEST}");
+        let tip = t.query_opt(&tip, &[&past.up])?.map(|row| row.try_get(0)).transpose()?;
+        return Ok(ExportTotals { at: past.at, up, tip, is_approximate: true });
+    }
     let newest = "SELECT finished_at FROM passes WHERE finished_at IS NOT NULL
         ORDER BY pass DESC LIMIT 1";
     let at = match t.query_opt(newest, &[])? {
         Some(row) => row.try_get(0)?,
         None => now(t)?,
     };
-    let tip = "SELECT start_height FROM nodes WHERE status = 'up' AND start_height IS NOT NULL
-        GROUP BY 1 ORDER BY count(*) DESC, 1 DESC LIMIT 1";
-    let tip = t.query_opt(tip, &[])?.map(|row| row.try_get(0)).transpose()?;
+    let tip =
+        format!("{TIP} FROM nodes WHERE status = 'up' AND start_height IS NOT NULL {COMMONEST}");
+    let tip = t.query_opt(&tip, &[])?.map(|row| row.try_get(0)).transpose()?;
     let up = t.query_one("SELECT count(*) FROM nodes WHERE status = 'up'", &[])?.try_get(0)?;
-    Ok(ExportTotals { at, up, tip })
+    Ok(ExportTotals { at, up, tip, is_approximate: false })
 }
+
+/// The most common height, the highest among equals.
+const TIP: &str = "SELECT start_height";
+const COMMONEST: &str = "GROUP BY 1 ORDER BY count(*) DESC, 1 DESC LIMIT 1";
 
 fn export_row(
     row: &Row,
@@ -198,11 +263,11 @@ fn by_uptime(
     let mut keys = Vec::new();
     let sql = format!(
         "SELECT n.host, n.port, n.protocol_version, o.ordinal FROM nodes n
-            LEFT JOIN bitdash_internal.node_ordinals o ON o.host = n.host AND o.port = n.port
+            LEFT JOIN roll_nodes o ON o.host = n.host AND o.port = n.port
             WHERE {} ORDER BY n.host, n.port",
         condition(query)
     );
-    paged(t, &sql, PAGE, &mut |rows| {
+    paged(t, &sql, &[], PAGE, &mut |rows| {
         for row in rows {
             let ordinal: Option<i32> = row.try_get(3)?;
             let share = |shares: &Shares| {
@@ -299,12 +364,11 @@ fn shares(t: &mut Transaction, period: Period) -> Result<Shares, Error> {
             format!("at <= n.newest AND at > n.newest - interval '{hours} hours'")
         }
         Period::All => {
-            let sql = "SELECT answered, passes FROM bitdash_internal.roll_totals";
-            if let Some(row) = t.query_opt(sql, &[])? {
-                let (answered, passes): (Vec<i32>, Vec<i32>) = (row.try_get(0)?, row.try_get(1)?);
-                closed = answered.into_iter().zip(passes).collect();
-            }
-            "pass > bitdash_internal.last_closed_pass()".to_owned()
+            let row = t.query_one("SELECT answered, passes FROM closed_rolls", &[])?;
+            let sums = |column| row.try_get::<_, Option<Vec<i32>>>(column);
+            let (answered, passes) = (sums(0)?.unwrap_or_default(), sums(1)?.unwrap_or_default());
+            closed = answered.into_iter().zip(passes).collect();
+            "pass > (SELECT last_pass FROM closed_rolls)".to_owned()
         }
     };
     let sql = format!(
@@ -313,7 +377,7 @@ fn shares(t: &mut Transaction, period: Period) -> Result<Shares, Error> {
             WHERE {condition}"
     );
     let mut count = Count::default();
-    paged(t, &sql, ROLLS, &mut |rows| {
+    paged(t, &sql, &[], ROLLS, &mut |rows| {
         for row in rows {
             count.add(&Roll::of_row(row)?);
         }
@@ -323,13 +387,13 @@ fn shares(t: &mut Transaction, period: Period) -> Result<Shares, Error> {
 }
 
 /// Start of the unbroken run of each node, by ordinal: the first pass of it, or the first day where
-/// it is older than the rolls; `None` where the node is down.
-fn runs(t: &mut Transaction) -> Result<Vec<Option<Timestamp>>, Error> {
+/// it is older than the rolls; `None` where the node is down. Passes after `last` do not count.
+fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestamp>>, Error> {
     let mut starts: Vec<Option<Timestamp>> = Vec::new();
     let mut is_broken: Vec<bool> = Vec::new();
     let mut oldest = None;
-    let sql = "SELECT at, nodes, up, \"full\" FROM rolls ORDER BY pass DESC";
-    paged(t, sql, ROLLS, &mut |rows| {
+    let sql = "SELECT at, nodes, up, \"full\" FROM rolls WHERE pass <= $1 ORDER BY pass DESC";
+    paged(t, sql, &[&last], ROLLS, &mut |rows| {
         for row in rows {
             let roll = Roll::of_row(row)?;
             let at: Timestamp = row.try_get("at")?;
@@ -349,11 +413,11 @@ fn runs(t: &mut Transaction) -> Result<Vec<Option<Timestamp>>, Error> {
     })?;
     let Some(oldest) = oldest else { return Ok(starts) };
     let sql = format!(
-        "SELECT day, share FROM bitdash_internal.roll_days
+        "SELECT day, share FROM daily_rolls
             WHERE day < date_trunc('day', to_timestamp({}), 'UTC') ORDER BY day DESC",
         oldest.0.as_secs()
     );
-    paged(t, &sql, ROLLS, &mut |rows| {
+    paged(t, &sql, &[], ROLLS, &mut |rows| {
         for row in rows {
             let (day, shares): (Timestamp, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
             for ordinal in 0..starts.len() {

@@ -33,6 +33,13 @@ impl Timestamp {
         text.split('T').next().unwrap_or_default().to_owned()
     }
 
+    /// Parses the form of RFC 3339.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        let micros = i64::try_from(time.unix_timestamp_nanos() / 1_000).ok()?;
+        Some(Self(UnixTime::from_micros(micros)))
+    }
+
     /// The time in the same form to the millisecond, always 24 characters long.
     pub fn to_text_with_millis(self) -> String {
         let micros = self.0.clamp(MIN, MAX).as_micros();
