@@ -107,6 +107,42 @@ fn random_faults_of_the_database_lose_and_double_nothing() {
 }
 
 #[test]
+fn a_database_away_at_the_end_of_a_pass_gets_its_history_once() {
+    let simnet = Simnet::start(&["--nodes", "100", "--dead", "100", "--time-scale", "0.05"]);
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let pace = ["crawl.pass_interval = \"2s\"", "crawl.addr_timeout = \"1s\""];
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &pace);
+    crawl.start(&[]);
+    for pass in 1..=4 {
+        crawl.wait_for_log(|line| line.contains(&format!("pass pass={pass} state=started")));
+        if pass % 2 == 0 {
+            cluster.kill_all();
+        } else {
+            cluster.stop_server();
+        }
+        // The crawler ends the pass and begins no further one that the database does not know of.
+        let ended = format!("pass pass={pass} state=finished");
+        crawl.wait_for_log(|line| line.contains(&ended));
+        sleep(Duration::from_millis(500));
+        cluster.start_server();
+    }
+    crawl.wait_for_log(|line| line.contains("pass pass=5 state=finished"));
+    crawl.signal("-TERM");
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    let finished = database.value("SELECT count(*) FROM passes WHERE finished_at IS NOT NULL");
+    let history = "SELECT count(*) FROM history WHERE dimension = 'species' AND value = 'TRB'";
+    assert_eq!(database.value(history), finished);
+    assert_eq!(database.value("SELECT count(*) FROM rolls"), finished);
+    let sums = "SELECT count(*) FROM passes p JOIN (SELECT pass, sum(nodes) AS up FROM history
+        WHERE dimension = 'status' GROUP BY 1) h USING (pass) WHERE h.up = 100";
+    assert_eq!(database.value(sums), finished);
+    let new = "SELECT count(*), count(DISTINCT (host, port)) FROM events WHERE kind = 'new'";
+    let trb = database.value("SELECT count(*) FROM nodes WHERE species = 'TRB'");
+    assert_eq!(database.rows(new), [format!("{trb}|{trb}")]);
+}
+
+#[test]
 fn a_frozen_database_blocks_neither_the_crawl_nor_its_stop() {
     let simnet = Simnet::start(&["--nodes", "150", "--dead", "1800", "--time-scale", "0.05"]);
     let cluster = Cluster::start();

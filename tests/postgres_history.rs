@@ -1,14 +1,20 @@
 //! History, rolls and events against naive models: what the test derives itself from the nodes.
 
+#![allow(clippy::disallowed_methods)] // tests sleep
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread::{self, sleep};
+use std::time::Duration;
 
+use bitdash::db::StoreError;
 use bitdash::db::writer::Store;
 use bitdash_core::vocabulary::outcome::Outcome;
 use bitdash_core::vocabulary::rows::{Batch, NodeRow, PassRow, Seen, Status};
 use bitdash_core::vocabulary::target::VersionInfo;
 use bitdash_core::vocabulary::time::UnixTime;
+use support::faults::seeded_rng;
 use support::rows::{self, load, ready};
 use support::{Cluster, Database};
 
@@ -23,14 +29,17 @@ type Counts = BTreeMap<Key, i64>;
 
 /// Ends a pass at a time, and counts the nodes that it leaves.
 fn end_pass(database: &Database, store: &mut Store, pass: u64, at: i64) -> Counts {
+    store.write(&pass_batch(pass, at), 25).unwrap();
+    counts(database)
+}
+
+fn pass_batch(pass: u64, at: i64) -> Batch {
     let row = PassRow {
         started_at: UnixTime::from_secs(at - 60),
         finished_at: Some(UnixTime::from_secs(at)),
         ..PassRow::default()
     };
-    let batch = Batch { passes: BTreeMap::from([(pass, row)]), ..Batch::default() };
-    store.write(&batch, 25).unwrap();
-    counts(database)
+    Batch { passes: BTreeMap::from([(pass, row)]), ..Batch::default() }
 }
 
 fn close(store: &mut Store) -> usize {
@@ -256,6 +265,87 @@ fn hours_and_days_are_the_sums_of_their_passes() {
 fn a_clock_that_jumps_loses_no_day_and_doubles_none() {
     let year = 24 * 365;
     check_times(&[1, 2, year, year + 1, 3, 4, 25, -9 * year, 26, 27, 5, 50, year, 51, 75]);
+}
+
+/// Ends the sessions of the crawler after this long: by a signal, or by killing the whole server.
+fn break_session(cluster: &Cluster, delay: Duration, is_kill: bool) {
+    sleep(delay);
+    if is_kill {
+        cluster.kill_server();
+        cluster.start_server();
+    } else {
+        let end =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bitdash'";
+        cluster.admin().execute(end, &[]).unwrap();
+    }
+}
+
+/// Calls `work` until it succeeds, as the writer does, with a new connection after each failure; a
+/// fault comes at a random moment of the first attempt. Returns the number of attempts.
+fn in_spite_of_a_fault(
+    cluster: &Cluster,
+    database: &Database,
+    rng: &mut fastrand::Rng,
+    is_kill: bool,
+    work: impl Fn(&mut Store) -> Result<(), StoreError>,
+) -> u32 {
+    let delay = Duration::from_micros(rng.u64(0..40_000));
+    thread::scope(|scope| {
+        let mut store = Store::connect(&database.url).unwrap();
+        scope.spawn(move || break_session(cluster, delay, is_kill));
+        let mut attempts = 1;
+        while let Err(error) = work(&mut store) {
+            assert!(error.is_transient(), "{error}");
+            attempts += 1;
+            store = loop {
+                match Store::connect(&database.url) {
+                    Ok(store) => break store,
+                    Err(error) => assert!(error.is_transient(), "{error}"),
+                }
+                sleep(Duration::from_millis(20));
+            };
+        }
+        attempts
+    })
+}
+
+#[test]
+fn faults_at_the_end_of_passes_lose_no_day_and_double_none() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    drop(ready(&database));
+    let mut rng = seeded_rng("faults at the ends of passes");
+    let (mut passes, mut repeated) = (Vec::new(), 0);
+    for index in 0..40 {
+        fill(&database, 12, 7 + index as i32 % 5, 1 + index as i32 % 3);
+        let at = T0 + index * 7 * HOUR + 17;
+        let counts = bounded(&counts(&database), &values_of_trb(&database), &mut BTreeSet::new());
+        passes.push((at, counts));
+        let batch = pass_batch(index as u64 + 1, at);
+        let is_kill = index % 10 == 9;
+        let write = |store: &mut Store| store.write(&batch, 25);
+        repeated += in_spite_of_a_fault(&cluster, &database, &mut rng, is_kill, write) - 1;
+        let close = |store: &mut Store| {
+            while store.close_day()?.is_some() {}
+            Ok(())
+        };
+        repeated += in_spite_of_a_fault(&cluster, &database, &mut rng, is_kill, close) - 1;
+    }
+    assert!(repeated > 5, "only {repeated} of 80 faults hit a transaction");
+    let mut store = Store::connect(&database.url).unwrap();
+    end_pass(&database, &mut store, 41, T0 + 9_000 * DAY);
+    close(&mut store);
+    let keys: BTreeSet<Key> =
+        passes.iter().flat_map(|(_, counts)| counts.keys().cloned()).collect();
+    assert_eq!(curves(&database, "day", &keys), steps(&passes, DAY));
+    let hours =
+        steps(&passes, HOUR).into_iter().map(|(key, value)| (key, (value.0, value.1, -1, -1)));
+    assert_eq!(curves(&database, "hour", &keys), hours.collect());
+    // The rolls: the TRB node answered in every pass.
+    let sql = "SELECT passes, answered FROM uptime('11.0.0.1', 7777) WHERE period = 'all'";
+    assert_eq!(database.rows(sql), ["41|41"]);
+    let days = "SELECT count(*), sum(passes) FROM daily_rolls";
+    assert_eq!(database.rows(days), [format!("{}|40", (39 * 7) / 24 + 1)]);
 }
 
 #[test]
