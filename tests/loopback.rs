@@ -8,6 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,56 @@ fn the_program_of_events_runs_once_for_each_event() {
         told.iter().map(show).collect::<Vec<_>>(),
         events.iter().map(show).collect::<Vec<_>>()
     );
+}
+
+/// A program of events that runs these lines of shell.
+fn program_of_events(directory: &Path, lines: &str) -> String {
+    let program = directory.join("program");
+    fs::write(&program, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    format!("events.exec = {program:?}")
+}
+
+#[test]
+fn a_crawl_of_one_pass_ends_after_the_program_of_its_last_event() {
+    let simnet = Simnet::start(&["--nodes", "200", "--dead", "50", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let lines = format!("sleep 0.1\necho \"$2\" >> {}", told.display());
+    let exec = program_of_events(directory.path(), &lines);
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[&exec]);
+    assert!(crawl.run(&["--passes", "1"]).success(), "{}", crawl.log());
+    let events = database.rows("SELECT host(host) || ':' || port FROM events ORDER BY id");
+    let told = fs::read_to_string(&told).unwrap();
+    assert!(events.len() > 1, "the simulated network has TRB nodes");
+    assert_eq!(told.lines().collect::<Vec<_>>(), events);
+    assert!(!crawl.log().contains("left_out"), "{}", crawl.log());
+}
+
+#[test]
+fn a_stop_says_how_many_events_the_program_was_too_slow_for() {
+    let simnet = Simnet::start(&["--nodes", "200", "--dead", "50", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    let directory = tempfile::tempdir().unwrap();
+    let pids = directory.path().join("pids");
+    let lines = format!("echo $$ >> {}\nexec sleep 300", pids.display());
+    let exec = program_of_events(directory.path(), &lines);
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[&exec]);
+    crawl.start(&[]);
+    wait_until("the program runs", Duration::from_secs(60), || pids.exists());
+    crawl.signal("-TERM");
+    let begin = Instant::now();
+    assert!(crawl.wait().success());
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    let log = crawl.log();
+    let line = log.lines().find(|line| line.contains(" events left_out=")).expect(&log);
+    let events = database.value("SELECT count(*) FROM events");
+    assert_eq!((value(line, "left_out"), line.contains("WARN")), (events.as_str(), true));
+    let pids = fs::read_to_string(&pids).unwrap();
+    assert_eq!(pids.lines().count(), 1, "one program runs at a time");
+    let is_gone = || !Path::new("/proc").join(pids.trim()).join("exe").exists();
+    wait_until("the program is killed", Duration::from_secs(5), is_gone);
 }
 
 #[test]

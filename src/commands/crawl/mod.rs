@@ -42,6 +42,12 @@ use bitdash_core::vocabulary::time::Now;
 
 /// Descriptors reserved for everything but probes: database, log, poll, look-ups, files.
 const SPARE_FILES: u64 = 64;
+/// Maximum time that the program of events gets after the last pass.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same after an operator's stop, counted from its signal: the crawler itself has 8 s.
+const EVENTS_STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Interval between looks at that program, and maximum time for killing it.
+const EVENTS_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs the command.
 ///
@@ -67,6 +73,7 @@ pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
     while !crawl.crawler.is_over() {
         crawl.turn()?;
     }
+    crawl.wait_for_events()?;
     crawl.finish()
 }
 
@@ -86,11 +93,12 @@ struct Crawl<'a> {
     metrics: Metrics,
     live: Live,
     after_pass: AfterPass,
-    is_interrupted: bool,
     rng: fastrand::Rng,
     stats_at: Duration,
     has_more_to_dial: bool,
     had_terminal: bool,
+    /// When an operator's stop began.
+    stopped_at: Option<Duration>,
     ended: Vec<Ended>,
 }
 
@@ -149,11 +157,11 @@ impl<'a> Crawl<'a> {
             metrics: Metrics::default(),
             live: Live::open(),
             after_pass: AfterPass::default(),
-            is_interrupted: false,
             rng,
             stats_at,
             has_more_to_dial: false,
             had_terminal: io::stderr().is_terminal(),
+            stopped_at: None,
             ended: Vec::new(),
         })
     }
@@ -224,7 +232,7 @@ impl<'a> Crawl<'a> {
                 Signal::Reload if !self.has_lost_terminal() => self.reload(),
                 Signal::Reload | Signal::Stop => {
                     notify::stopping();
-                    self.is_interrupted = true;
+                    self.stopped_at.get_or_insert(now.mono);
                     self.crawler.handle_stop(StopReason::Operator, now);
                 }
             }
@@ -376,12 +384,43 @@ impl<'a> Crawl<'a> {
         }
     }
 
+    /// Waits until the operator's program was run for the last events, as long as it may.
+    fn wait_for_events(&mut self) -> Result<(), Failure> {
+        let began = self.clock.now().mono;
+        loop {
+            let (now, count) = (self.clock.now(), self.writer.pending_events().count());
+            let end = match self.stopped_at {
+                Some(at) => at + EVENTS_STOP_TIMEOUT,
+                None => began + EVENTS_TIMEOUT,
+            };
+            if count == 0 {
+                return Ok(());
+            }
+            if now.mono >= end {
+                self.writer.pending_events().cancel();
+                log::warn!(
+                    "events left_out={count} error=\"events.exec took too long: the crawler exits\""
+                );
+                return self.poll_for_signals(2 * EVENTS_POLL_INTERVAL).map(|_| ());
+            }
+            if self.poll_for_signals(EVENTS_POLL_INTERVAL)? {
+                self.handle_signals(self.clock.now());
+            }
+        }
+    }
+
+    /// Sleeps, or returns `true` earlier where a signal has arrived.
+    fn poll_for_signals(&mut self, timeout: Duration) -> Result<bool, Failure> {
+        let turn = self.driver.turn(Some(timeout), &self.clock, &mut self.ended);
+        Ok(turn.map_err(|error| failed("polling", &error))?.is_signalled)
+    }
+
     fn finish(mut self) -> Result<(), Failure> {
         self.write_metrics(self.clock.now());
         self.metrics.finish();
         self.reporter.interrupted(&self.crawler);
         let result = self.result();
-        if result.is_ok() && !self.is_interrupted {
+        if result.is_ok() && self.stopped_at.is_none() {
             self.after_pass.finish(&self.config);
         } else {
             self.after_pass.cancel();

@@ -2,14 +2,16 @@
 //!
 //! The program runs beside the crawl: one process at a time, on a thread of its own, killed after
 //! `MAX_RUN`. Its arguments are text of nodes, but no shell reads them. The newest events are
-//! left out, with a warning, where it is too slow for them.
+//! left out, with a warning, where it is too slow for them. At the end of the crawl the shell waits
+//! for [`PendingEvents`] as long as it may, and says how many are left out.
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -74,15 +76,49 @@ pub(super) fn remove_old(t: &mut Transaction) -> Result<(), Error> {
 #[derive(Default)]
 pub struct Programs {
     sender: Option<SyncSender<(PathBuf, Event)>>,
+    pending: Arc<PendingEvents>,
+}
+
+/// Events that wait for the program or are its arguments now.
+#[derive(Debug, Default)]
+pub struct PendingEvents {
+    count: AtomicUsize,
+    is_cancelled: AtomicBool,
+}
+
+impl PendingEvents {
+    /// Their number.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Kills the program and leaves the rest out.
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Release);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Acquire)
+    }
 }
 
 impl Programs {
+    /// Counts the events in `pending`.
+    pub fn new(pending: Arc<PendingEvents>) -> Self {
+        Self { sender: None, pending }
+    }
+
     /// Runs the program for each event, after those of before; returns at once.
     pub fn run(&mut self, program: &Path, events: Vec<Event>) {
         let mut left_out = 0;
         for event in events {
+            let pending = Arc::clone(&self.pending);
             let Some(sender) = self.sender() else { return };
-            left_out += usize::from(sender.try_send((program.to_owned(), event)).is_err());
+            pending.count.fetch_add(1, Ordering::AcqRel);
+            if sender.try_send((program.to_owned(), event)).is_err() {
+                pending.count.fetch_sub(1, Ordering::AcqRel);
+                left_out += 1;
+            }
         }
         if left_out > 0 {
             log::warn!("events exec={program:?} left_out={left_out} error=\"it is too slow\"");
@@ -92,8 +128,10 @@ impl Programs {
     fn sender(&mut self) -> Option<&SyncSender<(PathBuf, Event)>> {
         if self.sender.is_none() {
             let (sender, receiver) = mpsc::sync_channel(MAX_WAITING);
-            let started =
-                thread::Builder::new().name("events".into()).spawn(move || serve(&receiver));
+            let pending = Arc::clone(&self.pending);
+            let started = thread::Builder::new()
+                .name("events".into())
+                .spawn(move || serve(&receiver, &pending));
             match started {
                 Ok(_) => self.sender = Some(sender),
                 Err(error) => log::warn!("events error=\"cannot start a thread: {error}\""),
@@ -103,22 +141,36 @@ impl Programs {
     }
 }
 
-fn serve(receiver: &Receiver<(PathBuf, Event)>) {
+fn serve(receiver: &Receiver<(PathBuf, Event)>, pending: &PendingEvents) {
     while let Ok((program, event)) = receiver.recv() {
-        match run(&program, &event, MAX_RUN) {
-            Ok(Some(status)) if status.success() => {}
-            Ok(Some(status)) => log::warn!("events exec={program:?} error=\"{status}\""),
-            Ok(None) => {
-                let limit = MAX_RUN.as_secs();
-                log::warn!("events exec={program:?} error=\"killed after {limit} s\"");
-            }
-            Err(error) => log::warn!("events exec={program:?} error=\"{error}\""),
+        if !pending.is_cancelled() {
+            run_for(&program, &event, pending);
         }
+        pending.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn run_for(program: &Path, event: &Event, pending: &PendingEvents) {
+    match run(program, event, MAX_RUN, pending) {
+        Ok(Some(status)) if status.success() => {}
+        Ok(Some(status)) => log::warn!("events exec={program:?} error=\"{status}\""),
+        // The shell reports it.
+        Ok(None) if pending.is_cancelled() => {}
+        Ok(None) => {
+            let limit = MAX_RUN.as_secs();
+            log::warn!("events exec={program:?} error=\"killed after {limit} s\"");
+        }
+        Err(error) => log::warn!("events exec={program:?} error=\"{error}\""),
     }
 }
 
 /// Runs the program in a process group of its own; `None` if it had to be killed.
-fn run(program: &Path, event: &Event, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+fn run(
+    program: &Path,
+    event: &Event,
+    limit: Duration,
+    pending: &PendingEvents,
+) -> std::io::Result<Option<ExitStatus>> {
     let arguments = [&event.kind, &event.address, &event.name, &event.before, &event.after];
     let mut child = Command::new(program)
         .args(arguments.map(OsStr::new))
@@ -127,7 +179,7 @@ fn run(program: &Path, event: &Event, limit: Duration) -> std::io::Result<Option
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    child::wait(&mut child, limit, &AtomicBool::new(false))
+    child::wait(&mut child, limit, &pending.is_cancelled)
 }
 
 #[cfg(test)]
@@ -164,7 +216,7 @@ mod tests {
         let told = directory.path().join("told");
         let program =
             script(directory.path(), &format!("printf '%s|' \"$@\" > {}", told.display()));
-        let status = run(&program, &event("-n *"), MAX_RUN).unwrap();
+        let status = run(&program, &event("-n *"), MAX_RUN, &PendingEvents::default()).unwrap();
         assert!(status.unwrap().success());
         let told = std::fs::read_to_string(told).unwrap();
         assert_eq!(told, "agent|127.0.0.1:8333||$(reboot); `x` \"|-n *|");
@@ -177,7 +229,8 @@ mod tests {
         let pid = directory.path().join("pid");
         let program =
             script(directory.path(), &format!("sleep 300 & echo $! > {}; wait", pid.display()));
-        let status = run(&program, &event(""), Duration::from_millis(500)).unwrap();
+        let limit = Duration::from_millis(500);
+        let status = run(&program, &event(""), limit, &PendingEvents::default()).unwrap();
         assert!(status.is_none());
         let pid = std::fs::read_to_string(pid).unwrap();
         let runs = || {
@@ -197,6 +250,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_missing_is_an_error() {
-        assert!(run(Path::new("/nonexistent/program"), &event(""), MAX_RUN).is_err());
+        let pending = PendingEvents::default();
+        assert!(run(Path::new("/nonexistent/program"), &event(""), MAX_RUN, &pending).is_err());
     }
 }

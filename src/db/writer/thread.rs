@@ -19,7 +19,7 @@ use mio::Waker;
 
 use super::CompactionParams;
 use super::connection::{Answer, Connection, Connections, Input, Job, OpenRequest, Row};
-use super::events::Programs;
+use super::events::{PendingEvents, Programs};
 use super::store::{BackendId, DatabaseFingerprint, FinishedPass};
 use crate::sys::clock::Clock;
 
@@ -44,6 +44,7 @@ pub struct Writer {
     /// The end of a pass was written, and the loop has not looked yet.
     has_written_pass: Arc<AtomicBool>,
     finished: Arc<Mutex<Option<FinishedPass>>>,
+    events: Arc<PendingEvents>,
 }
 
 impl Writer {
@@ -72,7 +73,7 @@ impl Writer {
             is_woken: Arc::clone(&is_woken),
             has_written_pass: Arc::clone(&has_written_pass),
         };
-        let finished = Arc::default();
+        let (finished, events) = (Arc::default(), Arc::default());
         let mut worker = Worker {
             url,
             machine: WriterMachine::new(params, seed),
@@ -81,7 +82,7 @@ impl Writer {
             rows: None,
             backends: Vec::new(),
             fingerprint: None,
-            programs: Programs::default(),
+            programs: Programs::new(Arc::clone(&events)),
             finished: Arc::clone(&finished),
             receiver,
             outbox,
@@ -90,7 +91,7 @@ impl Writer {
         };
         worker.running.announce(Duration::MAX);
         thread::Builder::new().name("writer".into()).spawn(move || worker.run())?;
-        Ok(Self { sender, inbox, is_woken, has_written_pass, finished })
+        Ok(Self { sender, inbox, is_woken, has_written_pass, finished, events })
     }
 
     /// Sends a message; `false` if the thread has ended.
@@ -119,6 +120,11 @@ impl Writer {
             Err(mpsc::TryRecvError::Empty) => Ok(None),
             Err(mpsc::TryRecvError::Disconnected) => Err(Gone),
         }
+    }
+
+    /// The events that the operator's program has not been told yet.
+    pub fn pending_events(&self) -> &PendingEvents {
+        &self.events
     }
 
     /// The newest finished pass in the database; `None` before the database was read.
