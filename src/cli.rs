@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::commands::screen::{self, Color, Screen};
@@ -31,7 +31,7 @@ use crate::config::ConfigSource;
           bitdash probe 205.134.172.28      probe a single node now\n  \
           bitdash poll                      probe all nodes of the nodes file\n\
         \n\
-        `kill -HUP` makes a running crawl reload its files: max_sockets and most other keys change\n\
+        `kill -HUP` makes a running crawl reload its files: max_sockets and most other keys change \
         without a restart."
 )]
 struct Cli {
@@ -42,7 +42,8 @@ struct Cli {
         value_name = "FILE",
         global = true,
         help = CONFIG_HELP,
-        help_heading = GLOBAL
+        help_heading = GLOBAL,
+        value_hint = ValueHint::FilePath
     )]
     config: Option<PathBuf>,
     /// Colours: auto (on a terminal without NO_COLOR), always or never
@@ -87,18 +88,19 @@ enum Command {
     )]
     Crawl {
         /// Exit after N finished passes; the first one starts at once
-        #[arg(long, value_name = "N", value_parser = passes)]
+        #[arg(long, value_name = "N", value_parser = passes, value_hint = ValueHint::Other)]
         passes: Option<u64>,
     },
     /// Probe single nodes now, without a database, and print their replies
     #[command(
         long_about = "Probes nodes now, in parallel, without a database: connects, exchanges version, \
-            and prints the outcome, the latencies and every field of the reply. All IPv4 addresses of \
-            a host name are probed. PORT defaults to network.port (8333). filter.only and \
-            filter.exclude apply.\n\n\
+            and prints the outcome, the latencies and every field of the reply. HOST may be a name of \
+            the nodes file. All IPv4 addresses of a host name are probed. PORT defaults to \
+            network.port (8333). filter.only and filter.exclude apply.\n\n\
             Exit status: 0 all responded, 1 some did not.",
         after_help = "Examples:\n  \
             bitdash probe 205.134.172.28                its version and latency\n  \
+            bitdash probe pizarro                       a named node\n  \
             bitdash probe --peers node.example.org      and its peers\n  \
             bitdash probe --trace 205.134.172.28:8333   message by message\n  \
             bitdash probe --json 127.0.0.1 | jq .species\n  \
@@ -107,8 +109,8 @@ enum Command {
             Times are in milliseconds: until the connection (one round trip), and from there to version."
     )]
     Probe {
-        /// The nodes: an IPv4 address or a host name each, with or without a port
-        #[arg(value_name = "HOST[:PORT]", required = true)]
+        /// An IPv4 address, the name of a node or a host name
+        #[arg(value_name = "HOST[:PORT]", required = true, value_hint = ValueHint::Hostname)]
         places: Vec<HostPort>,
         #[command(flatten)]
         options: probe::Options,
@@ -123,7 +125,7 @@ enum Command {
         after_help = "Examples:\n  \
             bitdash poll                      the lines of crawl.nodes_file\n  \
             bitdash poll mine.txt             a list of your own\n  \
-            bitdash poll mine.txt --watch 5m  on a terminal, until Ctrl-C; the file is reread each time, and on SIGHUP\n  \
+            bitdash poll mine.txt --watch 5m  until Ctrl-C; rereads the file each time\n  \
             bitdash poll mine.txt --json | jq -r 'select(.outcome != \"responded\") | .name'\n\
             \n\
             In a crontab, this mails the table when something is down:\n  \
@@ -163,7 +165,7 @@ enum Command {
     )]
     Status {
         /// An address (without PORT: every port), the name of a node, or a host name
-        #[arg(value_name = "HOST[:PORT]")]
+        #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
         places: Vec<HostPort>,
         /// Print JSON instead of tables
         #[arg(long)]
@@ -303,9 +305,10 @@ fn completions(shell: &str) -> Result<(), Failure> {
 fn answer(error: &clap::Error, command: &str) -> Result<(), Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&rendered(error)),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Err(Failure::Usage(format!("no command given\n\n{}", rendered(error).trim_end())))
-        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::Usage(format!(
+            "no command given\n\n{}",
+            error.render().to_string().trim_end()
+        ))),
         _ => Err(Failure::Usage(format!("{}; see {command} --help", one_line(error)))),
     }
 }
@@ -326,7 +329,12 @@ fn one_line(error: &clap::Error) -> String {
         line.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
     });
     let mut line = paragraphs.collect::<Vec<_>>().join("; ");
-    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) {
+    let arguments = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => std::slice::from_ref(argument),
+        Some(ContextValue::Strings(arguments)) => arguments,
+        _ => &[],
+    };
+    for argument in arguments {
         line = line.replace(argument, &without_brackets(argument));
     }
     line

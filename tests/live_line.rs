@@ -44,7 +44,7 @@ fn crawl_on(columns: u16, lines: &[&str]) -> (String, Crawl) {
 fn a_crawl_on_a_terminal_redraws_one_status_line() {
     let (got, _crawl) = crawl(&[]);
     let drawn = drawn(&got);
-    let running = |text: &&&str| text.starts_with("pass 1  ") && text.contains("/40 sockets");
+    let running = |text: &&&str| text.starts_with("pass 1 [") && text.contains("/40 sockets");
     assert!(drawn.iter().filter(running).count() >= 2, "{got:?}");
     assert!(drawn.iter().all(|text| text.chars().count() < 80), "{drawn:?}");
     // The log lines are whole, and the periodic stats lines are suppressed.
@@ -61,7 +61,7 @@ fn a_crawl_on_a_terminal_redraws_one_status_line() {
 #[test]
 fn with_a_log_file_the_stats_lines_are_logged_there() {
     let (got, crawl) = crawl(&["log.file = \"crawl.log\""]);
-    assert!(drawn(&got).iter().any(|text| text.starts_with("pass 1  ")), "{got:?}");
+    assert!(drawn(&got).iter().any(|text| text.starts_with("pass 1 [")), "{got:?}");
     assert!(!got.contains(" stats pass="), "{got:?}");
     let log = std::fs::read_to_string(crawl.dir.path().join("crawl.log")).unwrap();
     let before_the_end = log.split("state=finished").next().unwrap();
@@ -85,7 +85,7 @@ fn a_person_sees_one_line_and_then_a_summary() {
             assert_eq!(rows.len(), 1, "at {columns} columns: {rows:?}");
             assert!(rows[0].chars().count() < usize::from(columns), "{rows:?}");
         }
-        assert!(seen.iter().any(|rows| rows[0].starts_with("pass 1  [")), "{seen:?}");
+        assert!(seen.iter().any(|rows| rows[0].starts_with("pass 1 [")), "{seen:?}");
         let rows = shown(&terminal);
         assert_eq!(rows.len(), 3, "{rows:?}");
         assert!(
@@ -111,7 +111,7 @@ fn an_interrupted_pass_is_summed_up() {
     let lines = ["crawl.connects_per_second = 40", "log.file = \"crawl.log\""];
     let crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
     let terminal = Terminal::start(crawl.dir.path(), "-c bitdash.toml crawl");
-    wait_until("the pass runs", TIMEOUT, || terminal.shown().contains("\x1b[Kpass 1  "));
+    wait_until("the pass runs", TIMEOUT, || terminal.shown().contains("\x1b[Kpass 1 ["));
     sleep(Duration::from_secs(2));
     terminal.stop(Duration::from_secs(10));
     let shown = terminal.shown();
@@ -119,6 +119,9 @@ fn an_interrupted_pass_is_summed_up() {
     assert!(line.contains(" probed, ") && line.contains("the next start resumes it"), "{line}");
     let log = std::fs::read_to_string(crawl.dir.path().join("crawl.log")).unwrap();
     assert!(log.contains(" pass pass=1 state=interrupted probed="), "{log}");
+    drop(terminal);
+    let again = Terminal::start(crawl.dir.path(), "-c bitdash.toml crawl");
+    wait_until("the pass is resumed", TIMEOUT, || again.shown().contains("\x1b[Kpass 1 resumed ["));
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn a_paused_terminal_delays_neither_the_crawl_nor_its_stop() {
         );
         let mut terminal = Terminal::start(crawl.dir.path(), "-c bitdash.toml crawl");
         wait_until("the status line is drawn", TIMEOUT, || {
-            terminal.shown().contains("\x1b[Kpass 1  ")
+            terminal.shown().contains("\x1b[Kpass 1 [")
         });
         let finished = "SELECT count(*) FROM passes WHERE finished_at IS NOT NULL";
         assert_eq!(database.value(finished), "0", "the pass finished too early");
@@ -163,7 +166,7 @@ fn a_terminal_that_goes_away_ends_a_crawl_that_logs_to_it() {
             ["crawl.connects_per_second = 40", "database.flush_interval = \"600s\"", &log_file];
         let crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
         let mut terminal = Terminal::start(crawl.dir.path(), "-c bitdash.toml crawl");
-        wait_until("the pass runs", TIMEOUT, || terminal.shown().contains("\x1b[Kpass 1  "));
+        wait_until("the pass runs", TIMEOUT, || terminal.shown().contains("\x1b[Kpass 1 ["));
         sleep(Duration::from_secs(4));
         let nodes = || database.value("SELECT count(*) FROM nodes").parse::<u32>().unwrap();
         assert_eq!(nodes(), 0);

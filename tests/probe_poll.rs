@@ -230,6 +230,55 @@ fn host_names_are_resolved_and_no_address_is_dialled_twice() {
 }
 
 #[test]
+fn probe_knows_the_names_of_the_nodes_file() {
+    let (shut, other) = (refusing().port(), refusing().port());
+    let directory = Directory::new();
+    directory.write(
+        "nodes.txt",
+        &format!(
+            "127.0.0.1 {shut} Pizarro\nlocalhost {other} Pizarro\n127.0.0.1 {other} Two Words\n"
+        ),
+    );
+    let probe = |name: &str| {
+        let ran = directory.run(&["probe", "--json", name]);
+        assert_eq!(ran.status, 1, "{}", ran.err);
+        let port = |found: &Value| (found["name"].to_string(), found["port"].as_u64().unwrap());
+        ran.json().iter().map(port).collect::<Vec<_>>()
+    };
+    let name = || "\"Pizarro\"".to_owned();
+    assert_eq!(probe("pizarro"), [(name(), shut.into()), (name(), other.into())]);
+    assert_eq!(probe("Pizarro:1"), [(name(), 1)]);
+    assert_eq!(probe("localhost:1"), [("\"localhost\"".to_owned(), 1)]);
+    // An address has the name of its first line.
+    assert_eq!(probe("two words"), [("\"Two Words\"".to_owned(), other.into())]);
+    let ran = directory.run(&["probe", "no such"]);
+    assert_eq!(
+        (ran.status, ran.err.as_str()),
+        (1, "bitdash: no node of nodes.txt has the name no such\n")
+    );
+    let ran = directory.run(&["probe", "pizarro"]);
+    assert!(ran.out.starts_with(&format!("127.0.0.1:{shut} (Pizarro): refused: ")), "{}", ran.out);
+}
+
+#[test]
+fn messages_are_wrapped_on_a_terminal_and_whole_lines_elsewhere() {
+    let directory = Directory::new();
+    let long = "a-file-whose-name-is-long-".repeat(2);
+    let lines = format!("{long}/x\n127.0.0.1 {} shut\n", refusing().port());
+    let path = directory.write("a list with a long name and words in it.txt", &lines);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let got = directory.run_on_terminal(&format!("poll '{name}'"), Duration::from_secs(20));
+    let mut terminal = vt100::Parser::new(24, 80, 0);
+    terminal.process(got.as_bytes());
+    let screen = terminal.screen();
+    let wrapped = (0..24).filter(|row| screen.row_wrapped(*row)).count();
+    assert_eq!(wrapped, 0, "{}", screen.contents());
+    assert!(screen.contents().contains("\n  "), "{}", screen.contents());
+    let ran = directory.run(&["poll", name]);
+    assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
+}
+
+#[test]
 fn probe_sends_the_claims_of_its_options() {
     let node = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let place = node.local_addr().unwrap().to_string();
@@ -254,7 +303,7 @@ fn a_usage_error_is_one_line_and_exit_status_2() {
     let directory = Directory::new();
     directory.write("empty.txt", "# empty\n");
     let table: [(&[&str], &str); 6] = [
-        (&["probe"], "<HOST[:PORT]>..."),
+        (&["probe"], "arguments were not provided: HOST[:PORT]; see bitdash probe --help"),
         (&["probe", "127.0.0.1:0"], "its port must be a whole number from 1 to 65535"),
         (&["probe", "--user-agent", "\u{e9}", "127.0.0.1"], "256 printable ASCII characters"),
         (&["poll", "--watch", "10s"], "must be a duration with a unit, from 60s to 7d"),

@@ -51,7 +51,7 @@ fn an_empty_database_has_no_schema_and_then_an_empty_map() {
     );
     let text = status_text(&database, None, false);
     assert!(text.contains("crawl     has not started yet\n"), "{text}");
-    assert!(text.contains("nodes     0 up, 0 full, 0 down\n"), "{text}");
+    assert!(text.contains("all       0     0     0                -          -\n"), "{text}");
     assert!(text.contains("No TRB node and no named node is known yet.\n"), "{text}");
 }
 
@@ -104,9 +104,9 @@ fn the_overview_shows_trb_first_and_a_total() {
     let species: Vec<String> = lines[at + 1..at + 4].iter().map(|line| fields(line)).collect();
     assert_eq!(species, ["TRB 0 0 1 - -", "Core 2 0 0 - -", "all 2 0 1 - -"], "{text}");
     let crawl =
-        "crawl       not running: pass 2 was interrupted, 61 % of 2,000,000 probed, 0 responded";
+        "crawl     not running: pass 2 was interrupted, 61 % of 2,000,000 probed, 0 responded";
     assert!(text.starts_with(crawl), "{text}");
-    assert!(text.contains("candidates  3 addresses that never responded"), "{text}");
+    assert!(text.contains(" MB, 3 candidates that never responded\n"), "{text}");
     assert!(text.contains("TRB and named nodes: 1 of 2 up"), "{text}");
 }
 
@@ -171,8 +171,111 @@ fn no_line_is_wider_than_the_screen() {
             assert!(widest <= width.max(80), "{width}: {text}");
         }
     }
-    let screen = Screen { width: Some(80), ..Screen::PLAIN };
-    assert!(status_on(&screen, &database, None, false).lines().count() <= 24);
+}
+
+/// Species, places, a month of history, events, and named nodes that are down.
+fn fill_the_screen(database: &Database) {
+    let sql = "INSERT INTO nodes SELECT '127.1.0.0'::inet + n, 8333, CASE WHEN n <= 9 THEN 'node ' || n END,
+            CASE WHEN n <= 9 THEN 'down' ELSE 'up' END, 'Species ' || n % 9, 'Release ' || n % 30, 70016, repeat('x', 256), 9, 1,
+            true, 1, 1, CASE n % 3 WHEN 0 THEN 'DE' WHEN 1 THEN 'US' ELSE 'FR' END, n % 40,
+            'Network of an operator with a long name ' || n % 40, now(), now(), now(), CASE WHEN n <= 9 THEN 'refused' ELSE 'responded' END, (n <= 9)::integer,
+            now(), NULL, NULL
+            FROM generate_series(1, 2000) n;
+        INSERT INTO passes SELECT 900 + d, now() - (8 - d) * interval '1 day' - interval '2 s', now() - (8 - d) * interval '1 day' - interval '1 s',
+            1, 1, 0, 0, 0, 0, 1234567 FROM generate_series(0, 8) d;
+        INSERT INTO passes VALUES (1000, now(), NULL, 123456, 12345, 0, 0, 0, 2345678, 1234567);
+        INSERT INTO bitdash_internal.history_values (id, dimension, value) VALUES (101, 'species', 'TRB');
+        INSERT INTO bitdash_internal.history_steps SELECT dimension, 'd', date_trunc('day', now(), 'UTC') - d * interval '1 day', 1, 1,
+            ARRAY[id], ARRAY[nodes - d], ARRAY[nodes - d], ARRAY[nodes - d]
+            FROM (VALUES ('species', 'TRB', 60), ('status', 'up', 2030)) n (dimension, value, nodes)
+            JOIN bitdash_internal.history_values v USING (dimension, value), generate_series(1, 40) d WHERE d <> 11;
+        INSERT INTO events SELECT n, now() - n * interval '1 h', 908, 'agent', '127.1.0.1', 8333, 'node ' || n, repeat('x', 256),
+            repeat('y', 256) FROM generate_series(11, 19) n";
+    database.client().batch_execute(sql).unwrap();
+}
+
+#[test]
+fn the_overview_is_one_screen_whatever_there_is_to_show() {
+    let database = filled();
+    for is_full in [false, true] {
+        if is_full {
+            fill_the_screen(&database);
+        }
+        for is_unicode in [false, true] {
+            let screen = Screen { width: Some(80), is_unicode, ..Screen::PLAIN };
+            let text = status_on(&screen, &database, None, false);
+            // With the prompt, 24.
+            assert!(text.lines().count() <= 23, "{text}");
+            assert!(text.lines().all(|line| line.width() <= 80), "{text}");
+            assert!(is_unicode || text.is_ascii(), "{text}");
+            let has = ["countries", "networks", "all nodes"];
+            assert!(
+                has.iter().all(|word| text.contains(&format!("\n{word}")) == is_full),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_overview_shows_shares_and_curves_of_30_days() {
+    let database = filled();
+    fill_the_screen(&database);
+    let screen = Screen { width: Some(80), is_unicode: true, ..Screen::PLAIN };
+    let text = status_on(&screen, &database, None, false);
+    let line = |title: &str| text.lines().rev().find(|line| line.starts_with(title)).unwrap();
+    assert!(line("countries").starts_with("countries  33 % FR, 33 % US, 33 % DE"), "{text}");
+    assert!(line("releases").starts_with("releases   3 % Release 1"), "{text}");
+    assert!(
+        line("networks").starts_with("networks   2 % Network of an operator …, 2 % Net"),
+        "{text}"
+    );
+    // 29 closed days, one of them without a pass, and that of the last pass.
+    let trb = line("TRB  ").trim_start_matches("TRB").trim_start();
+    let curve: Vec<char> = trb.chars().take(30).collect();
+    let ends = (curve[0], curve[18], curve[28]);
+    assert_eq!(ends, ('▅', ' ', '█'), "{text}");
+    assert!(trb.ends_with(" 0 to 59 up in 30 days"), "{text}");
+    assert!(line("all nodes").ends_with(" 1,993 to 2,029 up in 30 days"), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&status_text(&database, None, true)).unwrap();
+    assert_eq!(json["countries"][0], serde_json::json!({ "value": "FR", "up": 664 }));
+    assert_eq!(json["trb_days"].as_array().unwrap().len(), 29, "{json}");
+}
+
+#[test]
+fn the_overview_of_a_large_map_takes_less_than_100_ms() {
+    let database = Cluster::shared().database();
+    let mut store = ready(&database);
+    let sql = "INSERT INTO bitdash_internal.address_journal (key, batch, heard_at, probed_at, next_probe, source, failures, outcome)
+            SELECT bitdash_internal.key('1.0.0.0'::inet + i, 8333), 0, 800000000, 800000000, 800000000, 1, 3, 1
+            FROM generate_series(0, 999999) i;
+        INSERT INTO nodes SELECT '127.1.0.0'::inet + n, 8333, NULL, CASE n % 2 WHEN 0 THEN 'up' ELSE 'down' END,
+            CASE WHEN n % 300 = 0 THEN 'TRB' ELSE 'Core' END, 'Core ' || n % 30, 70016, '/Satoshi:' || n % 300, 9, 1, true, 1, 1, 'DE',
+            n % 2000, 'Network ' || n % 2000, now(), now(), now(), CASE n % 2 WHEN 0 THEN 'responded' ELSE 'refused' END, n % 2, now(),
+            NULL, NULL
+            FROM generate_series(1, 19000) n;
+        INSERT INTO passes SELECT p, now() - (1440 - p) * interval '30 min', now() - (1440 - p) * interval '30 min', 9, 9, 0, 0, 0, 9, 1000000
+            FROM generate_series(1, 1440) p;
+        INSERT INTO bitdash_internal.history_values (id, dimension, value) VALUES (101, 'species', 'TRB'), (102, 'status', 'up');
+        INSERT INTO bitdash_internal.history_passes SELECT p, now() - (1440 - p) * interval '30 min', d.dimension,
+            CASE d.dimension WHEN 'status' THEN '{102}'::integer[] ELSE '{101}' END, '{60}'
+            FROM generate_series(1, 1440) p, unnest(bitdash_internal.history_dimensions()) d (dimension);
+        INSERT INTO bitdash_internal.history_steps SELECT dimension, 'd', date_trunc('day', now(), 'UTC') - d * interval '1 day', 48, 1,
+            CASE dimension WHEN 'status' THEN '{102}'::integer[] ELSE '{101}' END, '{2880}', '{60}', '{60}' FROM unnest(bitdash_internal.history_dimensions()) v (dimension), generate_series(1, 3650) d;
+        ANALYZE";
+    database.client().batch_execute(sql).unwrap();
+    assert_eq!(compact(&mut store)[0].rows, 1_000_000);
+    let once = || {
+        let start = Instant::now();
+        let text = status_text(&database, None, false);
+        assert!(text.contains(" MB, 1,000,000 candidates"), "{text}");
+        start.elapsed()
+    };
+    // The machine may be busy: the quickest counts.
+    let quickest = (0..25).map(|_| once()).min().unwrap();
+    println!("status of 19,000 nodes and a million candidates: {quickest:?}");
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
 }
 
 #[test]
@@ -196,6 +299,9 @@ fn everything_known_about_an_address_is_shown() {
             && candidate.contains("no answer within 3 s"),
         "{candidate}"
     );
+    let untried = status_text(&database, Some("127.0.0.5"), false);
+    assert!(untried.contains("\nNot tried yet: it was first heard of "), "{untried}");
+    assert!(untried.contains(" and is tried once a crawl runs: none does.\n"), "{untried}");
     let named = status_text(&database, Some("Pizarro"), false);
     assert!(named.starts_with("127.0.0.3:8333"), "{named}");
     let unknown = ["127.0.0.99".parse().unwrap(), "127.0.0.2".parse().unwrap()];
@@ -290,7 +396,7 @@ fn nodes_are_filtered_sorted_and_limited() {
 #[test]
 fn nodes_are_printed_as_a_table_and_as_csv() {
     let database = filled();
-    let narrow = Screen { width: Some(60), is_colored: true };
+    let narrow = Screen { width: Some(60), is_colored: true, ..Screen::PLAIN };
     let table = listed(&database, &narrow, &nodes::Options::default());
     assert!(table.contains("\u{1b}[32mup\u{1b}[0m"), "{table}");
     assert_eq!(table.lines().count(), 4, "{table}");

@@ -34,7 +34,7 @@ pub fn run(source: &ConfigSource) -> Result<(), Failure> {
         Ok(nodes) => {
             nodes.complaints.iter().chain(&nodes.repetitions).for_each(|message| note(message));
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(Failure::of_nodes_file(&error, source, &config)),
     }
     let mut text = format!(
         "# The effective configuration, from {origin}.\n# Tried: -c FILE, ${FILE_VARIABLE}, {}.\n",

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::commands::table::span;
 use crate::config::Config;
-use crate::db::reader::AddressFacts;
+use crate::db::reader::{AddressFacts, Moment};
 use crate::db::timestamp::Timestamp;
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::outcome::Outcome;
 
 /// Why the address is or is not listed as up.
@@ -16,12 +18,14 @@ pub fn listing(config: &Config, at: Timestamp, facts: &AddressFacts) -> String {
             let waited = waited(config, outcome, facts.node.is_some());
             format!("at the last probe, {} ago, {}", age(at, time), outcome.explanation(waited))
         }
-        _ => "it has not been probed yet".to_owned(),
+        _ => "it was not probed since".to_owned(),
     };
     let Some(node) = &facts.node else {
         return match facts.last_probed {
             Some(_) => format!("Not listed, since it never responded: {why}."),
-            None => format!("Not listed: {why}."),
+            None => {
+                format!("Not tried yet: it was first heard of {} ago.", age(at, facts.first_heard))
+            }
         };
     };
     let seen = age(at, node.last_seen);
@@ -36,11 +40,25 @@ pub fn listing(config: &Config, at: Timestamp, facts: &AddressFacts) -> String {
 }
 
 /// When the address is tried next.
-pub fn next_probe(at: Timestamp, facts: &AddressFacts) -> String {
-    if facts.next_probe.0 > at.0 {
-        return format!("It is tried again in {}.", span(facts.next_probe.0.since(at.0)));
+pub fn next_probe(filter: &Filter, moment: &Moment, facts: &AddressFacts) -> String {
+    let at = moment.at;
+    let address = Address::new(facts.host, u16::try_from(facts.port).unwrap_or_default());
+    if let Err(why) = filter.check_named(address) {
+        return format!("It is not tried any more: it is {why}.");
     }
-    format!("It is due for {} and is tried in the next pass.", age(at, facts.next_probe))
+    if facts.next_probe > at {
+        let wait = span(facts.next_probe.0.since(at.0));
+        return format!(
+            "It is due in {wait} and is tried in the first pass that starts after that."
+        );
+    }
+    let due = age(at, facts.next_probe);
+    let pass = match (moment.is_running, moment.unfinished_since) {
+        (true, Some(start)) if facts.next_probe <= start => "in the pass that is running",
+        (true, _) => "in the next pass",
+        (false, _) => "once a crawl runs: none does",
+    };
+    format!("It is due for {due} and is tried {pass}.")
 }
 
 fn age(at: Timestamp, time: Timestamp) -> String {

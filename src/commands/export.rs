@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
+use clap::{ValueEnum, ValueHint};
 use serde_json::{Value, json};
 
 use crate::commands::table::{csv_text, safe_json};
@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(value_name = "FORMAT", value_enum)]
     pub format: Format,
     /// The file to write, which is replaced as a whole; - is standard output
-    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    #[arg(short, long, value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
     /// Nodes that were up at this time, within the last 30 days; only of json with the layout map.
     /// User agents, heights and places are today's

@@ -8,6 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::commands::screen::width_of;
+use crate::commands::table::hanging;
 use crate::config::{Config, ConfigError, ConfigSource};
 use crate::db::StoreError;
 use crate::net::nodes_file::{Host, NodesFileError};
@@ -46,6 +48,12 @@ impl Failure {
     /// A failure of the database; says what `database.url` comes from.
     pub fn of_store(error: &StoreError, source: &ConfigSource, config: &Config) -> Self {
         Self::Failed(format!("{error} (database.url is from {})", source.origin_of_url(config)))
+    }
+
+    /// The configured nodes file cannot be read; says what `crawl.nodes_file` comes from.
+    pub fn of_nodes_file(error: &dyn fmt::Display, source: &ConfigSource, config: &Config) -> Self {
+        let origin = source.origin_of_nodes_file(config);
+        Self::Usage(format!("{error} (crawl.nodes_file is from {origin})"))
     }
 
     /// The exit status of the process.
@@ -123,16 +131,17 @@ pub fn print_on(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Prints a message to stderr; gives up after `NOTE_TIMEOUT` if stderr blocks.
+/// Prints a message to stderr; gives up after `NOTE_TIMEOUT` if stderr blocks. On a terminal it is
+/// wrapped; elsewhere it stays one line.
 pub fn note(text: &str) {
-    to_stderr(format!("bitdash: {text}\n"));
+    to_stderr(hanging(&format!("bitdash: {text}\n"), width_of(io::stderr())));
 }
 
 /// Writes lines to stderr; gives up after `NOTE_TIMEOUT` if it blocks.
-pub fn to_stderr(line: String) {
-    let write = |line: &str| drop(io::stderr().write_all(line.as_bytes()));
+pub fn to_stderr(lines: String) {
+    let write = |lines: &str| drop(io::stderr().write_all(lines.as_bytes()));
     let (done, is_done) = mpsc::sync_channel(1);
-    let text = line.clone();
+    let text = lines.clone();
     let spawned = thread::Builder::new().spawn(move || {
         write(&text);
         let _ = done.send(());
@@ -140,20 +149,27 @@ pub fn to_stderr(line: String) {
     match spawned {
         Ok(_) => drop(is_done.recv_timeout(NOTE_TIMEOUT)),
         // No thread available: the message matters more than the bound.
-        Err(_) => write(&line),
+        Err(_) => write(&lines),
     }
 }
 
 /// Counts against the ten seconds within which a stop is promised.
 const NOTE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// `HOST[:PORT]` on the command line.
+/// `HOST[:PORT]` or the name of a node on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostPort {
-    /// The host.
+    /// The host; a name may be that of a node, which may have spaces.
     pub host: Host,
     /// The port, never 0; `None` if omitted.
     pub port: Option<u16>,
+}
+
+impl HostPort {
+    /// Whether it can only be the name of a node: no name server is asked for it.
+    pub fn is_no_host(&self) -> bool {
+        matches!(&self.host, Host::Name(name) if name.parse::<Host>().is_err())
+    }
 }
 
 impl fmt::Display for HostPort {
@@ -175,7 +191,12 @@ impl FromStr for HostPort {
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
         };
-        let host = host.parse().map_err(|problem| format!("it is {problem}"))?;
+        let may_be_node = host.contains(char::is_whitespace) || !host.is_ascii();
+        let host = match host.parse() {
+            Ok(host) => host,
+            Err(_) if may_be_node => Host::Name(host.to_lowercase()),
+            Err(problem) => return Err(format!("it is {problem}")),
+        };
         let read = |text: &str| {
             let digits = text.bytes().all(|byte| byte.is_ascii_digit());
             let port = text.parse().ok().filter(|&port: &u16| digits && port != 0);
@@ -204,6 +225,9 @@ mod tests {
         let six = "it is an IPv6 address, and only IPv4 is crawled";
         assert_eq!(place("::1"), Err(six.to_owned()));
         assert_eq!(place("[::1]:8333"), Err(six.to_owned()));
+        for (text, is_no_host) in [("Two Words", true), ("Zürich", true), ("pizarro", false)] {
+            assert_eq!(place(text).unwrap().is_no_host(), is_no_host, "{text}");
+        }
         assert_eq!(place("a/b"), Err("it is neither an IPv4 address nor a host name".to_owned()));
     }
 

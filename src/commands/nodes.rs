@@ -32,16 +32,17 @@ pub struct Options {
     #[arg(long, value_name = "TEXT", value_hint = ValueHint::Other)]
     pub agent: Option<String>,
     /// Only nodes in this country, such as DE
-    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = country)]
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = country, value_hint = ValueHint::Other)]
     pub country: Vec<String>,
     /// Only nodes in this autonomous system, such as 24940
-    #[arg(long, value_name = "NUMBER", value_parser = asn)]
+    #[arg(long, value_name = "NUMBER", value_parser = asn, value_hint = ValueHint::Other)]
     pub asn: Option<u32>,
     /// Only nodes on this port
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..),
+        value_hint = ValueHint::Other)]
     pub port: Option<u16>,
     /// Only nodes that were first seen within this time, such as 1h or 7d
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, value_hint = ValueHint::Other)]
     pub since: Option<Duration>,
     /// The order
     #[arg(long, value_name = "KEY", value_enum, default_value_t)]
@@ -50,7 +51,7 @@ pub struct Options {
     #[arg(long)]
     pub reverse: bool,
     /// Print at most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
     pub limit: Option<u32>,
     /// Print JSON, one object per line
     #[arg(long, conflicts_with = "csv")]

@@ -6,10 +6,12 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueHint;
+
 use crate::commands::probe;
 use crate::commands::probe::facts::Facts;
 use crate::commands::screen::Screen;
-use crate::commands::table::{Table, safe};
+use crate::commands::table::{Table, hanging, safe};
 use crate::commands::visit::{Purpose, Row, Visitor, judge};
 use crate::commands::{Failure, note, print, print_on};
 use crate::config::{Config, ConfigSource};
@@ -26,11 +28,12 @@ pub struct Options {
     /// The nodes file; `None` for the configured one.
     #[arg(
         value_name = "FILE",
+        value_hint = ValueHint::FilePath,
         help = "The nodes file: one HOST [PORT] [NAME] or HOST:PORT [NAME] per line; - is standard input [default: crawl.nodes_file]"
     )]
     pub file: Option<PathBuf>,
     /// Poll repeatedly at this interval, at least 60s: nodes ban peers that connect more often
-    #[arg(long, value_name = "TIME", value_parser = interval)]
+    #[arg(long, value_name = "TIME", value_parser = interval, value_hint = ValueHint::Other)]
     pub watch: Option<Duration>,
     /// Print JSON instead of the table: one line per address
     #[arg(long)]
@@ -65,7 +68,10 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
     let mut config = source.load()?;
     let path =
         |config: &Config| options.file.clone().unwrap_or_else(|| config.crawl.nodes_file.clone());
-    let mut nodes = read(&path(&config), &config)?;
+    let mut nodes = read(&path(&config), &config).map_err(|error| match options.file {
+        Some(_) => error,
+        None => Failure::of_nodes_file(&error, source, &config),
+    })?;
     nodes.complaints.iter().chain(&nodes.repetitions).for_each(|message| note(message));
     let mut visitor = Visitor::new(&config, source.load_species()?.rules, Purpose::Poll)?;
     let Some(interval) = options.watch else {
@@ -91,7 +97,8 @@ pub fn run(source: &ConfigSource, options: &Options, screen: &Screen) -> Result<
         } else {
             let page = page(&rows, Timestamp(started.wall), interval, screen);
             // Still to be seen once the first page has scrolled the messages away.
-            page + &nodes.complaints.iter().map(|message| safe(message) + "\n").collect::<String>()
+            let complaints = nodes.complaints.iter().map(|message| safe(message) + "\n");
+            page + &hanging(&complaints.collect::<String>(), screen.width)
         };
         if !print_on(&page)? {
             return Ok(());
@@ -163,7 +170,8 @@ fn text(rows: &[Row], is_json: bool, screen: &Screen) -> String {
     let mut out = table(rows).to_text(screen, 0);
     for row in rows {
         if let Err(why) = &row.found {
-            out.push_str(&format!("{}: {}\n", row.endpoint(), safe(why)));
+            let why = format!("{}: {}", row.endpoint(), safe(why));
+            out.push_str(&hanging(&why, screen.width));
         }
     }
     out + &format!("{up} of {} up\n", rows.len())

@@ -4,7 +4,9 @@
 //! they do elsewhere.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
@@ -29,6 +31,8 @@ pub struct Screen {
     pub width: Option<usize>,
     /// Whether to colour.
     pub is_colored: bool,
+    /// Whether it is a terminal that shows more than ASCII, as the locale says.
+    pub is_unicode: bool,
 }
 
 /// The role of a text, which decides about its colour.
@@ -70,18 +74,18 @@ impl Paint {
 }
 
 impl Screen {
-    /// Neither width nor colours.
-    pub const PLAIN: Self = Self { width: None, is_colored: false };
+    /// Neither width nor colours, ASCII only.
+    pub const PLAIN: Self = Self { width: None, is_colored: false, is_unicode: false };
 
     /// The screen of standard output.
     pub fn of_stdout() -> Self {
-        let stdout = std::io::stdout();
-        let width = stdout.is_terminal().then(|| {
-            let size = tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
-            // A serial console does not know its size.
-            size.filter(|columns| *columns > 0).unwrap_or(80)
-        });
-        Self { width, is_colored: is_colored(width.is_some()) }
+        let width = width_of(std::io::stdout());
+        let is_terminal = width.is_some();
+        Self {
+            width,
+            is_colored: is_colored(is_terminal),
+            is_unicode: is_terminal && is_utf8_locale(),
+        }
     }
 
     /// The text in the colour of its role.
@@ -91,6 +95,27 @@ impl Screen {
             None => text.into(),
         }
     }
+}
+
+/// Columns of a terminal; `None` for a pipe or file.
+pub fn width_of(stream: impl AsFd + IsTerminal) -> Option<usize> {
+    stream.is_terminal().then(|| {
+        let size = tcgetwinsize(&stream).ok().map(|size| usize::from(size.ws_col));
+        // A serial console does not know its size.
+        size.filter(|columns| *columns > 0).unwrap_or(80)
+    })
+}
+
+/// A variable of the environment; an empty one counts as not set.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Whether the locale of characters is UTF-8, as `locale(7)` chooses it.
+fn is_utf8_locale() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable);
+    let name = locale.unwrap_or_default().to_string_lossy().to_lowercase();
+    name.ends_with("utf-8") || name.ends_with("utf8")
 }
 
 /// The value of `--color`, which holds for the whole process.
@@ -103,7 +128,6 @@ pub fn set_color(color: Color) {
 
 /// Whether a stream gets colours.
 pub fn is_colored(is_terminal: bool) -> bool {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     match COLOR.get().copied().unwrap_or_default() {
         Color::Always => true,
         Color::Never => false,

@@ -7,26 +7,39 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::json;
+use unicode_width::UnicodeWidthStr;
 
 use crate::commands::explain::{listing, next_probe};
 use crate::commands::nodes;
 use crate::commands::screen::{Paint, Screen};
-use crate::commands::table::{Table, cut, grouped, safe, safe_json, span, wrapped};
+use crate::commands::table::{Table, cut, grouped, safe, safe_json, span, spark_line, wrapped};
 use crate::commands::{Failure, HostPort, print, species_text};
 use crate::config::{Config, ConfigSource};
 use crate::db::StoreError;
 use crate::db::reader::{
-    AddressFacts, EventLine, NodeFacts, Overview, PassLine, ProbeLine, Reader, SpeciesLine, Wanted,
+    AddressFacts, DayLine, EventLine, Moment, NodeFacts, Overview, PassLine, ProbeLine, Reader,
+    ShareLine, SpeciesLine, Wanted,
 };
 use crate::db::timestamp::Timestamp;
 use crate::net::nodes_file::{Host, Line};
 use crate::net::resolve::{RESOLVE_TIMEOUT, resolve};
+use bitdash_core::vocabulary::filter::Filter;
 
 /// Maximum age of a note that is shown: the table compares with a week ago.
 const NOTE_AGE: Duration = Duration::from_secs(7 * 86_400);
-/// Species and nodes on the screen, at most: with everything else 24 lines.
-const MAX_SPECIES: usize = 6;
+/// Maximum number of lines: with the prompt below, a screen of 24.
+const MAX_LINES: usize = 23;
+/// Maximum numbers of rows; of nodes and events fewer where the lines do not suffice.
+const MAX_SPECIES: usize = 5;
 const MAX_NODES: usize = 5;
+const MAX_EVENTS: usize = 5;
+/// Width of the titles of shares and days, with the gap.
+const TITLE: usize = 11;
+/// Maximum width of a release or of the name of a network.
+const MAX_VALUE: usize = 24;
+/// Days of a sparkline, and minimum number of values for one.
+const DAYS: i64 = 30;
+const MIN_DAYS: usize = 3;
 
 /// Prints the state of the crawl, or everything known about `places`.
 ///
@@ -66,12 +79,12 @@ pub fn text(
     }
     let (mut texts, mut unknown, mut known, mut at) = (Vec::new(), Vec::new(), Vec::new(), None);
     for place in places {
-        let (time, found) = find(&mut reader, place)?;
-        at = Some(time);
+        let (moment, found) = find(&mut reader, place)?;
+        at = Some(moment.at);
         if found.is_empty() {
             unknown.push(safe(&place.to_string()));
         }
-        texts.extend(found.iter().map(|facts| address_text(config, time, facts, screen)));
+        texts.extend(found.iter().map(|facts| address_text(config, &moment, facts, screen)));
         known.extend(found);
     }
     let text = match is_json {
@@ -83,10 +96,7 @@ pub fn text(
 
 /// What is known of a place: the nodes of this name, else the addresses that the name has in the
 /// DNS, as in `probe`.
-fn find(
-    reader: &mut Reader,
-    place: &HostPort,
-) -> Result<(Timestamp, Vec<AddressFacts>), StoreError> {
+fn find(reader: &mut Reader, place: &HostPort) -> Result<(Moment, Vec<AddressFacts>), StoreError> {
     let of_ip = |ip, port: Option<u16>| match port {
         Some(port) => Wanted::Address(ip, port),
         None => Wanted::Host(ip),
@@ -95,13 +105,13 @@ fn find(
         Host::Ip(ip) => return reader.addresses(&of_ip(*ip, place.port)),
         Host::Name(name) => name,
     };
-    let (at, mut found) = reader.addresses(&Wanted::Name(name.clone()))?;
-    if found.is_empty() {
+    let (moment, mut found) = reader.addresses(&Wanted::Name(name.clone()))?;
+    if found.is_empty() && !place.is_no_host() {
         for ip in look_up(place) {
             found.extend(reader.addresses(&of_ip(ip, place.port))?.1);
         }
     }
-    Ok((at, found))
+    Ok((moment, found))
 }
 
 /// The addresses of a host name; none if the look-up fails.
@@ -120,36 +130,85 @@ fn json_text(value: &impl serde::Serialize) -> String {
 }
 
 fn overview_text(overview: &Overview, screen: &Screen) -> String {
-    let at = overview.at;
+    let (at, mut species) = (overview.at, species(overview).to_text(screen, 0));
+    if let Some(note) = note(overview) {
+        species += &(cut(&safe(&note), screen.width.unwrap_or(usize::MAX), screen) + "\n");
+    }
+    let mut parts = vec![crawl_and_database(overview).without_headings(screen, 0), species];
+    let shares = shares_and_days(overview, screen);
+    if !shares.is_empty() {
+        parts.push(shares.without_headings(screen, 0));
+    }
+    // The rest of the screen is for nodes and events.
+    let lines = parts.iter().map(|part| part.lines().count() + 1).sum::<usize>();
+    let others = overview.kept.iter().filter(|node| node.status != "up").count();
+    let (mut nodes, mut events) = (others.min(MAX_NODES), overview.events.len().min(MAX_EVENTS));
+    let height = |rows: usize| if rows > 0 { rows + 1 } else { 0 };
+    while lines + 1 + height(nodes) + height(events) > MAX_LINES && nodes.max(events) > 1 {
+        *(if nodes > events { &mut nodes } else { &mut events }) -= 1;
+    }
+    let mut last = kept(at, &overview.kept, nodes, screen);
+    if events > 0 {
+        let has_room = lines + 1 + height(nodes) + height(events) < MAX_LINES;
+        last += if has_room { "\n" } else { "" };
+        last += &self::events(at, &overview.events[..events]).to_text(screen, 0);
+    }
+    parts.push(last);
+    parts.join("\n")
+}
+
+fn crawl_and_database(overview: &Overview) -> Table {
     let mut table = Table::new(&["", ""]);
     table.row(["crawl", &crawl(overview)]);
     let database = &overview.database;
-    table.row([
-        "database",
-        &format!("{}, {} MB", database.name, grouped(database.bytes / 1_000_000)),
-    ]);
-    let sum = |figure: fn(&SpeciesLine) -> i64| overview.species.iter().map(figure).sum();
-    let (up, full, down): (i64, i64, i64) =
-        (sum(|line| line.up), sum(|line| line.full), sum(|line| line.down));
-    table.row([
-        "nodes",
-        &format!("{} up, {} full, {} down", grouped(up), grouped(full), grouped(down)),
-    ]);
+    let mut text = format!("{}, {} MB", database.name, grouped(database.bytes / 1_000_000));
     if let Some(candidates) = overview.passes.first().and_then(|pass| pass.candidates) {
-        let text = format!("{} addresses that never responded", grouped(candidates));
-        table.row(["candidates", &text]);
+        text += &format!(", {} candidates that never responded", grouped(candidates));
     }
-    let mut text = table.without_headings(screen, 0);
-    text.push('\n');
-    text.push_str(&species(overview).to_text(screen, 0));
-    if let Some(note) = note(overview) {
-        text += &(cut(&safe(&note), screen.width.unwrap_or(usize::MAX)) + "\n");
+    table.row(["database", &text]);
+    table
+}
+
+/// What is most common among the nodes up, and the last 30 days.
+fn shares_and_days(overview: &Overview, screen: &Screen) -> Table {
+    let mut table = Table::new(&["", ""]);
+    let up: i64 = overview.species.iter().map(|line| line.up).sum();
+    let shares = [
+        ("releases", &overview.releases),
+        ("countries", &overview.countries),
+        ("networks", &overview.networks),
+    ];
+    for (title, lines) in shares.into_iter().filter(|(_, lines)| !lines.is_empty()) {
+        let shares = lines.iter().map(|line| share(line, up, screen));
+        table.row([title, &fitted(shares, screen.width.map(|width| width.saturating_sub(TITLE)))]);
     }
-    text.push('\n');
-    text.push_str(&kept(at, &overview.kept, screen));
-    if !overview.events.is_empty() {
-        text.push('\n');
-        text.push_str(&events(at, &overview.events).to_text(screen, 0));
+    for (title, days) in [("TRB", &overview.trb_days), ("all nodes", &overview.up_days)] {
+        if days.len() >= MIN_DAYS {
+            let values = by_day(overview.at, days);
+            table.row([title, &format!("{} {}", spark_line(&values, screen), range(days))]);
+        }
+    }
+    table
+}
+
+fn share(line: &ShareLine, all: i64, screen: &Screen) -> String {
+    // Rounded down, as everywhere.
+    let text = match 100 * line.up / all.max(1) {
+        0 => "< 1 %".to_owned(),
+        percent => format!("{percent} %"),
+    };
+    format!("{text} {}", cut(&safe(&line.value), MAX_VALUE, screen))
+}
+
+/// As many items as the width has room for, at least one.
+fn fitted(items: impl Iterator<Item = String>, width: Option<usize>) -> String {
+    let mut text = String::new();
+    for item in items {
+        let longer = if text.is_empty() { item } else { format!("{text}, {item}") };
+        if !text.is_empty() && width.is_some_and(|width| longer.width() > width) {
+            break;
+        }
+        text = longer;
     }
     text
 }
@@ -161,11 +220,29 @@ fn note(overview: &Overview) -> Option<String> {
     is_recent.then(|| format!("Counted otherwise since {}: {}", ago(at, note.at), note.text))
 }
 
-/// The newest events.
+/// The values of the last 30 days (UTC), today last; `None` for a day without a pass.
+fn by_day(at: Timestamp, days: &[DayLine]) -> Vec<Option<f32>> {
+    let number = |time: Timestamp| time.0.as_secs().div_euclid(86_400);
+    let today = number(at);
+    let of_day = |ago| days.iter().rev().find(|day| number(day.at) == today - ago);
+    (0..DAYS).rev().map(|ago| of_day(ago).map(|day| day.nodes)).collect()
+}
+
+/// The lowest and the highest value.
+fn range(days: &[DayLine]) -> String {
+    let values = || days.iter().map(|day| day.nodes.round() as i64);
+    let (lowest, highest) = (values().min().unwrap_or(0), values().max().unwrap_or(0));
+    match lowest == highest {
+        true => format!("{} up in 30 days", grouped(lowest)),
+        false => format!("{} to {} up in 30 days", grouped(lowest), grouped(highest)),
+    }
+}
+
+/// Events of TRB and named nodes.
 fn events(at: Timestamp, events: &[EventLine]) -> Table {
     let mut table = Table::new(&["event", "", "node", "before", "after"])
         .fitted_by(&["after", "before", "node"], &["before"]);
-    for event in events.iter().take(MAX_NODES) {
+    for event in events {
         let address = match (event.host, event.port) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             _ => "-".to_owned(),
@@ -222,6 +299,7 @@ fn species(overview: &Overview) -> Table {
         let up = sum(|line| line.up);
         let change = |then: fn(&SpeciesLine) -> Option<i64>| {
             let then: Option<i64> = lines.iter().map(then).sum();
+            let then = then.filter(|_| !lines.is_empty());
             then.map_or_else(|| "-".to_owned(), |then| signed(up - then))
         };
         table.row([
@@ -249,31 +327,35 @@ fn signed(change: i64) -> String {
     if change > 0 { format!("+{}", grouped(change)) } else { grouped(change) }
 }
 
-/// TRB and named nodes: those that are not up, and how many are.
-fn kept(at: Timestamp, kept: &[NodeFacts], screen: &Screen) -> String {
-    let (up, others): (Vec<&NodeFacts>, Vec<&NodeFacts>) =
-        kept.iter().partition(|node| node.status == "up");
-    let title = format!("TRB and named nodes: {} of {} up", up.len(), kept.len());
-    let title = screen.paint(Paint::Heading, &title).into_owned();
+/// TRB and named nodes: how many are up, and the first `shown` of the others.
+fn kept(at: Timestamp, kept: &[NodeFacts], shown: usize, screen: &Screen) -> String {
     if kept.is_empty() {
         return "No TRB node and no named node is known yet.\n".to_owned();
     }
-    let shown = if others.len() > MAX_NODES { MAX_NODES - 1 } else { others.len() };
-    let mut text = title + "\n";
+    let (up, others): (Vec<&NodeFacts>, Vec<&NodeFacts>) =
+        kept.iter().partition(|node| node.status == "up");
+    let title = format!("TRB and named nodes: {} of {} up", up.len(), kept.len());
+    let mut text = screen.paint(Paint::Heading, &title).into_owned();
+    if shown < others.len() {
+        text += &format!("; {shown} of the other {}:", others.len());
+    }
+    text.push('\n');
     if shown > 0 {
         text += &nodes::table(at, others[..shown].iter().copied(), nodes::Sort::Status)
             .to_text(screen, 0);
     }
-    if shown < others.len() {
-        text += &format!("and {} more: bitdash nodes --sort status\n", others.len() - shown);
-    }
     text
 }
 
-fn address_text(config: &Config, at: Timestamp, facts: &AddressFacts, screen: &Screen) -> String {
+fn address_text(config: &Config, moment: &Moment, facts: &AddressFacts, screen: &Screen) -> String {
+    let at = moment.at;
     let title = format!("{}:{}", facts.host, facts.port);
     let mut text = screen.paint(Paint::Heading, &title).into_owned() + "\n";
-    for sentence in [listing(config, at, facts), next_probe(at, facts)] {
+    // Without the exclude files, the keys count.
+    let filter = config.load_filter();
+    let filter =
+        filter.unwrap_or_else(|_| Filter::new(&config.filter.exclude, &config.filter.only));
+    for sentence in [listing(config, at, facts), next_probe(&filter, moment, facts)] {
         text += &(wrapped(&safe(&sentence), screen.width).join("\n") + "\n");
     }
     text.push('\n');

@@ -58,7 +58,7 @@ impl Table {
             let (mut line, mut pending) = (String::new(), indent);
             for (column, cell) in row.iter().enumerate() {
                 let Some(width) = widths.get(column).copied().flatten() else { continue };
-                let cell = cut(cell, width);
+                let cell = cut(cell, width, screen);
                 let padding = width - cell.width();
                 let before = if self.is_right[column] { padding } else { 0 };
                 if !cell.is_empty() {
@@ -156,12 +156,14 @@ impl Table {
     }
 }
 
-/// Escapes untrusted text for a terminal: keeps letters, digits and printable ASCII, and writes
-/// everything else (controls, bidirectional marks, zero-width spaces) as `\u{..}`.
+/// Escapes untrusted text for a terminal: keeps letters, digits, printable ASCII, the ellipsis and
+/// the blocks of a sparkline, and writes everything else (controls, bidirectional marks, zero-width
+/// spaces) as `\u{..}`.
 pub fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if matches!(c, ' '..='~') || (!c.is_ascii() && c.is_alphanumeric()) {
+        if matches!(c, ' '..='~' | '▁'..='█' | '…') || (!c.is_ascii() && c.is_alphanumeric())
+        {
             out.push(c);
         } else {
             out.extend(c.escape_unicode());
@@ -206,7 +208,9 @@ pub fn safe_json(json: &str) -> String {
 
 /// Breaks a text between words, or within one that is longer than a line.
 pub fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
-    let Some(width) = width else { return vec![text.to_owned()] };
+    let Some(width) = width.filter(|width| text.width() > *width) else {
+        return vec![text.to_owned()];
+    };
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let room = lines.last().map_or(0, |line| width.saturating_sub(line.width() + 1));
@@ -234,8 +238,44 @@ pub fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
     lines
 }
 
+/// A character per value, from the lowest to the highest; a space for none.
+pub fn spark_line(values: &[Option<f32>], screen: &Screen) -> String {
+    let levels: &[char] = if screen.is_unicode {
+        &['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
+    } else {
+        &['_', '.', ':', '-', '=', '+', '*', '#']
+    };
+    let known = || values.iter().flatten().copied();
+    let (lowest, highest) = (known().fold(f32::MAX, f32::min), known().fold(f32::MIN, f32::max));
+    let level = |value: f32| match highest - lowest {
+        // Without a change, in the middle.
+        width if width <= 0.0 => 3,
+        width => ((value - lowest) / width * 7.0).round().clamp(0.0, 7.0) as usize,
+    };
+    values.iter().map(|value| value.map_or(' ', |value| levels[level(value)])).collect()
+}
+
+/// Breaks lines that are wider than `width` and indents what follows the first break of each.
+pub fn hanging(lines: &str, width: Option<usize>) -> String {
+    const INDENT: &str = "  ";
+    let mut text = String::new();
+    for line in lines.lines() {
+        if width.is_none_or(|width| line.width() <= width) {
+            text.push_str(line);
+            text.push('\n');
+            continue;
+        }
+        let narrower = width.map(|width| width.saturating_sub(INDENT.len()).max(MIN_CUT));
+        for (number, part) in wrapped(line, narrower).iter().enumerate() {
+            let indent = if number == 0 { "" } else { INDENT };
+            text.push_str(&format!("{indent}{part}\n"));
+        }
+    }
+    text
+}
+
 /// Truncates a text to `width` columns of a terminal.
-pub fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize, screen: &Screen) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -249,7 +289,7 @@ pub fn cut(text: &str, width: usize) -> String {
         out = longer;
     }
     if width > 0 {
-        out.push('…');
+        out.push(if screen.is_unicode { '…' } else { '~' });
     }
     out
 }
@@ -281,6 +321,8 @@ pub fn span(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const UNICODE: Screen = Screen { is_unicode: true, ..Screen::PLAIN };
 
     #[test]
     fn columns_are_aligned_without_trailing_spaces() {
@@ -333,9 +375,30 @@ mod tests {
         {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
+        let cut = |text: &str, width| cut(text, width, &UNICODE);
         assert_eq!(cut("abcdef", 6), "abcdef");
         assert_eq!(cut("abcdefg", 6), "abcde…");
         assert_eq!((cut("節点節点", 5).as_str(), cut("ab", 0).as_str()), ("節点…", ""));
+        assert_eq!(super::cut("abcdefg", 6, &Screen::PLAIN), "abcde~");
+    }
+
+    #[test]
+    fn a_sparkline_spans_from_the_lowest_to_the_highest() {
+        let values = [Some(10.0), None, Some(24.0), Some(17.0)];
+        assert_eq!(spark_line(&values, &UNICODE), "▁ █▅");
+        assert_eq!(spark_line(&values, &Screen::PLAIN), "_ #=");
+        assert_eq!(spark_line(&[Some(3.0), Some(3.0)], &UNICODE), "▄▄");
+        assert_eq!(spark_line(&[], &UNICODE), "");
+    }
+
+    #[test]
+    fn prose_is_wrapped_on_a_terminal_only() {
+        let text = "bitdash: one two three four\nfive\n";
+        assert_eq!(hanging(text, None), text);
+        assert_eq!(hanging(text, Some(16)), "bitdash: one\n  two three four\nfive\n");
+        for line in hanging(&"long ".repeat(99), Some(40)).lines() {
+            assert!(line.width() <= 40, "{line}");
+        }
     }
 
     #[test]
@@ -348,7 +411,7 @@ mod tests {
             "860000",
             "/Satoshi:27.0.0(with a comment)/",
         ]);
-        let text = |width| table.to_text(&Screen { width: Some(width), ..Screen::PLAIN }, 0);
+        let text = |width| table.to_text(&Screen { width: Some(width), ..UNICODE }, 0);
         for width in 1..120 {
             let text = text(width);
             let widest = text.lines().map(UnicodeWidthStr::width).max();

@@ -102,11 +102,22 @@ impl ConfigSource {
 
     /// What `database.url` comes from, for an error that may stem from it.
     pub fn origin_of_url(&self, config: &Config) -> String {
+        match self.url {
+            Some(_) => URL_VARIABLE.to_owned(),
+            None => self.origin(config.database.url == Config::default().database.url),
+        }
+    }
+
+    /// What `crawl.nodes_file` comes from.
+    pub fn origin_of_nodes_file(&self, config: &Config) -> String {
+        let directory = self.path().and_then(Path::parent).unwrap_or(Path::new(""));
+        let default = Config::default().crawl.nodes_file;
+        self.origin(config.crawl.nodes_file == directory.join(default))
+    }
+
+    fn origin(&self, is_default: bool) -> String {
         match self.path() {
-            _ if self.url.is_some() => URL_VARIABLE.to_owned(),
-            Some(path) if config.database.url != Config::default().database.url => {
-                path.display().to_string()
-            }
+            Some(path) if !is_default => path.display().to_string(),
             Some(path) => format!("the default, {} does not set it", path.display()),
             None => "the default, there is no configuration file".to_owned(),
         }

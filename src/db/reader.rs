@@ -125,8 +125,37 @@ pub struct NodeFacts {
     pub peers_sent: Option<i32>,
 }
 
-/// The state of the map.
+/// The time of a snapshot, and what the crawl does then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// Time of the snapshot.
+    pub at: Timestamp,
+    /// Whether a crawler has the database open.
+    pub is_running: bool,
+    /// Start of the newest pass, unless it has finished.
+    pub unfinished_since: Option<Timestamp>,
+}
+
+/// Number of nodes up that share a value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ShareLine {
+    /// The value.
+    pub value: String,
+    /// Number of nodes up.
+    pub up: i64,
+}
+
+/// A day of a curve.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct DayLine {
+    /// Start of the day, or the end of the last pass.
+    pub at: Timestamp,
+    /// Mean number of nodes up over its passes, or the number after the last pass.
+    pub nodes: f32,
+}
+
+/// The state of the map.
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Overview {
     /// Time of the snapshot.
     pub at: Timestamp,
@@ -140,12 +169,22 @@ pub struct Overview {
     pub database: DatabaseFacts,
     /// TRB nodes and named nodes.
     pub kept: Vec<NodeFacts>,
-    /// The nodes with the newest first responses, the newest first.
-    pub newest: Vec<NodeFacts>,
     /// The newest events of TRB and named nodes, the newest first.
     pub events: Vec<EventLine>,
     /// The newest changes of how nodes are counted, the newest first.
     pub notes: Vec<NoteLine>,
+    /// The most common releases of nodes up.
+    pub releases: Vec<ShareLine>,
+    /// The countries with most nodes up; empty if no place is known.
+    pub countries: Vec<ShareLine>,
+    /// The networks with most nodes up, by the names of their operators.
+    pub networks: Vec<ShareLine>,
+    /// Where the places come from.
+    pub place_sources: Vec<PlaceSource>,
+    /// TRB nodes up on each of the last 30 days.
+    pub trb_days: Vec<DayLine>,
+    /// Nodes up on each of the last 30 days.
+    pub up_days: Vec<DayLine>,
 }
 
 /// A row of `history_notes`.
@@ -336,7 +375,7 @@ const STRIP: &str =
     "SELECT coalesce(string_agg(CASE status WHEN 'up' THEN '#' WHEN 'full' THEN 'o' ELSE '.' END,
         '' ORDER BY pass), '')
     FROM (SELECT * FROM roll_of($1, $2) ORDER BY pass DESC LIMIT $3) r";
-/// Number of passes and newest nodes in an overview.
+/// Number of passes, events and shares in an overview.
 const LINES: i64 = 10;
 /// Maximum number of addresses shown: a host may be known with thousands of invented ports.
 const MAX_ADDRESSES: i64 = 100;
@@ -367,14 +406,18 @@ impl Reader {
     /// Those of the connection.
     pub fn overview(&mut self) -> Result<Overview, StoreError> {
         self.read(|t| {
+            let passes = passes(t)?;
+            let last = passes.iter().find_map(|pass| pass.finished_at);
+            let groups = groups(t)?;
+            let species = species(t, &groups)?;
+            let up = species.iter().map(|line| line.up).sum();
+            let trb = species.iter().find(|line| line.species == "TRB").map_or(0, |line| line.up);
             let kept = "SELECT * FROM nodes n WHERE n.species = 'TRB' OR n.name IS NOT NULL
                 ORDER BY n.species <> 'TRB', n.status <> 'up', n.name, n.host, n.port LIMIT $1";
-            let newest =
-                "SELECT * FROM nodes n ORDER BY n.first_seen DESC, n.host, n.port LIMIT $1";
             Ok(Overview {
                 at: now(t)?,
-                passes: passes(t)?,
-                species: species(t)?,
+                passes,
+                species,
                 is_running: is_running(t)?,
                 database: database(t)?,
                 kept: t
@@ -382,13 +425,14 @@ impl Reader {
                     .iter()
                     .map(node_facts)
                     .collect::<Result<_, _>>()?,
-                newest: t
-                    .query(newest, &[&LINES])?
-                    .iter()
-                    .map(node_facts)
-                    .collect::<Result<_, _>>()?,
                 events: events(t)?,
                 notes: notes(t)?,
+                releases: shares(&groups, Kind::Release),
+                countries: shares(&groups, Kind::Country),
+                networks: shares(&groups, Kind::Network),
+                place_sources: places::sources(t)?,
+                trb_days: days(t, "species", "TRB", last, trb)?,
+                up_days: days(t, "status", "up", last, up)?,
             })
         })
     }
@@ -401,19 +445,25 @@ impl Reader {
         self.read(|t| top_places(t, lines))
     }
 
-    /// Reads everything about the wanted addresses, and the time of the snapshot.
+    /// Reads everything about the wanted addresses, and the moment of the snapshot.
     ///
     /// # Errors
     /// Those of the connection.
     pub fn addresses(
         &mut self,
         wanted: &Wanted,
-    ) -> Result<(Timestamp, Vec<AddressFacts>), StoreError> {
+    ) -> Result<(Moment, Vec<AddressFacts>), StoreError> {
         self.read(|t| {
-            let at = now(t)?;
+            let newest = passes(t)?.into_iter().next();
+            let unfinished = newest.filter(|pass| pass.finished_at.is_none());
+            let moment = Moment {
+                at: now(t)?,
+                is_running: is_running(t)?,
+                unfinished_since: unfinished.map(|pass| pass.started_at),
+            };
             let rows = matching(t, wanted)?;
             let found: Result<_, _> = rows.iter().map(|row| address_facts(t, row)).collect();
-            Ok((at, found?))
+            Ok((moment, found?))
         })
     }
 
@@ -505,27 +555,71 @@ fn passes(t: &mut Transaction) -> Result<Vec<PassLine>, Error> {
     t.query(newest, &[&LINES])?.iter().map(line).collect()
 }
 
-fn species(t: &mut Transaction) -> Result<Vec<SpeciesLine>, Error> {
+/// Number of nodes with a value of a column.
+struct Group {
+    kind: Kind,
+    value: String,
+    up: i64,
+    full: i64,
+    down: i64,
+}
+
+/// The column, as the bits of SQL's `grouping()`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Species = 0b0111,
+    Release = 0b1011,
+    Country = 0b1101,
+    Network = 0b1110,
+}
+
+/// All species, TRB first, and the most common values of the other columns, in one scan.
+fn groups(t: &mut Transaction) -> Result<Vec<Group>, Error> {
+    let sql = "WITH n AS (SELECT species, release, country, coalesce(as_name, 'AS' || asn) AS network, status FROM nodes),
+        counted AS (
+            SELECT grouping(species, release, country, network) AS kind, coalesce(species, release, country, network) AS value,
+                count(*) FILTER (WHERE status = 'up') AS up, count(*) FILTER (WHERE status = 'full') AS \"full\",
+                count(*) FILTER (WHERE status = 'down') AS down
+            FROM n GROUP BY GROUPING SETS (species, release, country, network)
+        ), ranked AS (
+            SELECT *, row_number() OVER (PARTITION BY kind ORDER BY up DESC, value) AS place FROM counted WHERE value IS NOT NULL
+        )
+        SELECT kind, value, up, \"full\", down FROM ranked WHERE kind = $2 OR place <= $1 AND up > 0
+        ORDER BY kind, kind = $2 AND value <> 'TRB', place";
+    let group = |row: &Row| {
+        let kind: i32 = row.try_get(0)?;
+        let kinds = [Kind::Species, Kind::Release, Kind::Country, Kind::Network];
+        Ok(Group {
+            kind: kinds.into_iter().find(|known| *known as i32 == kind).expect("one is grouped"),
+            value: row.try_get(1)?,
+            up: row.try_get(2)?,
+            full: row.try_get(3)?,
+            down: row.try_get(4)?,
+        })
+    };
+    t.query(sql, &[&LINES, &(Kind::Species as i32)])?.iter().map(group).collect()
+}
+
+fn species(t: &mut Transaction, groups: &[Group]) -> Result<Vec<SpeciesLine>, Error> {
     let yesterday = up_before(t, 86_400)?;
     let last_week = up_before(t, 7 * 86_400)?;
     let then = |counts: &Option<HashMap<String, i64>>, species: &String| {
         counts.as_ref().map(|counts| counts.get(species).copied().unwrap_or(0))
     };
-    let sql = "SELECT species, count(*) FILTER (WHERE status = 'up') AS up,
-            count(*) FILTER (WHERE status = 'full'), count(*) FILTER (WHERE status = 'down')
-        FROM nodes GROUP BY species ORDER BY species <> 'TRB', up DESC, species";
-    let line = |row: &Row| {
-        let species: String = row.try_get(0)?;
-        Ok(SpeciesLine {
-            up: row.try_get(1)?,
-            full: row.try_get(2)?,
-            down: row.try_get(3)?,
-            up_yesterday: then(&yesterday, &species),
-            up_last_week: then(&last_week, &species),
-            species,
-        })
+    let line = |group: &Group| SpeciesLine {
+        up: group.up,
+        full: group.full,
+        down: group.down,
+        up_yesterday: then(&yesterday, &group.value),
+        up_last_week: then(&last_week, &group.value),
+        species: group.value.clone(),
     };
-    t.query(sql, &[])?.iter().map(line).collect()
+    Ok(groups.iter().filter(|group| group.kind == Kind::Species).map(line).collect())
+}
+
+fn shares(groups: &[Group], kind: Kind) -> Vec<ShareLine> {
+    let of_kind = groups.iter().filter(|group| group.kind == kind);
+    of_kind.map(|group| ShareLine { value: group.value.clone(), up: group.up }).collect()
 }
 
 /// The nodes up by species at the last pass that ended this long ago, or up to twice as long;
@@ -586,6 +680,24 @@ fn notes(t: &mut Transaction) -> Result<Vec<NoteLine>, Error> {
     let line = |row: &Row| Ok(NoteLine { at: row.try_get(0)?, text: row.try_get(1)? });
     let newest = "SELECT at, text FROM history_notes ORDER BY at DESC, text LIMIT $1";
     t.query(newest, &[&LINES])?.iter().map(line).collect()
+}
+
+/// A curve of 30 days. A day that is not closed yet has the number of `now`, the number after the
+/// pass that ended at `last`.
+fn days(
+    t: &mut Transaction,
+    dimension: &str,
+    value: &str,
+    last: Option<Timestamp>,
+    now: i64,
+) -> Result<Vec<DayLine>, Error> {
+    let sql = "WITH day AS (SELECT at, nodes FROM days_of($1, $2, now() - interval '30 days'))
+        SELECT at, nodes FROM day
+        UNION ALL SELECT $3::timestamptz, $4::bigint::real
+        WHERE date_trunc('day', $3, 'UTC') > coalesce((SELECT max(at) FROM day), now() - interval '30 days')
+        ORDER BY 1";
+    let line = |row: &Row| Ok(DayLine { at: row.try_get(0)?, nodes: row.try_get(1)? });
+    t.query(sql, &[&dimension, &value, &last, &now])?.iter().map(line).collect()
 }
 
 fn is_running(t: &mut Transaction) -> Result<bool, Error> {

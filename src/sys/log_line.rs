@@ -51,7 +51,7 @@ impl Style {
         let message = on_one_line(message);
         let mut line = match self {
             Self::Text { is_colored } => {
-                let screen = Screen { width: None, is_colored };
+                let screen = Screen { is_colored, ..Screen::PLAIN };
                 let level = screen.paint(paint(level), level.as_str());
                 format!("{} {level} {message}", Timestamp(time).to_text_with_millis())
             }

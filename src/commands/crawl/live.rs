@@ -23,6 +23,8 @@ pub struct Live {
     line: Option<StatusLine>,
     drawn_at: Duration,
     rate: Rate,
+    /// Whether the running pass was resumed.
+    is_resumed: bool,
     /// Why the database is down.
     database_error: String,
 }
@@ -40,6 +42,7 @@ struct Rate {
 struct View {
     phase: Phase,
     pass: u64,
+    is_resumed: bool,
     probed: u64,
     /// Targets queued or in flight.
     left: u64,
@@ -63,8 +66,12 @@ impl Live {
 
     /// Keeps what the line says of an event.
     pub fn note(&mut self, event: &Event) {
-        if let Event::Database(Database::Down { error, .. }) = event {
-            error.clone_into(&mut self.database_error);
+        match event {
+            Event::Database(Database::Down { error, .. }) => {
+                error.clone_into(&mut self.database_error);
+            }
+            Event::PassStarted { resumed, .. } => self.is_resumed = *resumed,
+            _ => {}
         }
     }
 
@@ -89,6 +96,7 @@ impl Live {
         let view = View {
             phase: crawler.phase().clone(),
             pass: counters.pass,
+            is_resumed: self.is_resumed,
             probed: counters.probed,
             left: crawler.queue_len().saturating_add(crawler.open()) as u64,
             sockets: crawler.open(),
@@ -172,14 +180,18 @@ impl View {
             Limit::None => String::new(),
             limit => format!("  limit={}", limit.as_str()),
         };
+        let state = if self.is_resumed { " resumed" } else { "" };
+        let new = match self.new_nodes {
+            0 => String::new(),
+            new => format!(", {} new", grouped(i64::try_from(new).unwrap_or(i64::MAX))),
+        };
         format!(
-            "pass {}  {} {share:.0}%{}  {:.0}/s  {} up, {} new  {}/{} sockets{limit}",
+            "pass {}{state} {} {share:.0}%{}  {:.0}/s  {} up{new}  {}/{} sockets{limit}",
             self.pass,
             bar(share),
             self.estimate(),
             self.rate,
             self.up(),
-            grouped(i64::try_from(self.new_nodes).unwrap_or(i64::MAX)),
             self.sockets,
             self.max_sockets,
         )
@@ -222,6 +234,7 @@ mod tests {
         View {
             phase: Phase::Running(Default::default()),
             pass: 12,
+            is_resumed: false,
             probed: 20_345,
             left: 82_875,
             sockets: 800,
@@ -240,9 +253,19 @@ mod tests {
     fn the_line_fits_80_columns() {
         let text = view().text(NOW);
         let expected =
-            "pass 12  [=         ] 19%  4m 10s left  331/s  9,120 up, 17 new  800/800 sockets";
+            "pass 12 [=         ] 19%  4m 10s left  331/s  9,120 up, 17 new  800/800 sockets";
         assert_eq!(text, format!("{expected}  limit=sockets"));
-        assert!(expected.len() < 81);
+        // The last column stays free.
+        assert!(expected.len() < 80);
+    }
+
+    #[test]
+    fn a_resumed_pass_is_told_from_one_that_started() {
+        let text = View { is_resumed: true, new_nodes: 0, ..view() }.text(NOW);
+        let expected =
+            "pass 12 resumed [=         ] 19%  4m 10s left  331/s  9,120 up  800/800 sockets";
+        assert_eq!(text, format!("{expected}  limit=sockets"));
+        assert!(expected.len() < 80);
     }
 
     #[test]
@@ -250,20 +273,20 @@ mod tests {
         let start = View { probed: 0, rate: 0.0, limit: Limit::None, ..view() };
         assert_eq!(
             start.text(NOW),
-            "pass 12  [          ] 0%  0/s  9,120 up, 17 new  800/800 sockets"
+            "pass 12 [          ] 0%  0/s  9,120 up, 17 new  800/800 sockets"
         );
         let empty = View { left: 0, ..start.clone() };
-        assert!(empty.text(NOW).starts_with("pass 12  [          ] 0%  "), "{}", empty.text(NOW));
+        assert!(empty.text(NOW).starts_with("pass 12 [          ] 0%  "), "{}", empty.text(NOW));
         let slow = View { rate: 1e-12, ..start };
         assert!(!slow.text(NOW).contains("left"));
         let nearly = View { left: 1, probed: 999_999, ..view() };
         assert!(
-            nearly.text(NOW).starts_with("pass 12  [========= ] 99%  finishing"),
+            nearly.text(NOW).starts_with("pass 12 [========= ] 99%  finishing"),
             "{}",
             nearly.text(NOW)
         );
         let whole = View { left: 0, ..view() };
-        assert!(whole.text(NOW).starts_with("pass 12  [==========] 100%  finishing"));
+        assert!(whole.text(NOW).starts_with("pass 12 [==========] 100%  finishing"));
     }
 
     #[test]
@@ -279,13 +302,13 @@ mod tests {
     #[test]
     fn a_database_that_is_down_comes_first() {
         let view = View { is_db_up: false, ..view() };
-        assert!(view.text(NOW).starts_with("DATABASE DOWN  pass 12  "));
+        assert!(view.text(NOW).starts_with("DATABASE DOWN  pass 12 "));
         let opening = View { phase: Phase::Opening, ..view };
         assert_eq!(opening.text(NOW), "opening the database");
         let absent = View { database_error: "no server".to_owned(), ..opening };
         assert_eq!(absent.text(NOW), "retrying: no server");
         let uplink = View { is_uplink_up: false, ..self::view() };
-        assert!(uplink.text(NOW).starts_with("UPLINK DOWN  pass 12  "));
+        assert!(uplink.text(NOW).starts_with("UPLINK DOWN  pass 12 "));
     }
 
     #[test]

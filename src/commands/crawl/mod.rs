@@ -23,6 +23,8 @@ use self::metrics::Metrics;
 use self::names::NameBook;
 use self::params::Params;
 use self::report::Reporter;
+use crate::commands::screen::width_of;
+use crate::commands::table::hanging;
 use crate::commands::{Failure, to_stderr};
 use crate::config::{Config, ConfigSource, SpeciesRules};
 use crate::db::writer::thread::{MAX_SOCKETS, Writer};
@@ -57,7 +59,7 @@ pub fn run(source: &ConfigSource, passes: Option<u64>) -> Result<(), Failure> {
     // First: from here on SIGHUP reloads instead of ending the process.
     let mut signals =
         Signals::new().map_err(|error| failed("installing signal handlers", &error))?;
-    let config = source.load().map_err(|error| Failure::Usage(error.to_string()))?;
+    let config = source.load()?;
     let log = logging::start(&config.log).map_err(|error| {
         if error.is_of_the_system() {
             Failure::Failed(error.to_string())
@@ -119,7 +121,7 @@ impl<'a> Crawl<'a> {
         let SpeciesRules { rules, .. } = source.load_species().map_err(|error| usage(&error))?;
         let (file, port) = (&config.crawl.nodes_file, config.network.port);
         let names = NameBook::read(file, port, &filter, Arc::clone(&waker));
-        let names = names.map_err(|error| usage(&error))?;
+        let names = names.map_err(|error| Failure::of_nodes_file(&error, source, &config))?;
         if let Some(notice) = source.notice() {
             log::warn!("{notice}");
         }
@@ -428,7 +430,8 @@ impl<'a> Crawl<'a> {
         // A crawl that did not begin has only its error to show.
         let has_begun = result.is_ok() || self.crawler.counters().pass > 0;
         let is_shown = self.live.is_on() && has_begun;
-        let summary = is_shown.then(|| self.reporter.summary(&self.crawler));
+        let summary = is_shown
+            .then(|| hanging(&self.reporter.summary(&self.crawler), width_of(std::io::stderr())));
         drop(self.live);
         match summary {
             None => {}

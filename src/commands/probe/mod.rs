@@ -6,14 +6,17 @@ pub mod steps;
 
 use std::time::Duration;
 
+use clap::ValueHint;
+
 use self::facts::{Facts, age, host_text, offset};
 use crate::commands::screen::Screen;
-use crate::commands::table::{Table, safe, span};
+use crate::commands::table::{Table, hanging, safe, span};
 use crate::commands::visit::{Found, Purpose, Row, Visitor, judge};
 use crate::commands::{Failure, HostPort, print, species_text};
-use crate::config::ConfigSource;
+use crate::config::{Config, ConfigSource};
 use crate::db::timestamp::Timestamp;
-use crate::net::nodes_file::Line;
+use crate::net::nodes_file::{Host, Line, NodesFile};
+use crate::sys::text_file;
 use bitdash_core::lookup::services;
 use bitdash_core::vocabulary::outcome::Outcome;
 use bitdash_core::vocabulary::target::{ProbeResult, VersionInfo};
@@ -33,10 +36,10 @@ pub struct Options {
     #[arg(long)]
     pub trace: bool,
     /// Claim this protocol version instead of network.protocol_version
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub protocol_version: Option<i32>,
     /// Claim this user agent instead of network.user_agent
-    #[arg(long, value_name = "S", value_parser = agent)]
+    #[arg(long, value_name = "S", value_parser = agent, value_hint = ValueHint::Other)]
     pub user_agent: Option<String>,
 }
 
@@ -46,7 +49,8 @@ fn agent(text: &str) -> Result<String, String> {
         .ok_or_else(|| "must be at most 256 printable ASCII characters".to_owned())
 }
 
-/// Probes all `places` in parallel and prints the results.
+/// Probes all `places` in parallel and prints the results. A name of the nodes file is the nodes on
+/// its lines, as in `status`.
 ///
 /// # Errors
 /// The configuration is invalid; or, after everything is printed, a node has not responded.
@@ -57,19 +61,49 @@ pub fn run(
     screen: &Screen,
 ) -> Result<(), Failure> {
     let config = source.load()?;
-    let line = |(index, place): (usize, HostPort)| Line {
-        number: index + 1,
-        host: place.host,
-        port: place.port.unwrap_or(config.network.port),
-        name: None,
-    };
-    let lines = places.into_iter().enumerate().map(line).collect();
+    let lines = lines(&config, &places)?;
     let rules = source.load_species()?.rules;
     let mut visitor = Visitor::new(&config, rules, Purpose::Probe { wants_peers: options.peers })?;
     visitor.set_claims(options.protocol_version, options.user_agent.as_deref());
     let rows = visitor.visit(lines)?;
     print(&text(&rows, options, screen))?;
     judge(&rows)
+}
+
+/// The hosts to visit. Without a readable nodes file no node has a name.
+fn lines(config: &Config, places: &[HostPort]) -> Result<Vec<Line>, Failure> {
+    let has_name = places.iter().any(|place| matches!(place.host, Host::Name(_)));
+    let file = &config.crawl.nodes_file;
+    let known = match has_name && !text_file::is_pipe(file) {
+        true => NodesFile::read(file, config.network.port).unwrap_or_default().lines,
+        false => Vec::new(),
+    };
+    let mut lines = Vec::new();
+    for (index, place) in places.iter().enumerate() {
+        let is_meant = |line: &&Line| match (&place.host, &line.name) {
+            (Host::Name(name), Some(known)) => known.to_lowercase() == *name,
+            _ => false,
+        };
+        let before = lines.len();
+        lines.extend(known.iter().filter(is_meant).map(|line| Line {
+            number: index + 1,
+            port: place.port.unwrap_or(line.port),
+            ..line.clone()
+        }));
+        if lines.len() == before && place.is_no_host() {
+            let (name, file) = (safe(&place.to_string()), file.display());
+            return Err(Failure::Failed(format!("no node of {file} has the name {name}")));
+        }
+        if lines.len() == before {
+            lines.push(Line {
+                number: index + 1,
+                host: place.host.clone(),
+                port: place.port.unwrap_or(config.network.port),
+                name: None,
+            });
+        }
+    }
+    Ok(lines)
 }
 
 fn text(rows: &[Row], options: &Options, screen: &Screen) -> String {
@@ -89,22 +123,23 @@ fn block(row: &Row, options: &Options, screen: &Screen) -> String {
     let found = match &row.found {
         Ok(found) => found,
         // The reason contains the host.
-        Err(why) if row.address.is_none() => return format!("{}\n", safe(why)),
-        Err(why) => return format!("{title}: {}\n", safe(why)),
+        Err(why) if row.address.is_none() => return hanging(&safe(why), screen.width),
+        Err(why) => return hanging(&format!("{title}: {}", safe(why)), screen.width),
     };
     let result = &found.result;
-    let mut out = match result.outcome {
-        Outcome::Responded => format!("{title}: {}\n", result.outcome),
+    let outcome = match result.outcome {
+        Outcome::Responded => format!("{title}: {}", result.outcome),
         failed => {
             let waited = found.trace.steps.last().map_or(Duration::ZERO, |step| step.at);
-            format!("{title}: {failed}: {}\n", failed.explanation(waited))
+            format!("{title}: {failed}: {}", failed.explanation(waited))
         }
     };
+    let mut out = hanging(&outcome, screen.width);
     if result.connect_ms.is_some() {
         out.push_str(&fields(found, options.peers).without_headings(screen, 2));
     }
     if options.trace {
-        out.push_str(&format!("\n  Conversation\n{}", indented(&steps::lines(&found.trace))));
+        out.push_str(&format!("\n  Conversation\n{}", steps::lines(&found.trace, screen, 2)));
     }
     if options.peers && !result.peers.is_empty() {
         out.push_str(&format!("\n  Peers\n{}", peers(result).to_text(screen, 2)));
@@ -210,8 +245,4 @@ fn peers(result: &ProbeResult) -> Table {
         table.row([peer.address.to_string(), seen, services_text(peer.services)]);
     }
     table
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
 }

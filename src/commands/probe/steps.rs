@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use super::facts::host_text;
+use crate::commands::screen::Screen;
+use crate::commands::table::Table;
 use bitdash_core::probe::trace::{Trace, TraceEvent, WaitedFor};
 use watchglass::{Addr, Message, NetworkAddress, Version, text as agent_text};
 
@@ -25,14 +27,13 @@ pub fn text(event: &TraceEvent) -> String {
 }
 
 /// The lines of a conversation, each with its time in ms since dialling.
-pub fn lines(trace: &Trace) -> String {
-    let mut out = String::new();
+pub fn lines(trace: &Trace, screen: &Screen, indent: usize) -> String {
+    let mut table = Table::new(&["", ""]);
     for step in &trace.steps {
         let ms = step.at.as_micros() as f64 / 1_000.0;
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{ms:>10.1} ms  {}", text(&step.event));
+        table.row([format!("{ms:>10.1} ms"), text(&step.event)]);
     }
-    out
+    table.without_headings(screen, indent)
 }
 
 fn message_text(message: &Message) -> String {
@@ -146,7 +147,9 @@ mod tests {
             assert_eq!(text(&event), expected);
             trace.steps.push(Step { at: Duration::from_micros(1_500), event });
         }
-        let lines = lines(&trace);
+        let narrow = lines(&trace, &Screen { width: Some(60), ..Screen::PLAIN }, 2);
+        assert!(narrow.lines().all(|line| line.len() <= 60), "{narrow}");
+        let lines = lines(&trace, &Screen::PLAIN, 0);
         assert_eq!(lines.lines().count(), 6);
         assert!(lines.starts_with("       1.5 ms  connected\n"), "{lines}");
         assert!(lines.chars().all(|c| matches!(c, ' '..='~' | '\n')));

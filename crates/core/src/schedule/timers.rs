@@ -42,9 +42,7 @@ impl Timers {
         if let Some(deadline) = deadline {
             self.heap.push(Reverse((deadline, key)));
         }
-        if self.heap.len() > 2 * self.live + 1_024 {
-            self.sweep();
-        }
+        self.sweep();
         self.check_invariants();
     }
 
@@ -68,6 +66,7 @@ impl Timers {
         let Reverse((_, key)) = self.heap.pop()?;
         *self.armed.get_mut(key).expect("the earliest deadline is armed") = None;
         self.live -= 1;
+        self.sweep();
         self.check_invariants();
         Some(key)
     }
@@ -91,7 +90,11 @@ impl Timers {
         debug_assert!(self.heap.len() <= 2 * self.live + 1_024, "stale entries are swept");
     }
 
+    /// Removes the stale entries once they are too many.
     fn sweep(&mut self) {
+        if self.heap.len() <= 2 * self.live + 1_024 {
+            return;
+        }
         let armed = &self.armed;
         self.heap.retain(|&Reverse((deadline, key))| {
             armed.get(key).copied().flatten() == Some(deadline)
@@ -122,6 +125,17 @@ mod tests {
         assert_eq!(timers.pop_due(secs(20)), Some(3));
         assert_eq!(timers.pop_due(secs(20)), None);
         assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn stale_entries_are_bounded_after_a_deadline_fired_too() {
+        let mut timers = Timers::new();
+        timers.set(0, Some(secs(1)));
+        for later in 0..1_027 {
+            timers.set(1, Some(secs(10 + later)));
+        }
+        assert_eq!(timers.pop_due(secs(1)), Some(0));
+        assert!(timers.heap.len() <= 1_026, "{}", timers.heap.len());
     }
 
     #[test]
