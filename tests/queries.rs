@@ -110,7 +110,7 @@ fn node_row(node: u8, seconds: i64, answers: bool) -> NodeRow {
         return down(seconds, 1);
     }
     let mut row = up(seconds, VersionInfo { user_agent: Some(format!("/{node}/")), ..version() });
-    row.seen.as_mut().unwrap().species = species(node);
+    row.seen.as_mut().unwrap().lineage.species = species(node).into();
     row
 }
 

@@ -124,7 +124,7 @@ pub fn name_of(file: &Path) -> String {
 
 /// A fault on one line of bounded length: it quotes the list.
 pub fn told(fault: &snapshot::Fault) -> String {
-    cut(&safe(&fault.to_string()), MAX_FAULT_COLUMNS)
+    cut(&safe(&fault.to_string()), MAX_FAULT_COLUMNS, &Screen::PLAIN)
 }
 
 const MAX_FAULT_COLUMNS: usize = 200;

@@ -67,7 +67,7 @@ impl Reader {
         self.read(|t| {
             t.batch_execute("SET LOCAL statement_timeout = 0")?;
             comparison.map(map(t)?);
-            paged(t, NODES, PAGE, &mut |rows| {
+            paged(t, NODES, &[], PAGE, &mut |rows| {
                 for row in rows {
                     comparison.node(&node(row)?);
                 }

@@ -258,13 +258,14 @@ mod tests {
     use super::*;
     use crate::commands::crawl::params::Params;
     use crate::config::Config;
+    use bitdash_core::lookup::species::Rules;
     use bitdash_core::vocabulary::filter::Filter;
     use bitdash_core::vocabulary::time::UnixTime;
 
     const NOW: Now = Now { mono: Duration::from_secs(100), wall: UnixTime::from_secs(0) };
 
     fn crawler() -> Crawler {
-        let params = Params::new(&Config::default(), Filter::new(&[], &[]), 50);
+        let params = Params::new(&Config::default(), Filter::new(&[], &[]), Rules::builtin(), 50);
         Crawler::new(params.crawler, None, 1)
     }
 
