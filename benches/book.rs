@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bitdash::config::Config;
 use bitdash::sys::process::resident_bytes;
 use bitdash_core::book::BookParams;
+use bitdash_core::book::rank::RankingParams;
 use bitdash_core::lookup::species::Rules;
 use bitdash_core::record::messages::{Names, ToWriter};
 use bitdash_core::record::recorder::{Recorder, RecorderParams};
@@ -38,6 +39,7 @@ fn recorder(size: u32) -> Recorder {
             backoff: config.backoff,
             getaddr_interval: config.crawl.getaddr_interval,
             max_addresses: 10_000_000,
+            ranking: RankingParams::default(),
         },
         filter: Arc::new(Filter::new(&[], &["0.0.0.0/0".parse().expect("a net")])),
         rules: Rules::builtin(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bitdash::commands::crawl::params::Params;
 use bitdash::config::Config;
+use bitdash_core::book::rank::RankingParams;
 use bitdash_core::lookup::species::Rules;
 use bitdash_core::schedule::crawler::Event;
 use bitdash_core::vocabulary::filter::Filter;
@@ -61,12 +62,8 @@ struct Options {
     /// Share of first packets that are lost
     #[arg(long)]
     syn_loss: Option<f64>,
-    /// While candidates wait, one socket in this many may await peers; 0: all may
-    #[arg(long, default_value_t = 0)]
-    ask_share: usize,
-    /// Candidates are waited for as configured
-    #[arg(long)]
-    no_patience: bool,
+    #[command(flatten)]
+    without: Without,
     #[command(flatten)]
     attack: AttackOptions,
     /// Number of TRB nodes, which send what they saw within three hours
@@ -84,6 +81,35 @@ struct Options {
     /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// Parts that are switched off, to see what each is worth.
+#[derive(Args, Clone, Debug)]
+struct Without {
+    /// Candidates go in random order
+    #[arg(long)]
+    no_order: bool,
+    /// No candidate goes out of order
+    #[arg(long)]
+    no_exploration: bool,
+    /// The sources that name a candidate are not counted
+    #[arg(long)]
+    no_votes: bool,
+    /// The words of a source count without a limit
+    #[arg(long)]
+    no_rations: bool,
+    /// Candidates are waited for as configured
+    #[arg(long)]
+    no_patience: bool,
+    /// All sockets may await peers
+    #[arg(long)]
+    no_ask_share: bool,
+    /// Every candidate that is due is probed in the pass
+    #[arg(long)]
+    no_carry: bool,
+    /// Nodes are asked again without regard to when they compose a new reply
+    #[arg(long)]
+    no_caches: bool,
 }
 
 /// What attacking nodes do.
@@ -222,26 +248,27 @@ impl Run {
             );
         }
         while self.simulation.now().mono < time {
+            // Events come before the time passes.
+            let now = self.simulation.now().mono;
             self.simulation.step();
             for batch in self.simulation.drain_batches() {
                 self.accuracy.read(&self.churn, &batch);
             }
             for event in self.simulation.drain_events() {
                 if let Event::PassFinished { pass, elapsed } = event {
-                    self.pass_finished(pass, elapsed)?;
+                    self.pass_finished(pass, elapsed, now)?;
                 }
             }
         }
         self.simulation.conservation().check()
     }
 
-    fn pass_finished(&mut self, number: u64, took: Duration) -> Result<(), String> {
+    fn pass_finished(&mut self, number: u64, took: Duration, now: Duration) -> Result<(), String> {
         for batch in self.simulation.take_batches() {
             self.accuracy.read(&self.churn, &batch);
         }
         let conservation = *self.simulation.conservation();
         conservation.check()?;
-        let now = self.simulation.now().mono;
         let standing = self.accuracy.standing(&self.churn, now.as_secs() as i64);
         let probes = self.simulation.dials - self.dials_before;
         let by_sockets = (conservation.busy - self.before.busy) / self.sockets as u32;
@@ -407,11 +434,22 @@ fn configuration(options: &Options) -> Result<Config, String> {
 
 fn params(options: &Options, config: &Config) -> SimulationParams {
     let filter = Filter::new(&[], &[]);
-    let Params { mut crawler, probe, writer } =
+    let Params { mut crawler, probe, mut writer } =
         Params::new(config, filter, Rules::builtin(), options.sockets);
+    let without = &options.without;
     crawler.connects_per_second = options.rate.unwrap_or(crawler.connects_per_second);
-    crawler.ask_share = options.ask_share;
-    crawler.learns_patience = !options.no_patience;
+    if without.no_ask_share {
+        crawler.ask_share = 0;
+    }
+    crawler.learns_patience = !without.no_patience;
+    writer.recorder.book.ranking = RankingParams {
+        has_order: !without.no_order,
+        explores: !without.no_exploration,
+        counts_votes: !without.no_votes,
+        rations_votes: !without.no_rations,
+        follows_caches: !without.no_caches,
+        carries_over: !without.no_carry,
+    };
     let seed = options.seed;
     SimulationParams { seed, crawler, writer, probe, splits_bytes: false }
 }

@@ -4,8 +4,8 @@
 //! [`Run::operation`]. Addresses come from a small range, so that they collide often.
 //!
 //! Checked:
-//! 1. No address is recorded twice in a pass or dialled again after it was recorded, reference
-//!    nodes excepted.
+//! 1. No address is recorded twice in a pass or dialled again after it was recorded. Reference
+//!    nodes are an exception, and follow-ups: one for each node that was not asked for its peers.
 //! 2. At most the maximum number of sockets is open.
 //! 3. The number of unacknowledged results is bounded.
 //! 4. Every result sent to the writer is acknowledged exactly once.
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bitdash_core::book::BookParams;
 use bitdash_core::book::backoff::BackoffParams;
+use bitdash_core::book::rank::RankingParams;
 use bitdash_core::lookup::species::Rules;
 use bitdash_core::record::messages::{Database, FromWriter, Names, ToWriter, WriterParams};
 use bitdash_core::record::recorder::{Recorder, RecorderParams};
@@ -53,6 +54,10 @@ struct Run {
     /// Open connections and when they were dialled.
     open: Vec<(Target, Duration)>,
     recorded: BTreeSet<Address>,
+    /// Nodes of the running pass that were not asked for their peers.
+    greeted: BTreeSet<Address>,
+    /// Those that may stay so: they could not be dialled.
+    excused: BTreeSet<Address>,
     /// Messages that the writer has not received yet.
     stalled: VecDeque<ToWriter>,
     is_stalled: bool,
@@ -75,6 +80,8 @@ impl Run {
             sockets,
             open: Vec::new(),
             recorded: BTreeSet::new(),
+            greeted: BTreeSet::new(),
+            excused: BTreeSet::new(),
             stalled: VecDeque::new(),
             is_stalled: false,
             sent: 0,
@@ -136,13 +143,15 @@ impl Run {
                 match &message {
                     ToWriter::Finished(result) => {
                         self.sent += 1;
-                        let address = result.target.address();
-                        assert!(self.recorded.insert(address), "1. {address} is recorded twice");
+                        self.record(result.target);
                     }
                     // An unacknowledged result may reveal new addresses.
                     ToWriter::EndPass { .. } => {
                         let left = (self.crawler.unacked(), self.open.len());
                         assert_eq!(left, (0, 0), "the pass ends too soon");
+                        let is_lost = |address: &Address| !self.excused.contains(address);
+                        let lost = self.greeted.iter().find(|address| is_lost(address));
+                        assert_eq!(lost, None, "1. not asked for its peers");
                     }
                     _ => {}
                 }
@@ -165,9 +174,26 @@ impl Run {
         }
     }
 
+    fn record(&mut self, target: Target) {
+        let address = target.address();
+        let is_first = if target.is_follow_up() {
+            self.greeted.remove(&address)
+        } else {
+            self.recorded.insert(address)
+        };
+        assert!(is_first, "1. {address} is recorded twice");
+        if target.is_unasked() {
+            self.greeted.insert(address);
+        }
+    }
+
     fn note(&mut self, event: &Event) {
         match event {
-            Event::PassStarted { .. } => self.recorded.clear(),
+            Event::PassStarted { .. } => {
+                self.recorded.clear();
+                self.greeted.clear();
+                self.excused.clear();
+            }
             Event::PassFinished { .. } => {
                 assert!(self.open.is_empty(), "a pass ended with open sessions");
                 self.passes += 1;
@@ -180,7 +206,9 @@ impl Run {
         assert!(!self.is_stopped, "6. dialled after the stop");
         let address = target.address();
         if !target.is_reference() {
-            assert!(!self.recorded.contains(&address), "1. {address} is dialled again");
+            let is_due = target.is_follow_up() && self.greeted.contains(&address)
+                || !self.recorded.contains(&address);
+            assert!(is_due, "1. {address} is dialled again");
             let mut others = self.open.iter().filter(|(open, _)| !open.is_reference());
             assert!(others.all(|(open, _)| open.address() != address), "1. {address} is open");
         }
@@ -199,6 +227,10 @@ impl Run {
             0..8 => Outcome::Responded,
             _ => Outcome::ALL[usize::from(kind - 8)],
         };
+        let is_first = outcome == Outcome::Responded && !target.is_follow_up();
+        if is_first && target.wants_peers() && !target.is_named() && kind < 3 {
+            return self.result((target.unasked(), dialled_at), outcome, None);
+        }
         let asked = outcome == Outcome::Responded && target.wants_peers();
         let count = if asked { usize::from(input.next().unwrap_or(0) % 16) } else { 0 };
         let peers: Vec<Peer> = (0..count)
@@ -245,6 +277,9 @@ impl Run {
         let faults = [Fault::Descriptors, Fault::Ports, Fault::Uplink, Fault::Forbidden];
         if let Some((target, _)) = self.open.pop() {
             let fault = faults[usize::from(fault) % faults.len()];
+            if matches!(fault, Fault::Uplink | Fault::Forbidden) {
+                self.excused.insert(target.address());
+            }
             self.crawler.handle_undialled(target, fault, self.now);
         }
     }
@@ -357,6 +392,7 @@ fn recorder_params(filter: &Arc<Filter>, max_addresses: u32) -> RecorderParams {
         lost_max: 24 * HOUR,
     };
     let max_addresses = max_addresses as usize;
-    let book = BookParams { backoff, getaddr_interval: 24 * HOUR, max_addresses };
+    let ranking = RankingParams::default();
+    let book = BookParams { backoff, getaddr_interval: 24 * HOUR, max_addresses, ranking };
     RecorderParams { book, filter: Arc::clone(filter), rules: Rules::builtin() }
 }

@@ -165,10 +165,17 @@ keys! {
         /// message, and after an `addr` of 1,000 entries from software that sends several.
         addr_quiet: Duration = "2s", Live, Span(MIN, minutes(10));
 
-        /// Minimum time between two `getaddr` to the same node; in between, probes end after the
-        /// handshake. Bitcoin Core repeats the same answer for a day anyway. TRB nodes are asked
-        /// after 3 h, nodes that sent nothing after 6 h. "0s": ask at every probe.
+        /// Time between two `getaddr` to the same node; in between, probes end after the handshake.
+        /// Bitcoin Core repeats the same answer for 21 to 27 hours: up to 27 h, a node whose answer
+        /// shows its age is asked when a new one is due, an eighth of this after the last time at
+        /// least. TRB and Core before 0.21, which repeat nothing, are asked after 3 h, nodes that
+        /// sent nothing after 6 h. "0s": ask at every probe.
         getaddr_interval: Duration = "24h", Live, Span(Duration::ZERO, days(30));
+
+        /// While likely candidates wait, one socket in this many may await the peers of any node,
+        /// and one more those of a node that replies at once; other nodes are asked a minute later
+        /// in the same pass. 0: every node is asked at once, and nodes are found later.
+        ask_share: u32 = 8, Live, Whole(0u32, 1_000);
 
         /// Share of a pass's time, 0 to 1, for addresses above the quota of their source: nodes
         /// that send thousands of invented addresses cannot take more of a pass than this.

@@ -153,7 +153,7 @@ impl View {
             }
             Phase::ResolvingNames => "looking up the names of the nodes file".to_owned(),
             Phase::Starting => "starting a pass".to_owned(),
-            Phase::Ending { .. } => format!("pass {} done, writing", self.pass),
+            Phase::Ending => format!("pass {} done, writing", self.pass),
             Phase::Stopping { .. } => "stopping: writing pending results".to_owned(),
             Phase::Stopped { .. } | Phase::Failed(_) => String::new(),
             Phase::Running(_) => self.running(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use bitdash_core::book::BookParams;
+use bitdash_core::book::rank::RankingParams;
 use bitdash_core::lookup::species::Rules;
 use bitdash_core::probe::ProbeParams;
 use bitdash_core::record::messages::WriterParams;
@@ -35,8 +36,7 @@ impl Params {
                 connects_per_second: config.crawl.connects_per_second,
                 pass_interval: config.crawl.pass_interval,
                 spam_share: config.crawl.spam_share,
-                // One pass asks every node for its peers, however long slow ones take.
-                ask_share: 0,
+                ask_share: config.crawl.ask_share as usize,
                 learns_patience: true,
                 filter: Arc::clone(&filter),
                 built_at: UnixTime::default(),
@@ -48,6 +48,7 @@ impl Params {
                         backoff: config.backoff,
                         getaddr_interval: config.crawl.getaddr_interval,
                         max_addresses: config.crawl.max_addresses as usize,
+                        ranking: RankingParams::default(),
                     },
                     filter,
                     rules,

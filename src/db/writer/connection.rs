@@ -71,6 +71,7 @@ pub(super) enum Row {
     Name(Address, String),
     ForgetsFrom(UnixTime),
     Imported(Address),
+    Learned(Vec<i32>),
     Address(Known),
 }
 
@@ -350,6 +351,9 @@ impl ConnectionThread {
         }
         for address in store.imported()? {
             hand_over(Row::Imported(address));
+        }
+        if let Some(learned) = store.learned()? {
+            hand_over(Row::Learned(learned));
         }
         let last_pass = store.load(&mut |known| hand_over(Row::Address(known)))?;
         let _ = sender.send(piece);

@@ -77,6 +77,12 @@ pub(super) fn forgets_from(client: &mut impl GenericClient) -> Result<Option<Uni
     Ok(row.try_get::<_, Option<Timestamp>>(0)?.and_then(Timestamp::finite))
 }
 
+/// An array with nulls or of another shape counts as none.
+pub(super) fn learned(client: &mut Client) -> Result<Option<Vec<i32>>, Error> {
+    let row = client.query_one("SELECT learned FROM store_state", &[])?;
+    Ok(row.try_get(0).unwrap_or_default())
+}
+
 /// Calls `take` for every row and counts those that it refuses.
 fn stream(
     transaction: &mut Transaction,

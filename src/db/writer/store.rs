@@ -211,6 +211,15 @@ impl Store {
         self.checked(result)
     }
 
+    /// What a former process learned of the ranks of candidates.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn learned(&mut self) -> Result<Option<Vec<i32>>, StoreError> {
+        let result = load::learned(&mut self.client);
+        self.checked(result)
+    }
+
     /// Writes a batch in one transaction; `probes` shows `results_per_node` rows of each node.
     ///
     /// # Errors
@@ -444,6 +453,9 @@ fn write(
     }
     if let Some(at) = batch.forgets_from {
         t.execute("UPDATE store_state SET forgets_from = $1", &[&Timestamp(at)])?;
+    }
+    if let Some(learned) = &batch.learned {
+        t.execute("UPDATE store_state SET learned = $1", &[learned])?;
     }
     if let Some(names) = &batch.names {
         nodes::write_names(t, names)?;

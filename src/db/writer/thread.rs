@@ -300,6 +300,7 @@ impl Worker {
                         Row::Name(address, name) => self.machine.load_name(address, name),
                         Row::Imported(address) => self.machine.load_imported(address),
                         Row::ForgetsFrom(at) => self.machine.load_forgets_from(at),
+                        Row::Learned(learned) => self.machine.load_learned(&learned),
                         Row::Address(known) => self.machine.load(&known),
                     }
                 }

@@ -7,6 +7,8 @@
 //! 1. An address is handed out at most once per pass.
 //! 2. A node is never evicted to make room.
 //! 3. Every node is in the table, and at most that many nodes are up.
+//! 4. A candidate within its source's quota that is due for as long as its back-off was, or for
+//!    [`MAX_FRESH_CARRY_SECS`] if it was never probed, is not carried over.
 
 pub mod backoff;
 mod clock;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use foldhash::quality::FixedState;
 
 use crate::book::backoff::{BackoffParams, delay, spread};
+use crate::record::messages::Waits;
 use crate::vocabulary::address::Address;
 use crate::vocabulary::clock_jump::CLOCK_STEP_THRESHOLD;
 use crate::vocabulary::filter::Filter;
@@ -29,7 +32,7 @@ use crate::vocabulary::outcome::Outcome;
 use crate::vocabulary::rows::{Known, KnownNode, SourceRow, Status};
 use crate::vocabulary::target::Target;
 use crate::vocabulary::time::UnixTime;
-use rank::{Pick, Ranks};
+use rank::{Pick, RankingParams, Ranks};
 use sources::{IMPORTS, Sources};
 use table::{Entry, MAX_EPOCH, SHARDS, Table};
 
@@ -42,10 +45,20 @@ pub struct BookParams {
     pub getaddr_interval: Duration,
     /// The key `crawl.max_addresses`.
     pub max_addresses: usize,
+    /// The parts of the ranking that are in use.
+    pub ranking: RankingParams,
 }
 
 /// `getaddr_interval` of TRB at most: it sends only addresses seen within the last 3 hours.
 const TRB_GETADDR_INTERVAL: Duration = Duration::from_secs(3 * 3_600);
+/// `getaddr_interval` at most of software that composes a new reply for each `getaddr`.
+const FRESH_GETADDR_INTERVAL: Duration = Duration::from_secs(3 * 3_600);
+/// Bitcoin Core replaces its cached reply between these times (net.cpp, `GetAddresses`: 21 to 27
+/// hours); half of the nodes have done so after the mean.
+const MEAN_CACHE_TIME: Duration = Duration::from_secs(24 * 3_600);
+const MAX_CACHE_TIME: Duration = Duration::from_secs(27 * 3_600);
+/// Minimum time between two `getaddr` to a node that caches, as a share of `getaddr_interval`.
+const MIN_GETADDR_SHARE: u32 = 8;
 /// `getaddr_interval` of a node that sent nothing at most: it may know more soon.
 const EMPTY_GETADDR_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 /// Minimum time between probes of a node that responded: Bitcoin Unlimited bans for more.
@@ -65,6 +78,13 @@ const QUOTA_NODES_THRESHOLD: usize = 100;
 const MAX_UNHEARD_SECS: u32 = 30 * 86_400;
 /// A node that has been silent for this long is dropped from memory; the database keeps it.
 const MAX_NODE_SILENCE: Duration = Duration::from_secs(180 * 86_400);
+/// Candidates are not carried over to a later pass unless this many more wait.
+const MIN_CARRIED: usize = 10_000;
+/// A pass that finds more nodes than were known carries none over until it is this old: nodes that
+/// few others know stand in poor cells.
+const MIN_FIRST_PASS_SECS: u32 = 8 * 60;
+/// A candidate that was never probed is carried over for this long at most.
+pub const MAX_FRESH_CARRY_SECS: u32 = 12 * 3_600;
 /// Minimum time between searches for expired addresses.
 const FORGET_INTERVAL_SECS: u32 = 86_400;
 
@@ -118,6 +138,16 @@ pub struct Recorded {
 struct Node {
     known: KnownNode,
     failures: u32,
+    /// Whether its software composes a new reply for each `getaddr`.
+    caches_no_reply: bool,
+    /// When its last reply was composed, as the times in it suggest.
+    composed_at: Option<UnixTime>,
+}
+
+impl Node {
+    fn new(known: KnownNode, failures: u32) -> Self {
+        Self { known, failures, caches_no_reply: false, composed_at: None }
+    }
 }
 
 /// All known addresses; see the module.
@@ -135,6 +165,12 @@ pub struct AddressBook {
     /// Number of candidates that wait.
     waiting: usize,
     ranks: Ranks,
+    /// Candidates of poor cells are carried over when this many wait.
+    carries_at: usize,
+    /// Number of nodes when the pass began.
+    known_before: usize,
+    /// Whether a likely candidate was listed when the last ones were handed out.
+    has_likely: bool,
     rng: fastrand::Rng,
     /// The next shard of candidates over their source's quota.
     over_quota_cursor: usize,
@@ -153,6 +189,8 @@ impl AddressBook {
     /// Creates an empty book.
     pub fn new(params: BookParams, seed: u64) -> Self {
         let jitter = FixedState::with_seed(seed ^ 0x6a69_7474_6572);
+        let mut ranks = Ranks::default();
+        ranks.set_params(params.ranking);
         Self {
             table: Table::new(seed),
             nodes: BTreeMap::new(),
@@ -162,7 +200,10 @@ impl AddressBook {
             pass_started: 0,
             has_begun: true,
             waiting: 0,
-            ranks: Ranks::default(),
+            ranks,
+            carries_at: MIN_CARRIED,
+            known_before: 0,
+            has_likely: false,
             rng: fastrand::Rng::with_seed(seed ^ 0x7261_6e6b),
             over_quota_cursor: SHARDS,
             deferred: 0,
@@ -183,6 +224,7 @@ impl AddressBook {
     /// Replaces its settings.
     pub fn set_params(&mut self, params: BookParams) {
         self.params = params;
+        self.ranks.set_params(params.ranking);
         self.full_at = 0;
     }
 
@@ -209,7 +251,7 @@ impl AddressBook {
         }
         if let Some(node) = known.node {
             entry.set_node();
-            let node = Node { known: node, failures: known.failures };
+            let node = Node::new(node, known.failures);
             if self.nodes.insert(known.address, node).is_none() {
                 // A node that is now excluded must not prevent the use of seeds.
                 let is_up = is_admitted && known.last_outcome == Some(Outcome::Responded);
@@ -237,6 +279,8 @@ impl AddressBook {
         self.has_begun = false;
         self.waiting = 0;
         self.ranks.clear();
+        self.carries_at = MIN_CARRIED;
+        self.known_before = self.nodes.len();
         self.over_quota_cursor = 0;
         self.deferred = 0;
         self.full_at = 0;
@@ -305,6 +349,10 @@ impl AddressBook {
         }
         let (epoch, started) = (self.epoch, self.pass_started);
         let mut left = MAX_CANDIDATE_CHUNK;
+        if self.waiting > self.carries_at && self.may_carry_over(now) && self.ranks.has_only_poor()
+        {
+            self.carry_over();
+        }
         while left > 0 && self.waiting > 0 {
             match self.ranks.pop(&mut self.rng) {
                 Pick::Candidate { cell, address } => {
@@ -322,6 +370,7 @@ impl AddressBook {
                 Pick::Refill | Pick::None => self.refill_ranks(),
             }
         }
+        self.has_likely = self.ranks.has_likely();
         self.check_invariants();
         self.waiting == 0
     }
@@ -357,11 +406,40 @@ impl AddressBook {
                     entry.set_waiting(epoch);
                     self.waiting += 1;
                 } else {
+                    entry.set_idle();
                     self.deferred += 1;
                 }
             }
         }
         self.refill_ranks();
+    }
+
+    fn may_carry_over(&self, now: UnixTime) -> bool {
+        let is_first = self.nodes.len() > 2 * self.known_before;
+        !is_first || secs(now).saturating_sub(self.pass_started) >= MIN_FIRST_PASS_SECS
+    }
+
+    /// Lets the candidates of poor cells wait for a later pass, or for the deferred ones' share of
+    /// this one, but for those that have waited long enough.
+    fn carry_over(&mut self) {
+        if self.params.ranking.carries_over {
+            let (epoch, started) = (self.epoch, self.pass_started);
+            let (ranks, jitter) = (&self.ranks, &self.jitter);
+            let mut carried = 0;
+            for entry in self.table.iter_mut().filter(|entry| entry.is_waiting(epoch)) {
+                let place = jitter.hash_one(entry.address().to_bits()) >> 32;
+                let may_wait = (u64::from(entry.max_carry()) * place) >> 32;
+                let has_waited = u64::from(started.saturating_sub(entry.next_probe)) >= may_wait;
+                if ranks.is_poor(entry.cell(started)) && !has_waited {
+                    entry.set_carried();
+                    carried += 1;
+                }
+            }
+            self.waiting -= carried;
+            self.deferred += carried as u64;
+            self.refill_ranks();
+        }
+        self.carries_at = self.waiting + MIN_CARRIED;
     }
 
     /// Lists the candidates that wait, as far as there is room.
@@ -379,14 +457,20 @@ impl AddressBook {
         }
     }
 
-    /// Number of candidates that wait in this pass.
-    pub fn waiting(&self) -> u64 {
-        self.waiting as u64
+    /// The candidates that wait in this pass.
+    pub fn waits(&self) -> Waits {
+        let has_likely = self.waiting > 0 && self.has_likely;
+        Waits { candidates: self.waiting as u64, has_likely, deferred: self.deferred() }
     }
 
     /// What was learned of the cells of candidates.
     pub fn ranks(&self) -> &Ranks {
         &self.ranks
+    }
+
+    /// Restores what was learned of the cells by a former process.
+    pub fn load_learned(&mut self, learned: &[i32]) {
+        self.ranks.restore(learned);
     }
 
     /// Hands out a chunk of the deferred candidates.
@@ -429,7 +513,7 @@ impl AddressBook {
         };
         let (epoch, started) = (self.epoch, self.pass_started);
         let may_vote = !is_stale && source != Source::Import;
-        let vote = (may_vote && self.sources.may_vote(group, epoch)).then(|| self.kind(group));
+        let vote = if may_vote { self.vote_of(group) } else { None };
         if let Some(entry) = self.table.get_mut(address) {
             if source == Source::Import {
                 let only_source = only_source(entry);
@@ -454,6 +538,10 @@ impl AddressBook {
             }
             if let Some(kind) = vote {
                 entry.vote(kind, seen);
+            }
+            if entry.is_carried() && !self.ranks.is_poor(entry.cell(started)) {
+                entry.set_waiting(epoch);
+                self.waiting += 1;
             }
             if entry.is_waiting(epoch) && former_cell != Some(entry.cell(started)) {
                 self.ranks.push(entry.cell(started), address.to_bits());
@@ -489,6 +577,13 @@ impl AddressBook {
         self.table.insert(entry);
         self.check_invariants();
         Heard { is_new: true, wants_row: true, only_source: only_source(&entry), waits }
+    }
+
+    /// The kind of a source, if one more of its words counts in this pass.
+    fn vote_of(&mut self, group: u16) -> Option<u32> {
+        let ranking = self.params.ranking;
+        let may_vote = !ranking.rations_votes || self.sources.may_vote(group, self.epoch);
+        may_vote.then(|| if ranking.counts_votes { self.kind(group) } else { 0 })
     }
 
     /// The kind of a source, from 0 to 15.
@@ -595,7 +690,7 @@ impl AddressBook {
                 peers_sent: None,
                 is_trb: result.is_trb,
             };
-            self.nodes.insert(result.address, Node { known, failures: 0 });
+            self.nodes.insert(result.address, Node::new(known, 0));
         }
         let was_up = !is_new
             && self.table.get(result.address).and_then(Entry::last_outcome)
@@ -611,7 +706,9 @@ impl AddressBook {
             if let Some(sent) = result.peers_sent {
                 node.known.peers_asked_at = Some(result.probed_at);
                 node.known.peers_sent = Some(sent);
+                node.composed_at = result.composed_at;
             }
+            node.caches_no_reply = result.caches_no_reply;
             return (0, Status::Up, Some(Duration::ZERO));
         }
         node.failures = node.failures.saturating_add(1);
@@ -650,7 +747,7 @@ impl AddressBook {
     fn target(&self, address: Address, now: UnixTime) -> Target {
         match self.nodes.get(&address) {
             Some(node) => {
-                let target = Target::node(address, self.wants_peers(address, &node.known, now));
+                let target = Target::node(address, self.wants_peers(address, node, now));
                 let outcome = self.table.get(address).and_then(Entry::last_outcome);
                 if outcome == Some(Outcome::Responded) { target.up() } else { target }
             }
@@ -658,18 +755,40 @@ impl AddressBook {
         }
     }
 
-    fn wants_peers(&self, address: Address, node: &KnownNode, now: UnixTime) -> bool {
-        let Some(asked_at) = node.peers_asked_at else { return true };
-        let interval = match (node.is_trb, node.peers_sent) {
-            (true, _) => self.params.getaddr_interval.min(TRB_GETADDR_INTERVAL),
-            (_, None | Some(0)) => self.params.getaddr_interval.min(EMPTY_GETADDR_INTERVAL),
-            _ => self.params.getaddr_interval,
+    fn wants_peers(&self, address: Address, node: &Node, now: UnixTime) -> bool {
+        let Some(asked_at) = node.known.peers_asked_at else { return true };
+        let longest = self.params.getaddr_interval;
+        let follows = self.params.ranking.follows_caches;
+        let interval = match (node.known.is_trb, node.known.peers_sent) {
+            (true, _) => longest.min(TRB_GETADDR_INTERVAL),
+            (_, None | Some(0)) => longest.min(EMPTY_GETADDR_INTERVAL),
+            _ if node.caches_no_reply && follows => longest.min(FRESH_GETADDR_INTERVAL),
+            _ => longest,
         };
         // Drawn once per `getaddr`, not once per call: else the shortest of many draws would win.
         let draw = self.jitter.hash_one((address.to_bits(), asked_at.as_micros()));
         let place = (draw >> 11) as f64 / (1_u64 << 53) as f64;
+        let drawn = asked_at.plus(spread(interval, place));
+        let at = match node.replaces_reply_at(asked_at) {
+            Some(at) if follows && interval == longest && longest <= MAX_CACHE_TIME => {
+                let latest = asked_at.plus(spread(interval, 1.0));
+                at.max(asked_at.plus(longest / MIN_GETADDR_SHARE)).min(latest)
+            }
+            _ => drawn,
+        };
         // A time in the future comes from a clock that jumped: ask.
-        asked_at > now || asked_at.plus(spread(interval, place)) <= now
+        asked_at > now || at <= now
+    }
+}
+
+impl Node {
+    /// When a node that caches its reply has a new one, most likely: half of them after the mean
+    /// time, the others, which sent the same reply again, after the longest. `None` if the times in
+    /// the reply make no sense.
+    fn replaces_reply_at(&self, asked_at: UnixTime) -> Option<UnixTime> {
+        let composed_at = self.composed_at.filter(|at| at.plus(MAX_CACHE_TIME) > asked_at)?;
+        let mean = composed_at.plus(MEAN_CACHE_TIME);
+        Some(if asked_at < mean { mean } else { composed_at.plus(MAX_CACHE_TIME) })
     }
 }
 
@@ -686,6 +805,10 @@ pub struct ResultFacts {
     pub peers_sent: Option<u32>,
     /// Whether its species is TRB.
     pub is_trb: bool,
+    /// Whether its software composes a new reply for each `getaddr`.
+    pub caches_no_reply: bool,
+    /// When its reply was composed, as the times in it suggest.
+    pub composed_at: Option<UnixTime>,
 }
 
 fn only_source(entry: &Entry) -> u16 {

@@ -30,10 +30,45 @@ const EXPLORATION: u32 = 16;
 const MAX_TRIED: u32 = 1_024;
 /// Weight of a cell's prior, in trials.
 const PRIOR_WEIGHT: u64 = 16;
+/// From this share on a candidate counts as likely: a socket finds a node sooner among such ones
+/// than it gets the peers of a node of old software.
+const LIKELY: u64 = ONE / 16;
+/// Below this share a candidate may be carried over to a later pass.
+const POOR: u64 = ONE / 256;
 /// Maximum number of candidates listed per cell.
 pub const MAX_LISTED: usize = 16_384;
 /// A share of one.
 pub const ONE: u64 = 1 << 16;
+
+/// The parts of the ranking: all are in use, but `benches/world.rs` measures what each is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RankingParams {
+    /// The best cell goes first; else any candidate does.
+    pub has_order: bool,
+    /// Some picks go to any candidate.
+    pub explores: bool,
+    /// The sources that name a candidate are counted.
+    pub counts_votes: bool,
+    /// The words of a source count up to a ration per pass.
+    pub rations_votes: bool,
+    /// A node is asked for its peers when it composes a new reply.
+    pub follows_caches: bool,
+    /// Candidates of poor cells are carried over to later passes.
+    pub carries_over: bool,
+}
+
+impl Default for RankingParams {
+    fn default() -> Self {
+        Self {
+            has_order: true,
+            explores: true,
+            counts_votes: true,
+            rations_votes: true,
+            follows_caches: true,
+            carries_over: true,
+        }
+    }
+}
 
 /// Results of the candidates of a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +85,11 @@ impl Record {
             self.tried /= 2;
             self.responded /= 2;
         }
+    }
+
+    /// The same counts, from a row of the database.
+    fn restored(tried: u32, responded: u32) -> Option<Self> {
+        (responded <= tried && tried < MAX_TRIED).then_some(Self { tried, responded })
     }
 
     fn share(self, prior: u64) -> u64 {
@@ -87,6 +127,15 @@ impl Grid {
         self.rows[cell / self.columns].learn(responded);
         self.column[cell % self.columns].learn(responded);
         self.all.learn(responded);
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        self.cells.iter().chain(&self.rows).chain(&self.column).chain([&self.all])
+    }
+
+    fn records_mut(&mut self) -> impl Iterator<Item = &mut Record> {
+        let of_classes = self.rows.iter_mut().chain(&mut self.column);
+        self.cells.iter_mut().chain(of_classes).chain([&mut self.all])
     }
 
     /// The estimated share of a cell that responds. Its own trials count; before there are any, its
@@ -127,6 +176,7 @@ pub enum Pick {
 /// The lists and what was learned; see the module.
 #[derive(Debug)]
 pub struct Ranks {
+    params: RankingParams,
     lists: Vec<List>,
     fresh: Grid,
     failed: Grid,
@@ -135,6 +185,7 @@ pub struct Ranks {
 impl Default for Ranks {
     fn default() -> Self {
         Self {
+            params: RankingParams::default(),
             lists: (0..CELLS).map(|_| List::default()).collect(),
             fresh: Grid::new(VOTE_CLASSES, AGE_CLASSES, ONE / 8),
             failed: Grid::new(VOTE_CLASSES, FAILURE_CLASSES, ONE / 64),
@@ -189,6 +240,49 @@ pub fn failed_cell(sightings: u32, failures: u8, was_silent: bool) -> usize {
 }
 
 impl Ranks {
+    /// Replaces the settings.
+    pub fn set_params(&mut self, params: RankingParams) {
+        self.params = params;
+    }
+
+    /// What was learned, as numbers for the database.
+    pub fn learned(&self) -> Vec<i32> {
+        let records = self.fresh.records().chain(self.failed.records());
+        let number = |count| i32::try_from(count).unwrap_or(0);
+        records.flat_map(|record| [record.tried, record.responded]).map(number).collect()
+    }
+
+    /// Restores what [`Ranks::learned`] returned; numbers of another version are ignored.
+    pub fn restore(&mut self, learned: &[i32]) {
+        let number = |count: i32| u32::try_from(count).ok();
+        let records: Option<Vec<Record>> = learned
+            .chunks_exact(2)
+            .map(|pair| Record::restored(number(pair[0])?, number(pair[1])?))
+            .collect();
+        let mine: Vec<&mut Record> =
+            self.fresh.records_mut().chain(self.failed.records_mut()).collect();
+        if let Some(records) = records
+            && learned.len() == 2 * mine.len()
+        {
+            mine.into_iter().zip(records).for_each(|(old, restored)| *old = restored);
+        }
+    }
+
+    /// Whether a likely candidate is listed.
+    pub fn has_likely(&self) -> bool {
+        self.best().is_some_and(|cell| self.share(cell) >= LIKELY)
+    }
+
+    /// Whether every listed candidate is of a poor cell.
+    pub fn has_only_poor(&self) -> bool {
+        self.best().is_none_or(|cell| self.is_poor(cell))
+    }
+
+    /// Whether the candidates of a cell hardly ever respond.
+    pub fn is_poor(&self, cell: usize) -> bool {
+        self.share(cell) < POOR
+    }
+
     /// Empties the lists; what was learned stays.
     pub fn clear(&mut self) {
         for list in &mut self.lists {
@@ -208,8 +302,9 @@ impl Ranks {
 
     /// Picks the next candidate and removes it from its list.
     pub fn pop(&mut self, rng: &mut fastrand::Rng) -> Pick {
-        let explored = if rng.u32(..EXPLORATION) == 0 { self.any(rng) } else { None };
-        let Some(cell) = explored.or_else(|| self.best()) else { return Pick::None };
+        let is_explored = self.params.explores && rng.u32(..EXPLORATION) == 0;
+        let any = if is_explored || !self.params.has_order { self.any(rng) } else { None };
+        let Some(cell) = any.or_else(|| self.best()) else { return Pick::None };
         let list = &mut self.lists[cell].addresses;
         if list.is_empty() {
             return Pick::Refill;

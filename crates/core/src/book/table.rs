@@ -13,7 +13,7 @@
 use foldhash::quality::FixedState;
 use std::hash::BuildHasher;
 
-use crate::book::rank;
+use crate::book::{MAX_FRESH_CARRY_SECS, rank};
 use crate::vocabulary::address::Address;
 use crate::vocabulary::outcome::{OUTCOME_BITS, Outcome};
 
@@ -33,7 +33,8 @@ pub struct Entry {
     /// When it was last probed. Of a candidate that never was, its votes: 16 bits of the kinds of
     /// sources that named it, and the hour in which it was last seen, as they say.
     probed_or_votes: u32,
-    /// Twice the pass of this process in which it last waited; one more if it was handed out.
+    /// Twice the pass of this process in which it last waited; one more if it was handed out. 0 if
+    /// it never did, 1 if it was carried over.
     pass: u16,
     /// The /16 of the source that first named it; 0 for none. Of a confirmed candidate that was
     /// probed, the kinds of sources that claim to have seen it since.
@@ -42,6 +43,8 @@ pub struct Entry {
 
 /// Number of passes after which the count of an entry starts over.
 pub const MAX_EPOCH: u16 = 1 << 15;
+/// In place of a pass: it was carried over from this pass or a former one.
+const CARRIED: u16 = 1;
 
 const USED: u8 = 0x80;
 const NODE: u8 = 0x40;
@@ -137,6 +140,27 @@ impl Entry {
     /// Lets it wait in this pass.
     pub fn set_waiting(&mut self, epoch: u16) {
         self.pass = epoch << 1;
+    }
+
+    /// It neither waits nor was carried over or handed out.
+    pub fn set_idle(&mut self) {
+        self.pass = 0;
+    }
+
+    /// Carries it over to a later pass.
+    pub fn set_carried(&mut self) {
+        self.pass = CARRIED;
+    }
+
+    /// Whether it was carried over, and neither waits nor was handed out since.
+    pub fn is_carried(&self) -> bool {
+        self.pass == CARRIED
+    }
+
+    /// For how many seconds after it was due it may be carried over.
+    pub fn max_carry(&self) -> u32 {
+        let waited = self.next_probe.saturating_sub(self.last_probed());
+        if self.is_probed() { waited } else { MAX_FRESH_CARRY_SECS }
     }
 
     /// Whether it was handed out in this pass.

@@ -18,7 +18,8 @@ fn params(max_addresses: usize) -> BookParams {
         node_max: HOUR,
         lost_max: DAY,
     };
-    BookParams { backoff, getaddr_interval: DAY, max_addresses }
+    let ranking = RankingParams::default();
+    BookParams { backoff, getaddr_interval: DAY, max_addresses, ranking }
 }
 
 pub(super) fn book() -> AddressBook {
@@ -38,7 +39,15 @@ fn node_source(group: u16) -> Source {
 }
 
 pub(super) fn facts(address: Address, outcome: Outcome, probed_at: UnixTime) -> ResultFacts {
-    ResultFacts { address, outcome, probed_at, peers_sent: None, is_trb: false }
+    ResultFacts {
+        address,
+        outcome,
+        probed_at,
+        peers_sent: None,
+        is_trb: false,
+        caches_no_reply: false,
+        composed_at: None,
+    }
 }
 
 pub(super) fn all_due(book: &mut AddressBook, now: UnixTime) -> BTreeSet<Address> {
@@ -171,6 +180,43 @@ fn getaddr_is_sent_daily_and_more_often_to_trb_or_after_no_reply() {
     book.record(&result, 0.5);
     book.start_pass(START.plus(HOUR / 30));
     assert!(book.hand_out(address(1), START.plus(HOUR / 30)).unwrap().wants_peers());
+}
+
+/// The hours after a reply at which a node is asked again, by the hour.
+fn asked_again_after(params: BookParams, reply: &ResultFacts) -> u32 {
+    let mut book = AddressBook::new(params, 5);
+    book.start_pass(START);
+    book.hear(reply.address, Source::NodesFile, START);
+    book.record(reply, 0.5);
+    let is_asked = |hours: &u32| {
+        let now = START.plus(*hours * HOUR);
+        book.start_pass(now);
+        book.hand_out(reply.address, now).unwrap().wants_peers()
+    };
+    (1..1_000).find(is_asked).unwrap()
+}
+
+#[test]
+fn a_node_is_asked_when_it_replaces_its_cached_reply() {
+    let reply = |age: u32| ResultFacts {
+        peers_sent: Some(900),
+        composed_at: Some(START.minus(age * HOUR)),
+        ..facts(address(1), Outcome::Responded, START)
+    };
+    let after = |age| asked_again_after(params(10), &reply(age));
+    assert_eq!([0, 1, 10, 20].map(after), [24, 23, 14, 4], "half of the nodes do after a day");
+    assert_eq!([21, 23].map(after), [3, 3], "an eighth of the interval is the least");
+    assert_eq!([24, 25, 26].map(after), [3, 3, 3], "the same reply again: after the longest time");
+    let drawn = after(27);
+    assert!((18..=30).contains(&drawn), "older than a cache gets: {drawn}");
+    assert_eq!([28, 30 * 24].map(after), [drawn; 2], "times that make no sense");
+    // Software that composes a new reply each time, and an operator who wants other intervals.
+    let fresh = ResultFacts { caches_no_reply: true, ..reply(0) };
+    assert!((3..=4).contains(&asked_again_after(params(10), &fresh)));
+    let rarely = BookParams { getaddr_interval: 7 * DAY, ..params(10) };
+    assert!(asked_again_after(rarely, &reply(10)) >= 126);
+    let often = BookParams { getaddr_interval: HOUR, ..params(10) };
+    assert!(asked_again_after(often, &reply(10)) <= 2);
 }
 
 #[test]
@@ -603,9 +649,10 @@ fn named_by(book: &mut AddressBook, numbers: std::ops::Range<u32>, groups: u16, 
 fn next_numbers(book: &mut AddressBook, count: usize) -> Vec<u32> {
     let mut numbers = Vec::new();
     let mut is_last = false;
+    let now = UnixTime::from_secs(i64::from(book.pass_started));
     while numbers.len() < count && !is_last {
         let mut due = Vec::new();
-        is_last = book.poll_due(&filter(), START, &mut due);
+        is_last = book.poll_due(&filter(), now, &mut due);
         let number = |target: &Target| (target.address().to_bits() >> 16) as u32;
         let candidates = due.iter().filter(|target| !target.is_node());
         numbers.extend(candidates.map(|t| (number(t) - 0x0500_0000) / 17));
@@ -668,7 +715,76 @@ fn no_candidate_starves_behind_better_ones() {
     assert!(poor > 5, "{poor} of 50 among 12,800");
     let rest = next_numbers(&mut book, usize::MAX);
     assert_eq!(met.len() + rest.len(), 20_050, "each once, none is left");
-    assert_eq!(book.waiting(), 0);
+    assert_eq!(book.waits().candidates, 0);
+}
+
+#[test]
+fn poor_candidates_are_carried_over_and_none_starves() {
+    const CANDIDATES: u32 = 30_000;
+    let pass = HOUR / 2;
+    let mut book = with_nodes(150);
+    // Per candidate: the end of its last probe, and when it was due again.
+    let mut last = vec![(START, START); CANDIDATES as usize];
+    let mut is_probed = vec![false; CANDIDATES as usize];
+    let mut carried = 0;
+    for round in 0..96 {
+        let now = START.plus(pass * round);
+        book.start_pass(now);
+        if round == 0 {
+            (0..CANDIDATES).for_each(|number| {
+                book.hear(address(number), Source::NodesFile, now);
+            });
+        }
+        let due = last.iter().filter(|(_, next)| *next <= now).count();
+        let mut handed_out = 0;
+        loop {
+            let numbers = next_numbers(&mut book, 500);
+            if numbers.is_empty() {
+                break;
+            }
+            handed_out += numbers.len();
+            for number in numbers {
+                let failed = facts(address(number), Outcome::ConnectTimeout, now);
+                let next_probe = book.record(&failed, 0.5).next_probe;
+                assert!(last[number as usize].1 <= now, "{number} is not due");
+                last[number as usize] = (now, next_probe);
+                is_probed[number as usize] = true;
+            }
+        }
+        carried += due - handed_out;
+        let late = last.iter().zip(&is_probed).filter(|((probed_at, next), is_probed)| {
+            let may_wait = if **is_probed { next.since(*probed_at) } else { DAY / 2 };
+            now > next.plus(may_wait + pass)
+        });
+        assert_eq!(late.count(), 0, "candidates that starve in pass {round}");
+    }
+    assert!(carried > CANDIDATES as usize, "{carried} were carried over");
+    assert!(is_probed.iter().all(|is_probed| *is_probed));
+}
+
+#[test]
+fn a_candidate_that_was_carried_over_returns_when_it_is_named_again() {
+    let mut book = with_nodes(150);
+    for round in 0..2 {
+        book.start_pass(START);
+        named_by(&mut book, round * 20_000..(round + 1) * 20_000, 2, START.minus(20 * DAY));
+        for number in next_numbers(&mut book, 9_000) {
+            book.record(&facts(address(number), Outcome::ConnectTimeout, START), 0.5);
+        }
+    }
+    let is_carried =
+        |book: &AddressBook, number: &u32| book.table.get(address(*number)).unwrap().is_carried();
+    let carried: Vec<u32> = (0..40_000).filter(|number| is_carried(&book, number)).collect();
+    assert!(carried.len() > 10_000, "{}", carried.len());
+    let numbers = carried[0]..carried[0] + 1;
+    named_by(&mut book, numbers.clone(), 12, START);
+    let next = next_numbers(&mut book, usize::MAX);
+    assert!(next.contains(&numbers.start), "it is likely now");
+    assert!(
+        !next.iter().any(|number| carried[1..].binary_search(number).is_ok()),
+        "the others wait"
+    );
+    assert!(book.deferred() > 0, "for the deferred ones' share of the pass");
 }
 
 #[test]
@@ -691,6 +807,38 @@ fn equal_seeds_hand_out_candidates_in_the_same_order() {
         next_numbers(&mut book, 2_000)
     };
     assert_eq!(order(), order());
+}
+
+#[test]
+fn what_was_learned_survives_a_restart() {
+    let mut book = with_nodes(150);
+    book.start_pass(START);
+    named_by(&mut book, 0..500, 2, START);
+    named_by(&mut book, 1_000..1_500, 12, START);
+    let started = book.pass_started;
+    let cells = [0, 1_000].map(|number| book.table.get(address(number)).unwrap().cell(started));
+    for number in next_numbers(&mut book, 1_000) {
+        let outcome = if number < 500 { Outcome::Responded } else { Outcome::Refused };
+        book.record(&facts(address(number), outcome, START), 0.5);
+    }
+    let learned = book.ranks().learned();
+    let shares = |book: &AddressBook| cells.map(|cell| book.ranks().share(cell));
+    let [few, many] = shares(&book);
+    assert!(few > 10 * many, "{few} {many}");
+    let mut restarted = super::AddressBook::new(params(1_000_000), 6);
+    restarted.load_learned(&learned);
+    assert_eq!(shares(&restarted), [few, many]);
+    // Rows that make no sense change nothing.
+    let untaught = shares(&self::book());
+    let mut wrong = learned.clone();
+    (wrong[0], wrong[1]) = (3, 4);
+    let longer = [&learned[..], &[0, 0]].concat();
+    let negative: Vec<i32> = learned.iter().map(|count| -1 - count).collect();
+    for row in [&wrong, &longer, &negative, &learned[1..].to_vec(), &Vec::new()] {
+        let mut restarted = self::book();
+        restarted.load_learned(row);
+        assert_eq!(shares(&restarted), untaught);
+    }
 }
 
 #[test]

@@ -192,6 +192,19 @@ pub fn getaddr_timing(user_agent: Option<&str>, protocol_version: i32) -> Getadd
     }
 }
 
+/// Whether the software composes a new reply for each `getaddr`: Bitcoin Core has cached its reply
+/// for about a day since 0.21 (bitcoin/bitcoin#18991).
+pub fn caches_no_reply(user_agent: Option<&str>, protocol_version: i32) -> bool {
+    const NETWORK: u64 = 1;
+    let rules = &*BUILTIN_RULES;
+    let species = rules.classify(user_agent, protocol_version, NETWORK).species;
+    let agent = Agent::read(user_agent.unwrap_or(""));
+    let is_core = rules.core.names.iter().any(|name| name == agent.first().name)
+        && !matches!(&*species, TRB | "disguised" | "other_coin");
+    let release = Release::read(agent.first().version, &rules.core);
+    is_core && release.is_some_and(|release| release.line < 21)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,6 +403,23 @@ mod tests {
         assert_eq!(&*species(Some("/New Node:1.0/"), 70015, 1061), BCH);
         assert_eq!(&*species(Some("/New Node:1.0(EB32.0)/"), 70015, 1), BCH);
         assert_eq!(&*species(Some("/New Node:1.0(EBay)/"), 70015, 1), UNKNOWN);
+    }
+
+    #[test]
+    fn core_up_to_0_20_composes_a_new_reply_each_time() {
+        let table = [
+            ("/Satoshi:0.20.1/", true),
+            ("/Satoshi:0.12.1/", true),
+            ("/Satoshi:0.21.0/", false),
+            ("/Satoshi:28.1.0/", false),
+            ("/Satoshi:x/", false),
+            ("Satoshi:0.20.1", false),
+            ("/btcwire:0.5.0/btcd:0.20.0/", false),
+        ];
+        for (agent, expected) in table {
+            assert_eq!(caches_no_reply(Some(agent), 70_015), expected, "{agent}");
+        }
+        assert!(!caches_no_reply(None, 70_015));
     }
 
     #[test]

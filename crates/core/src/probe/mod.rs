@@ -84,7 +84,7 @@ pub enum AskRoom {
     Any,
     /// Those whose software replies at once.
     Prompt,
-    /// None but named ones.
+    /// None but named ones and follow-ups.
     None,
 }
 
@@ -440,7 +440,8 @@ impl Probe {
             AskRoom::Prompt => timing == GetaddrTiming::AnswersAtOnce,
             AskRoom::None => false,
         };
-        if self.target.wants_peers() && (has_room || self.target.is_named()) {
+        let has_room = has_room || self.target.is_named() || self.target.is_follow_up();
+        if self.target.wants_peers() && has_room {
             encode_message(self.params.magic, Command::GETADDR, &[], &mut self.outbox);
             self.note(now, || TraceEvent::Sent(Message::Getaddr));
             let bound = now.mono + self.addr_timeout(timing);

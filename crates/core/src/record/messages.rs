@@ -117,10 +117,8 @@ pub enum FromWriter {
         targets: Vec<Target>,
         /// Whether these are the last, except for addresses over their source's quota.
         last: bool,
-        /// Lower bound of the number of the latter.
-        deferred: u64,
-        /// Number of candidates that wait in the address book.
-        waiting: u64,
+        /// What waits in the address book.
+        waits: Waits,
     },
     /// Results were recorded.
     Heard {
@@ -128,10 +126,8 @@ pub enum FromWriter {
         acked: usize,
         /// Number of peers in these results.
         acked_peers: usize,
-        /// Number of addresses that wait because their source named too many.
-        deferred: u64,
-        /// Number of candidates that wait in the address book.
-        waiting: u64,
+        /// What waits in the address book.
+        waits: Waits,
     },
     /// Imported addresses were taken in.
     Imported {
@@ -155,6 +151,17 @@ pub enum FromWriter {
     },
     /// The writer cannot continue; why, for the operator.
     Failed(String),
+}
+
+/// The candidates that wait in the address book.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Their number.
+    pub candidates: u64,
+    /// Whether some of them are likely to respond.
+    pub has_likely: bool,
+    /// Number of further ones, because their source named too many; some may have been handed out.
+    pub deferred: u64,
 }
 
 /// What the database held at start.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::book::{AddressBook, BookParams, Recorded, ResultFacts, Source};
-use crate::lookup::species::{Lineage, Rules, TRB};
+use crate::lookup::species::{Lineage, Rules, TRB, caches_no_reply};
 use crate::record::messages::{FromWriter, Names, Opened, ToWriter, Totals};
 use crate::vocabulary::address::Address;
 use crate::vocabulary::clock_jump::ClockWatch;
@@ -118,6 +118,11 @@ impl Recorder {
     pub fn load_forgets_from(&mut self, at: UnixTime) {
         self.loaded_forgets_from = at;
         self.book.set_forgets_from(at);
+    }
+
+    /// Loads what a former process learned of the ranks of candidates.
+    pub fn load_learned(&mut self, learned: &[i32]) {
+        self.book.load_learned(learned);
     }
 
     /// Handles the end of loading.
@@ -311,14 +316,14 @@ impl Recorder {
         }
         let mut targets = Vec::new();
         self.book.poll_over_quota(&self.filter, &mut targets);
-        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
-        self.outbox.push_back(FromWriter::Due { targets, last: true, deferred, waiting });
+        let waits = self.book.waits();
+        self.outbox.push_back(FromWriter::Due { targets, last: true, waits });
     }
 
     fn due(&mut self, mut targets: Vec<Target>, now: UnixTime) {
         let last = self.book.poll_due(&self.filter, now, &mut targets);
-        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
-        self.outbox.push_back(FromWriter::Due { targets, last, deferred, waiting });
+        let waits = self.book.waits();
+        self.outbox.push_back(FromWriter::Due { targets, last, waits });
     }
 
     fn finished(&mut self, result: ProbeResult, now: UnixTime) {
@@ -344,8 +349,8 @@ impl Recorder {
         if is_admitted {
             self.record(result);
         }
-        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
-        self.outbox.push_back(FromWriter::Heard { acked: 1, acked_peers, deferred, waiting });
+        let waits = self.book.waits();
+        self.outbox.push_back(FromWriter::Heard { acked: 1, acked_peers, waits });
     }
 
     /// Takes in addresses that wait in the database, imported by the operator. The next batch has
@@ -365,9 +370,9 @@ impl Recorder {
         }
         self.batch.forgotten.extend(self.book.evict(now.wall));
         self.push_pass();
-        let (deferred, waiting) = (self.book.deferred(), self.book.waiting());
+        let waits = self.book.waits();
         self.outbox.push_back(FromWriter::Imported { addresses, new });
-        self.outbox.push_back(FromWriter::Heard { acked: 0, acked_peers: 0, deferred, waiting });
+        self.outbox.push_back(FromWriter::Heard { acked: 0, acked_peers: 0, waits });
         self.check_invariants(None);
     }
 
@@ -404,6 +409,9 @@ impl Recorder {
             probed_at: result.probed_at,
             peers_sent: result.peers_sent,
             is_trb: lineage.as_ref().is_some_and(|lineage| *lineage.species == *TRB),
+            caches_no_reply: version
+                .is_some_and(|v| caches_no_reply(v.user_agent.as_deref(), v.protocol_version)),
+            composed_at: composed_at(&result),
         };
         let recorded = self.book.record(&facts, self.rng.f64());
         let number = self.count(&result, &recorded);
@@ -421,13 +429,14 @@ impl Recorder {
         }
     }
 
-    /// Counts the result in its pass and returns the number of the pass.
+    /// Counts the result in its pass and returns the number of the pass. A follow-up is of an
+    /// address that was counted.
     fn count(&mut self, result: &ProbeResult, recorded: &Recorded) -> u64 {
         let Some(pass) = &mut self.pass else { return self.last_pass.pass };
-        pass.row.probed += 1;
-        match result.version {
-            Some(_) => pass.row.responded += 1,
-            None => pass.row.failed += 1,
+        if !result.target.is_follow_up() {
+            pass.row.probed += 1;
+            pass.row.responded += u64::from(result.version.is_some());
+            pass.row.failed += u64::from(result.version.is_none());
         }
         pass.row.new_nodes += u64::from(recorded.is_new_node);
         let number = pass.number;
@@ -499,6 +508,7 @@ impl Recorder {
         self.push_pass();
         if let Some(pass) = self.pass.take() {
             self.batch.sources.extend(self.book.take_changed_sources());
+            self.batch.learned = Some(self.book.ranks().learned());
             self.last_pass = LastPass { pass: pass.number, row: pass.row };
         }
         self.outbox.push_back(FromWriter::Ended);
@@ -531,6 +541,26 @@ impl Recorder {
         debug_assert!(!is_failed || !is_node, "4. {address} has two rows");
     }
 }
+
+/// When a reply was composed, as the times in it suggest: Bitcoin Core adds two hours to the age of
+/// every address that is relayed, so that those seen last are as old. A few may be newer: they
+/// announced themselves to the node.
+fn composed_at(result: &ProbeResult) -> Option<UnixTime> {
+    let now = u32::try_from(result.probed_at.as_secs()).unwrap_or(0);
+    let own = result.target.address();
+    let mut newest = [0_u32; 5];
+    for peer in &result.peers {
+        if peer.time > newest[4] && peer.time <= now && peer.address != own {
+            newest[4] = peer.time;
+            newest.sort_unstable_by(|a, b| b.cmp(a));
+        }
+    }
+    let composed_at = UnixTime::from_secs(i64::from(newest[4])).plus(RELAY_PENALTY);
+    (newest[4] > 0).then(|| composed_at.min(result.probed_at))
+}
+
+/// What Bitcoin Core subtracts from the time of a relayed address (net_processing.cpp).
+const RELAY_PENALTY: Duration = Duration::from_secs(2 * 3_600);
 
 /// When the peer was last seen, as the sender claims, in seconds since 1970. Times are clamped as
 /// in Bitcoin Core (`ProcessMessage`, ADDR): impossible ones count as five days old.

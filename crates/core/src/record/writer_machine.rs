@@ -299,6 +299,11 @@ impl WriterMachine {
         self.recorder.load_forgets_from(at);
     }
 
+    /// Takes in what a former process learned of the ranks of candidates.
+    pub fn load_learned(&mut self, learned: &[i32]) {
+        self.recorder.load_learned(learned);
+    }
+
     /// Takes in a name that the database stores.
     pub fn load_name(&mut self, address: Address, name: String) {
         self.recorder.load_name(address, name);

@@ -11,13 +11,17 @@
 //! any ──stop──▶ Stopping ──stopped──▶ Stopped
 //! ```
 //!
+//! While likely candidates wait, most sockets are theirs: a node that responds is not asked for its
+//! peers, which may take a minute, but followed up in the same pass, a minute later.
+//!
 //! Invariants: 1. no dial while as many sockets are open as are allowed now; 2. no dial without
 //! room for its result at the writer; 3. granted = ended + open + given back; 4. a pass ends only
-//! when the queue is empty, no session is open, everything due was handed out and every result is
-//! acknowledged, since its peers may be new; 5. every result goes to the writer once, or its target
-//! back into the queue; 6. after the database was replaced, the next pass begins when nothing of
-//! the former one is in flight; 7. no pass begins at a wall clock before the program's build, and a
-//! database from the future delays a start by `CLOCK_TIMEOUT` at most.
+//! when the queue is empty, no session is open, everything due was handed out, every node that was
+//! not asked for its peers was followed up, and every result is acknowledged, since its peers may
+//! be new; 5. every result goes to the writer once, or its target back into the queue; 6. after the
+//! database was replaced, the next pass begins when nothing of the former one is in flight; 7. no
+//! pass begins at a wall clock before the program's build, and a database from the future delays a
+//! start by `CLOCK_TIMEOUT` at most.
 
 mod state;
 
@@ -37,6 +41,7 @@ use crate::schedule::patience::Patience;
 use crate::schedule::queue::Queue;
 use crate::schedule::stats::Limit;
 use crate::schedule::uplink::UplinkMonitor;
+use crate::vocabulary::address::Address;
 use crate::vocabulary::filter::Filter;
 use crate::vocabulary::outcome::{Fault, Outcome};
 use crate::vocabulary::target::{ProbeResult, Target};
@@ -53,8 +58,8 @@ pub struct CrawlerParams {
     pub pass_interval: Duration,
     /// Share of a pass's time for addresses over their source's quota.
     pub spam_share: f64,
-    /// While candidates wait, one socket in this many may await the peers of any node, and one more
-    /// those of nodes that reply at once; 0: all may.
+    /// While likely candidates wait and sockets are short, one socket in this many may await the
+    /// peers of any node, and one more those of nodes that reply at once; 0: all may.
     pub ask_share: usize,
     /// Whether the first probe of a candidate is given up as early as was learned.
     pub learns_patience: bool,
@@ -73,8 +78,14 @@ pub const MAX_UNACKED_PEERS: usize = 200_000;
 const MIN_QUEUE: usize = 256;
 /// Minimum time between two passes, for passes with nothing to do.
 const MIN_WAIT: Duration = Duration::from_secs(1);
-/// Time between two passes after one in which some nodes were not asked for their peers.
-const UNASKED_WAIT: Duration = Duration::from_secs(75);
+/// Minimum time between the two probes of a node that was not asked for its peers at once: Bitcoin
+/// Unlimited bans for more.
+const FOLLOW_UP_DELAY: Duration = Duration::from_secs(60);
+/// Sockets are short only if this many times as many candidates wait: a small network is asked at
+/// once, since a follow-up would make its pass a minute longer.
+const MIN_WAITING_PER_SOCKET: u64 = 8;
+/// One socket in this many may be a follow-up's while unlikely candidates wait.
+const FOLLOW_UP_SHARE: usize = 2;
 /// Interval between two dials while the uplink is down.
 const TRICKLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause of dialling after a fault of our own side.
@@ -108,6 +119,10 @@ pub struct Crawler {
     paused_until: Duration,
     uplink: UplinkMonitor,
     patience: Patience,
+    /// Nodes that responded in this pass and were not asked for their peers, and when they may be.
+    greeted: VecDeque<(Duration, Address)>,
+    /// Number of follow-ups that are queued or open.
+    following_up: usize,
     /// Whether the target granted last was dialled: the shell reported no fault.
     is_granted_dialled: bool,
     is_db_up: bool,
@@ -146,6 +161,8 @@ impl Crawler {
             paused_until: Duration::ZERO,
             uplink: UplinkMonitor::default(),
             patience: Patience::default(),
+            greeted: VecDeque::new(),
+            following_up: 0,
             is_granted_dialled: true,
             is_db_up: false,
             is_opened: false,
@@ -173,6 +190,7 @@ impl Crawler {
                 self.leftovers.has_start = false;
             }
             FromWriter::Started { pass, row, resumed, due } => {
+                (self.greeted, self.following_up) = (VecDeque::new(), 0);
                 if self.phase == Phase::Starting {
                     // The first targets follow unasked.
                     self.phase = Phase::Running(Pass { is_due_requested: true, ..Pass::default() });
@@ -184,15 +202,15 @@ impl Crawler {
                 self.pass_age = if resumed { age } else { Duration::ZERO };
                 self.events.push_back(Event::PassStarted { pass, resumed, due });
             }
-            FromWriter::Due { targets, last, deferred, waiting } => {
+            FromWriter::Due { targets, last, waits } => {
                 if let Phase::Running(pass) = &mut self.phase {
                     pass.is_due_requested = false;
-                    (pass.deferred, pass.waiting) = (deferred, waiting);
+                    pass.waits = waits;
                     pass.has_all_due |= last;
                     self.queue_all(targets);
                 }
             }
-            FromWriter::Heard { acked, acked_peers, deferred, waiting } => {
+            FromWriter::Heard { acked, acked_peers, waits } => {
                 self.unacked =
                     self.unacked.checked_sub(acked).expect("a result is acknowledged once");
                 self.unacked_peers = self
@@ -200,7 +218,7 @@ impl Crawler {
                     .checked_sub(acked_peers)
                     .expect("a result's peers are acknowledged once");
                 if let Phase::Running(pass) = &mut self.phase {
-                    (pass.deferred, pass.waiting) = (deferred, waiting);
+                    pass.waits = waits;
                 }
             }
             FromWriter::Imported { addresses, new } => {
@@ -260,6 +278,7 @@ impl Crawler {
     /// Handles that a session was cut because the filter excludes its target by now.
     pub fn handle_excluded(&mut self, target: Target, now: Now) {
         self.open = self.open.checked_sub(1).expect("a session that is cut was dialled");
+        self.drop_follow_up(target);
         if target.is_reference() {
             self.uplink.handle_unasked(target.address(), now.mono);
             self.take_from_uplink();
@@ -293,7 +312,10 @@ impl Crawler {
                 self.uplink.handle_unasked(target.address(), now.mono);
                 self.take_from_uplink();
             }
-            Fault::Forbidden => self.forbidden += 1,
+            Fault::Forbidden => {
+                self.forbidden += 1;
+                self.drop_follow_up(target);
+            }
         }
         self.check_invariants();
     }
@@ -319,7 +341,7 @@ impl Crawler {
             self.uplink.handle_stop();
             self.take_from_uplink();
             self.phase = Phase::Stopping { is_writer_told: false, deadline: None };
-            self.queue.clear();
+            self.clear_targets();
         }
         if let Phase::Stopping { deadline, .. } = &mut self.phase
             && reason == StopReason::Operator
@@ -379,6 +401,7 @@ impl Crawler {
                 debug_assert!(self.open <= self.params.max_sockets);
                 return Some(self.with_patience(target));
             }
+            self.drop_follow_up(target);
             if target.is_reference() {
                 self.uplink.handle_unasked(target.address(), now.mono);
                 self.take_from_uplink();
@@ -397,16 +420,54 @@ impl Crawler {
     }
 
     /// Maximum number of sockets that may await peers. A node of old software replies after up to
-    /// 75 s: while candidates wait, most sockets are needed for them.
+    /// 75 s: while likely candidates wait, most sockets are needed for them.
     pub fn ask_bounds(&self) -> AskBounds {
         let Phase::Running(pass) = &self.phase else { return AskBounds::NONE };
-        let is_busy = pass.waiting > 0 || self.queue.candidates() > 0;
-        let (share, sockets) = (self.params.ask_share, self.params.max_sockets);
-        if share == 0 || !is_busy {
+        let (share, sockets) = (self.params.ask_share, self.allowed_sockets());
+        let is_short = 2 * self.open >= sockets
+            && pass.waits.candidates >= MIN_WAITING_PER_SOCKET * sockets as u64;
+        if share == 0 || !pass.waits.has_likely || !is_short {
             return AskBounds::NONE;
         }
         let any = sockets.div_ceil(share);
         AskBounds { any, prompt: (2 * any).min(sockets) }
+    }
+
+    /// Maximum number of follow-ups at a time.
+    fn max_follow_ups(&self, pass: &Pass) -> usize {
+        let sockets = self.allowed_sockets();
+        match &pass.waits {
+            waits if waits.has_likely => sockets.div_ceil(self.params.ask_share.max(1)),
+            waits if waits.candidates > 0 => sockets.div_ceil(FOLLOW_UP_SHARE),
+            _ => usize::MAX,
+        }
+    }
+
+    /// When the next follow-up may be queued, unless too many are.
+    fn follow_up_at(&self) -> Option<Duration> {
+        let Phase::Running(pass) = &self.phase else { return None };
+        let (at, _) = self.greeted.front()?;
+        (self.following_up < self.max_follow_ups(pass)).then_some(*at)
+    }
+
+    /// Queues the follow-ups that are due.
+    fn queue_follow_ups(&mut self, now: Duration) {
+        while self.follow_up_at().is_some_and(|at| at <= now) {
+            let Some((_, address)) = self.greeted.pop_front() else { return };
+            self.following_up += 1;
+            self.queue.push(Target::follow_up(address));
+        }
+    }
+
+    /// Notes that a target ended or was dropped.
+    fn drop_follow_up(&mut self, target: Target) {
+        // Those of a former database are counted no more.
+        self.following_up = self.following_up.saturating_sub(usize::from(target.is_follow_up()));
+    }
+
+    fn clear_targets(&mut self) {
+        self.queue.clear();
+        (self.greeted, self.following_up) = (VecDeque::new(), 0);
     }
 
     /// Returns the next message for the writer.
@@ -431,22 +492,31 @@ impl Crawler {
             // What is in flight wakes the shell.
             Phase::Waiting { until } => self.is_quiescent().then_some(*until),
             Phase::Stopping { deadline, .. } => *deadline,
-            Phase::Running(_) if !self.queue.is_empty() || self.uplink.has_reference_to_probe() => {
-                let resumes = match self.dial_block(now.mono) {
-                    Some(Limit::Rate) => Some(self.limiter.next(now.mono)),
-                    // Where too many results are held, open sessions wake the shell; without any,
-                    // `tick` goes on.
-                    Some(Limit::Uplink) if now.mono < self.paused_until => Some(self.paused_until),
-                    Some(Limit::Uplink) => (self.open == 0).then_some(now.mono),
-                    _ => None,
+            Phase::Running(pass) => {
+                let work = if !self.queue.is_empty() || self.uplink.has_reference_to_probe() {
+                    self.dial_at(now.mono)
+                } else {
+                    // The last targets were given up: `tick` goes on.
+                    self.has_nothing_in_flight(pass).then_some(now.mono)
                 };
-                let grows = (self.socket_cap != usize::MAX).then_some(self.socket_cap_grows_at);
-                resumes.into_iter().chain(grows).min()
+                work.into_iter().chain(self.follow_up_at()).min()
             }
-            // The last targets were given up: `tick` goes on.
-            Phase::Running(pass) if self.has_nothing_in_flight(pass) => Some(now.mono),
             _ => None,
         }
+    }
+
+    /// When a target that waits may be dialled, unless the end of a session tells.
+    fn dial_at(&self, now: Duration) -> Option<Duration> {
+        let resumes = match self.dial_block(now) {
+            Some(Limit::Rate) => Some(self.limiter.next(now)),
+            // Where too many results are held, open sessions wake the shell; without any, `tick`
+            // goes on.
+            Some(Limit::Uplink) if now < self.paused_until => Some(self.paused_until),
+            Some(Limit::Uplink) => (self.open == 0).then_some(now),
+            _ => None,
+        };
+        let grows = (self.socket_cap != usize::MAX).then_some(self.socket_cap_grows_at);
+        resumes.into_iter().chain(grows).min()
     }
 
     /// What limits the crawl now.
@@ -579,7 +649,7 @@ impl Crawler {
         self.leftovers.has_start |= self.phase == Phase::Starting;
         self.leftovers.wants_seeds = opened.totals.up == 0;
         self.counters = Counters::default();
-        self.queue.clear();
+        self.clear_targets();
         self.uplink.forget();
         self.opened(opened, now);
     }
@@ -623,6 +693,7 @@ impl Crawler {
         } else {
             self.unacked >= MAX_UNACKED || self.unacked_peers >= MAX_UNACKED_PEERS
         };
+        self.queue_follow_ups(now.mono);
         self.request_more(now.mono);
         let is_at_end = self.queue.is_empty() || self.uplink.is_full();
         if is_at_end && self.open == 0 && self.uplink.is_holding() {
@@ -631,17 +702,17 @@ impl Crawler {
         }
         let Phase::Running(pass) = &self.phase else { return };
         let is_idle = self.has_nothing_in_flight(pass) && !self.uplink.is_holding();
-        if is_idle && pass.has_all_due && pass.waiting == 0 {
+        if is_idle && pass.has_all_due && pass.waits.candidates == 0 {
             let uplink_was_down = pass.uplink_was_down;
-            self.phase = Phase::Ending { unasked: pass.unasked };
+            self.phase = Phase::Ending;
             self.to_writer.push_back(ToWriter::EndPass { at: now.wall, uplink_was_down });
         }
     }
 
-    /// Whether nothing is queued, open, or expected from the writer.
+    /// Whether nothing is queued, open, to be followed up, or expected from the writer.
     fn has_nothing_in_flight(&self, pass: &Pass) -> bool {
         let is_idle = self.queue.is_empty() && self.open == 0 && self.unacked == 0;
-        is_idle && !pass.is_due_requested
+        is_idle && self.greeted.is_empty() && !pass.is_due_requested
     }
 
     /// Requests more targets where the queue runs low: first those due, then, for their share of
@@ -649,20 +720,21 @@ impl Crawler {
     fn request_more(&mut self, now: Duration) {
         let pass_started = self.pass_started;
         let Phase::Running(pass) = &mut self.phase else { return };
-        let has_all_due = pass.has_all_due && pass.waiting == 0;
+        let has_all_due = pass.has_all_due && pass.waits.candidates == 0;
         if has_all_due && self.queue.is_in_quota_empty() {
             pass.overtime.get_or_insert(now);
+        } else if let Some(began) = pass.overtime.take() {
+            pass.former_overtime += now.saturating_sub(began);
         }
         let share = self.params.spam_share.clamp(0.0, 0.99);
-        let is_overtime_over = pass.overtime.is_some_and(|began| {
-            let main = began.saturating_sub(pass_started);
-            now > began + main.mul_f64(share / (1.0 - share))
-        });
-        if is_overtime_over {
+        let overtime = pass.overtime.map_or(Duration::ZERO, |began| now.saturating_sub(began));
+        let overtime = pass.former_overtime + overtime;
+        let main = now.saturating_sub(pass_started).saturating_sub(overtime);
+        if overtime > main.mul_f64(share / (1.0 - share)) {
             self.queue.drop_over_quota();
-            pass.deferred = 0;
+            pass.waits.deferred = 0;
         }
-        let is_there_more = !has_all_due || pass.deferred > 0;
+        let is_there_more = !has_all_due || pass.waits.deferred > 0;
         if is_there_more && !pass.is_due_requested && self.queue.candidates() < MIN_QUEUE {
             pass.is_due_requested = true;
             self.to_writer.push_back(ToWriter::MoreDue { over_quota: has_all_due });
@@ -670,7 +742,9 @@ impl Crawler {
     }
 
     fn ended(&mut self, now: Now) {
-        let Phase::Ending { unasked } = self.phase else { return };
+        if self.phase != Phase::Ending {
+            return;
+        }
         let (pass, elapsed) = (self.counters.pass, self.elapsed(now));
         self.uplink.handle_routable();
         self.forbidden += self.uplink.take_skipped();
@@ -686,7 +760,6 @@ impl Crawler {
         }
         let since = elapsed.saturating_add(self.pass_age);
         let wait = self.params.pass_interval.saturating_sub(since);
-        let wait = if unasked > 0 { wait.min(UNASKED_WAIT) } else { wait };
         self.wait(wait.max(MIN_WAIT), now);
     }
 
@@ -717,15 +790,19 @@ impl Crawler {
     }
 
     fn accept(&mut self, result: ProbeResult) {
-        self.counters.probed += 1;
         self.outcomes[result.outcome as usize] += 1;
-        if result.version.is_some() {
-            self.counters.responded += 1;
+        let target = result.target;
+        if target.is_follow_up() {
+            self.drop_follow_up(target);
         } else {
-            self.counters.failed += 1;
+            self.counters.probed += 1;
+            let responded = result.version.is_some();
+            self.counters.responded += u64::from(responded);
+            self.counters.failed += u64::from(!responded);
         }
-        if let Phase::Running(pass) = &mut self.phase {
-            pass.unasked += u64::from(result.target.is_unasked());
+        if target.is_unasked() && matches!(self.phase, Phase::Running(_)) {
+            let at = result.heard_at.unwrap_or(result.dialled_at) + FOLLOW_UP_DELAY;
+            self.greeted.push_back((at, target.address()));
         }
         self.unacked += 1;
         self.unacked_peers += result.peers.len();
@@ -761,6 +838,11 @@ impl Crawler {
         }
     }
 
+    /// Number of sockets that may be open now.
+    fn allowed_sockets(&self) -> usize {
+        self.params.max_sockets.min(self.socket_cap)
+    }
+
     /// What forbids a dial now.
     fn dial_block(&self, now: Duration) -> Option<Limit> {
         if !matches!(self.phase, Phase::Running(_)) {
@@ -769,7 +851,7 @@ impl Crawler {
         if now < self.paused_until {
             return Some(Limit::Uplink);
         }
-        if self.open >= self.params.max_sockets.min(self.socket_cap) {
+        if self.open >= self.allowed_sockets() {
             return Some(Limit::Sockets);
         }
         // All open sessions may end before the writer takes anything.
@@ -786,12 +868,13 @@ impl Crawler {
 
     fn check_invariants(&self) {
         debug_assert!(
-            !matches!(self.phase, Phase::Ending { .. })
+            self.phase != Phase::Ending
                 || (self.queue.is_empty() && self.open == 0 && self.unacked == 0),
             "a pass ends with something in flight"
         );
         debug_assert!(
-            matches!(self.phase, Phase::Running(_)) || self.queue.is_empty(),
+            matches!(self.phase, Phase::Running(_))
+                || (self.queue.is_empty() && self.greeted.is_empty()),
             "targets wait outside a pass"
         );
         debug_assert!(

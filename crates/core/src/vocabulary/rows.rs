@@ -169,6 +169,8 @@ pub struct Batch {
     pub names: Option<BTreeMap<Address, String>>,
     /// If present, no address expires before this time, also after a restart.
     pub forgets_from: Option<UnixTime>,
+    /// If present, what was learned of the ranks of candidates.
+    pub learned: Option<Vec<i32>>,
 }
 
 impl Batch {
@@ -186,7 +188,8 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0 && self.names.is_none() && self.forgets_from.is_none()
+        let is_unnamed = self.names.is_none() && self.forgets_from.is_none();
+        self.rows() == 0 && is_unnamed && self.learned.is_none()
     }
 }
 

@@ -33,8 +33,9 @@ impl Target {
     /// Number of retries: two bits.
     const RETRY: u64 = 1 << 55;
     const UNASKED: u64 = 1 << 57;
-    /// How long to wait for the connection, in tenths of a second; 0: as configured. Six bits.
-    const PATIENCE_SHIFT: u32 = 58;
+    const FOLLOW_UP: u64 = 1 << 58;
+    /// How long to wait for the connection, in eighths of a second; 0: as configured. Five bits.
+    const PATIENCE_SHIFT: u32 = 59;
 
     /// A candidate: an address that has never responded. If it does, it gets a `getaddr`.
     pub fn candidate(address: Address) -> Self {
@@ -71,16 +72,18 @@ impl Target {
         (self.0 / Self::RETRY % 4 < 3).then(|| Self(self.0 + Self::RETRY))
     }
 
-    /// The same target, given up after this time without a connection; at most 6.3 s.
+    /// The same target, given up after this time without a connection; as configured if it exceeds
+    /// 3.8 s.
     pub fn with_patience(self, patience: Duration) -> Self {
-        let tenths = patience.as_millis().div_ceil(100).min(63) as u64;
-        Self(self.0 & !(63 << Self::PATIENCE_SHIFT) | tenths << Self::PATIENCE_SHIFT)
+        let eighths = patience.as_millis().div_ceil(125) as u64;
+        let eighths = if eighths < 32 { eighths } else { 0 };
+        Self(self.0 & !(31 << Self::PATIENCE_SHIFT) | eighths << Self::PATIENCE_SHIFT)
     }
 
     /// How long to wait for the connection; `None`: as configured.
     pub fn patience(self) -> Option<Duration> {
-        let tenths = self.0 >> Self::PATIENCE_SHIFT;
-        (tenths > 0).then(|| Duration::from_millis(tenths * 100))
+        let eighths = self.0 >> Self::PATIENCE_SHIFT;
+        (eighths > 0).then(|| Duration::from_millis(eighths * 125))
     }
 
     /// Marks it as not asked for its peers, for lack of room.
@@ -91,6 +94,16 @@ impl Target {
     /// Whether it responded and was not asked for its peers, for lack of room.
     pub fn is_unasked(self) -> bool {
         self.has(Self::UNASKED)
+    }
+
+    /// A second probe in a pass, of a node that responded and was not asked for its peers.
+    pub fn follow_up(address: Address) -> Self {
+        Self::node(address, true).up().with(Self::FOLLOW_UP)
+    }
+
+    /// Whether it is the second probe in a pass, which asks for the peers.
+    pub fn is_follow_up(self) -> bool {
+        self.has(Self::FOLLOW_UP)
     }
 
     /// Whether it is a candidate that was never probed, as far as is known.
@@ -143,6 +156,10 @@ impl Target {
     /// Whether the nodes file names the address.
     pub fn is_named(self) -> bool {
         self.has(Self::NAMED)
+    }
+
+    fn with(self, flag: u64) -> Self {
+        Self(self.0 | flag)
     }
 
     fn has(self, flag: u64) -> bool {

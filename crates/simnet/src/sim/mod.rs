@@ -9,7 +9,7 @@
 //! Invariants, checked at every step:
 //! 1. There are at most `max_sockets` sessions.
 //! 2. An address is dialled at most once per pass: not while it is open, and not after its result
-//!    went to the writer.
+//!    went to the writer; once more if it responded and was not asked for its peers.
 //! 3. Every step either does something or advances the time: no deadline lies in the past.
 //! 4. Every probe has one result.
 //! 5. The crawler's count of unacknowledged results is right.
@@ -101,6 +101,8 @@ pub struct Simulation<N: Network = World> {
     events: Vec<Event>,
     finished_passes: usize,
     probed: Probed,
+    /// Nodes of the running pass that responded and were not asked for their peers.
+    greeted: BTreeSet<Address>,
     /// Addresses of the open sessions.
     dialled: BTreeSet<Address>,
     conservation: Conservation,
@@ -156,6 +158,7 @@ impl<N: Network> Simulation<N> {
             events: Vec::new(),
             finished_passes: 0,
             probed: Probed::default(),
+            greeted: BTreeSet::new(),
             dialled: BTreeSet::new(),
             conservation: Conservation::default(),
             strays: Vec::new(),
@@ -324,6 +327,11 @@ impl<N: Network> Simulation<N> {
         std::mem::take(&mut self.events)
     }
 
+    /// Number of nodes of the running pass that wait to be asked for their peers.
+    pub fn greeted(&self) -> usize {
+        self.greeted.len()
+    }
+
     /// The counts of both ends.
     pub fn conservation(&self) -> &Conservation {
         &self.conservation
@@ -434,9 +442,16 @@ impl<N: Network> Simulation<N> {
     fn send_to_writer(&mut self, message: ToWriter) {
         match &message {
             ToWriter::Finished(result) => {
-                let address = result.target.address();
-                let is_first = self.probed.insert(self.network.place(address), address);
+                let (target, address) = (result.target, result.target.address());
+                let is_first = if target.is_follow_up() {
+                    self.greeted.remove(&address)
+                } else {
+                    self.probed.insert(self.network.place(address), address)
+                };
                 assert!(is_first, "{address} has two results in a pass");
+                if target.is_unasked() {
+                    self.greeted.insert(address);
+                }
             }
             ToWriter::EndPass { .. } => {
                 assert_eq!(self.sessions.len(), 0, "a pass ends with sessions open");
@@ -504,7 +519,10 @@ impl<N: Network> Simulation<N> {
 
     fn record_event(&mut self, event: Event) {
         match event {
-            Event::PassStarted { .. } => self.probed.clear(),
+            Event::PassStarted { .. } => {
+                self.probed.clear();
+                self.greeted.clear();
+            }
             Event::PassFinished { .. } => self.finished_passes += 1,
             _ => {}
         }

@@ -80,7 +80,9 @@ impl<N: Network> Simulation<N> {
         // Targets that were put back have no result, and handshake-only probes of reference nodes
         // do not count.
         if !target.is_reference() {
-            assert!(!self.probed.contains(place, address), "{address} is dialled twice in a pass");
+            let was_probed = self.probed.contains(place, address);
+            let is_due = !was_probed || target.is_follow_up() && self.greeted.contains(&address);
+            assert!(is_due, "{address} is dialled twice in a pass");
             assert!(self.dialled.insert(address), "{address} is dialled while it is open");
         }
         if place.is_none() {

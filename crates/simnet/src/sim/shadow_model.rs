@@ -5,7 +5,8 @@
 //!
 //! Checked:
 //! 1. Every target that was handed out in a pass has a result in it, or a reason for having none.
-//! 2. An address has one result per pass, across crashes too.
+//! 2. An address has one result per pass, across crashes too, and one more if it was not asked for
+//!    its peers.
 //! 3. Every result that the writer accepted is in the next batch exactly once, unless the filter
 //!    excludes the address by then; the state of a node has the fields of its newest response. A
 //!    batch is dropped only after it was committed.
@@ -43,6 +44,8 @@ struct Process {
     handed_out: BTreeMap<Address, Target>,
     /// Addresses with a result in it.
     with_result: BTreeSet<Address>,
+    /// Nodes among them that were not asked for their peers.
+    greeted: BTreeSet<Address>,
     /// Addresses that may have no result in it.
     excused: BTreeSet<Address>,
     /// Filters that were in force in it, the newest last: an address that one of them excludes may
@@ -88,6 +91,7 @@ struct Taken {
     pass: u64,
     probed_at: UnixTime,
     outcome: Outcome,
+    is_follow_up: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -181,6 +185,7 @@ impl ShadowModel {
                 process.pass = *pass;
                 process.handed_out.clear();
                 process.with_result.clear();
+                process.greeted.clear();
                 process.excused.clear();
                 let newest_filter = process.filters.len().saturating_sub(1);
                 process.filters.drain(..newest_filter);
@@ -211,7 +216,16 @@ impl ShadowModel {
             process.handed_out.contains_key(&address),
             "{address} has a result and was not handed out"
         );
-        assert!(process.with_result.insert(address), "{address} has two results in a pass");
+        let is_follow_up = result.target.is_follow_up();
+        let is_first = if is_follow_up {
+            process.greeted.remove(&address)
+        } else {
+            process.with_result.insert(address)
+        };
+        assert!(is_first, "{address} has two results in a pass");
+        if result.target.is_unasked() {
+            process.greeted.insert(address);
+        }
         let is_admitted = process.writers_filter.as_ref().is_none_or(|filter| {
             let is_named = result.target.is_named();
             if is_named { filter.admits_named(address) } else { filter.admits(address) }
@@ -225,6 +239,7 @@ impl ShadowModel {
             pass: process.pass,
             probed_at: result.probed_at,
             outcome: result.outcome,
+            is_follow_up,
         });
     }
 
@@ -238,6 +253,11 @@ impl ShadowModel {
             let is_excused = process.excused.contains(address) || is_refused;
             let is_settled = process.with_result.contains(address) || is_excused;
             assert!(is_settled || is_spam, "a pass ends without a result of {address}");
+        }
+        for address in &process.greeted {
+            let is_refused = process.filters.iter().any(|filter| !filter.admits(*address));
+            let is_excused = process.excused.contains(address) || is_refused;
+            assert!(is_excused, "a pass ends and {address} was not asked for its peers");
         }
     }
 
@@ -288,6 +308,9 @@ impl ShadowModel {
         let database = &mut self.database;
         database.results += 1;
         let figures = database.passes.entry(result.pass).or_default();
+        if result.is_follow_up {
+            return;
+        }
         figures.probed += 1;
         figures.responded += u64::from(result.outcome == Outcome::Responded);
         if result.pass == database.pass {

@@ -28,6 +28,7 @@ pub struct Store {
     sources: BTreeMap<u16, SourceRow>,
     names: BTreeMap<Address, String>,
     forgets_from: Option<UnixTime>,
+    learned: Option<Vec<i32>>,
 }
 
 /// What is stored of an address, nodes included, from its time as a candidate.
@@ -74,6 +75,9 @@ impl Store {
             self.names.clone_from(names);
         }
         self.forgets_from = batch.forgets_from.or(self.forgets_from);
+        if batch.learned.is_some() {
+            self.learned.clone_from(&batch.learned);
+        }
     }
 
     fn hear(&mut self, address: Address, row: &HeardRow) {
@@ -141,6 +145,9 @@ impl Store {
             }
             if let Some(at) = self.forgets_from {
                 recorder.load_forgets_from(at);
+            }
+            if let Some(learned) = &self.learned {
+                recorder.load_learned(learned);
             }
             let mut known = self.known();
             rng.shuffle(&mut known);

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::book::BookParams;
 use crate::book::backoff::BackoffParams;
+use crate::book::rank::RankingParams;
 use crate::lookup::species::Rules;
 use crate::record::messages::Names;
 use crate::record::recorder::RecorderParams;
@@ -30,7 +31,8 @@ fn params() -> WriterParams {
         node_max: 3_600 * SECOND,
         lost_max: DAY,
     };
-    let book = BookParams { backoff, getaddr_interval: DAY, max_addresses: 1_000 };
+    let ranking = RankingParams::default();
+    let book = BookParams { backoff, getaddr_interval: DAY, max_addresses: 1_000, ranking };
     let filter = Arc::new(Filter::new(&[], &["127.0.0.0/8".parse().unwrap()]));
     WriterParams::new(RecorderParams { book, filter, rules: Rules::builtin() })
 }

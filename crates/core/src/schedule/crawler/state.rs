@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::record::messages::{Database, Opened};
+use crate::record::messages::{Database, Opened, Waits};
 use crate::schedule::uplink::UplinkEvent;
 use crate::vocabulary::clock_jump::Step;
 use crate::vocabulary::outcome::Fault;
@@ -27,10 +27,7 @@ pub enum Phase {
     /// A pass runs.
     Running(Pass),
     /// The writer ends the pass.
-    Ending {
-        /// Number of nodes that were not asked for their peers for lack of room.
-        unasked: u64,
-    },
+    Ending,
     /// Open sessions are cut, pending rows are written.
     Stopping {
         /// Whether the writer was told.
@@ -54,14 +51,12 @@ pub struct Pass {
     pub(super) has_all_due: bool,
     /// The writer was asked for more targets.
     pub(super) is_due_requested: bool,
-    /// Number of addresses that wait at the writer because their source named too many.
-    pub(super) deferred: u64,
-    /// Number of candidates that wait in the address book.
-    pub(super) waiting: u64,
-    /// Number of nodes that responded and were not asked for their peers for lack of room.
-    pub(super) unasked: u64,
-    /// When the time for those began: everything else of the pass had been dialled.
+    /// What waits in the address book.
+    pub(super) waits: Waits,
+    /// Since when there is time for the deferred ones: everything else of the pass was dialled.
     pub(super) overtime: Option<Duration>,
+    /// Sum of such times before.
+    pub(super) former_overtime: Duration,
     /// The uplink was down during it.
     pub(super) uplink_was_down: bool,
 }

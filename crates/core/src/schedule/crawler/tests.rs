@@ -10,8 +10,9 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::book::BookParams;
 use crate::book::backoff::BackoffParams;
+use crate::book::rank::RankingParams;
 use crate::lookup::species::Rules;
-use crate::record::messages::WriterParams;
+use crate::record::messages::{Waits, WriterParams};
 use crate::record::recorder::{Recorder, RecorderParams};
 use crate::schedule::uplink::UplinkEvent;
 use crate::vocabulary::address::Address;
@@ -36,7 +37,8 @@ fn book_params() -> BookParams {
         node_max: HOUR,
         lost_max: 24 * HOUR,
     };
-    BookParams { backoff, getaddr_interval: 24 * HOUR, max_addresses: 1_000_000 }
+    let ranking = RankingParams::default();
+    BookParams { backoff, getaddr_interval: 24 * HOUR, max_addresses: 1_000_000, ranking }
 }
 
 fn filter() -> Arc<Filter> {
@@ -76,6 +78,10 @@ struct Rig {
     /// Peers of each node; any other address is silent.
     nodes: BTreeMap<Address, Vec<Address>>,
     probed: BTreeMap<u64, BTreeSet<Address>>,
+    /// Number of nodes that were not asked for their peers at first.
+    unasked: usize,
+    /// Those that were asked later in the same pass.
+    followed_up: BTreeSet<Address>,
     asked: BTreeSet<Address>,
     events: Vec<Event>,
     batches: Vec<Batch>,
@@ -90,6 +96,8 @@ struct Rig {
     /// A router refuses in the name of every node.
     is_router_refusing: bool,
     greeted: Vec<Address>,
+    /// No node is asked for its peers at first.
+    greets: bool,
     is_writer_stuck: bool,
     stuck: Vec<ToWriter>,
 }
@@ -107,6 +115,8 @@ impl Rig {
             open: BTreeMap::new(),
             nodes: BTreeMap::new(),
             probed: BTreeMap::new(),
+            unasked: 0,
+            followed_up: BTreeSet::new(),
             asked: BTreeSet::new(),
             events: Vec::new(),
             batches: Vec::new(),
@@ -119,6 +129,7 @@ impl Rig {
             without_route: BTreeSet::new(),
             is_router_refusing: false,
             greeted: Vec::new(),
+            greets: false,
             is_writer_stuck: false,
             stuck: Vec::new(),
         }
@@ -134,7 +145,13 @@ impl Rig {
             .collect();
         for address in ended {
             let (target, _) = self.open.remove(&address).unwrap();
-            let result = self.result(target);
+            let mut result = self.result(target);
+            let is_first = target.wants_peers() && !target.is_follow_up();
+            if self.greets && is_first && result.version.is_some() {
+                self.unasked += 1;
+                (result.target, result.peers_sent) = (target.unasked(), None);
+                result.peers.clear();
+            }
             self.crawler.handle_ended(Some(result), self.now);
         }
         self.settle();
@@ -182,6 +199,10 @@ impl Rig {
         }
         if target.is_reference() {
             self.greeted.push(target.address());
+        } else if target.is_follow_up() {
+            assert!(self.probed[&pass].contains(&target.address()), "a follow-up comes second");
+            let is_first = self.followed_up.insert(target.address());
+            assert!(is_first, "{} was followed up twice", target.address());
         } else if !self.is_router_refusing {
             let is_first = self.probed.entry(pass).or_default().insert(target.address());
             assert!(is_first, "{} was probed twice in pass {pass}", target.address());
@@ -214,7 +235,8 @@ impl Rig {
     }
 
     fn result_of(&self, target: Target, peers: Option<&Vec<Address>>) -> ProbeResult {
-        let peer = |address: &Address| Peer { address: *address, services: 1, time: 0 };
+        let time = START.as_secs() as u32;
+        let peer = |address: &Address| Peer { address: *address, services: 1, time };
         let sent = peers.filter(|_| target.wants_peers());
         ProbeResult {
             target,
@@ -288,6 +310,68 @@ fn a_pass_finds_every_node_from_one_seed_and_probes_each_address_once() {
 }
 
 #[test]
+fn a_pass_follows_up_every_node_that_it_did_not_ask() {
+    let mut rig = Rig::new(50, Some(1), &[], LastPass::default()).with_ring(60, 9);
+    rig.greets = true;
+    rig.pass_ends();
+    let nodes: BTreeSet<Address> = rig.nodes.keys().copied().collect();
+    assert_eq!((rig.unasked, &rig.followed_up), (60, &nodes), "each once");
+    let (batch, probed) = (&rig.batches[0], rig.probed[&1].len() as u64);
+    let row = batch.passes[&1];
+    assert_eq!((row.probed, row.responded), (probed, 60), "an address counts once");
+    assert_eq!((row.probed, row.new_addresses), (row.due, probed));
+    assert!(batch.nodes.values().all(|node| node.peers.is_some()));
+}
+
+#[test]
+fn a_follow_up_comes_a_minute_later_and_its_failure_ends_the_pass() {
+    let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(3, 0);
+    rig.greets = true;
+    rig.run(|rig| rig.unasked == 1);
+    let greeted_at = rig.now.mono;
+    rig.nodes.clear();
+    rig.run(|rig| !rig.followed_up.is_empty());
+    let waited = rig.now.mono - greeted_at;
+    assert!((60..62).contains(&waited.as_secs()), "{waited:?}");
+    rig.pass_ends();
+    assert_eq!(rig.followed_up.len(), 1);
+    // The next pass begins without it.
+    rig.followed_up.clear();
+    rig.pass_ends();
+    assert!(rig.followed_up.is_empty());
+}
+
+#[test]
+fn sockets_are_kept_for_likely_candidates_only_while_they_are_short() {
+    let heard = |number| Known {
+        address: address(number),
+        last_heard: START,
+        failures: 0,
+        last_probed: None,
+        last_outcome: None,
+        next_probe: START,
+        source: 0,
+        node: None,
+    };
+    let known: Vec<Known> = (1_000..3_000).map(heard).collect();
+    let mut rig = Rig::new(48, None, &known, LastPass::default()).with_ring(10, 0);
+    // Until some hundred of them were silent.
+    let (mut bounded, mut free) = (0, 0);
+    rig.run(|rig| {
+        let bounds = rig.crawler.ask_bounds();
+        if bounds == AskBounds::NONE {
+            free += 1;
+        } else {
+            bounded += 1;
+            assert_eq!(bounds, AskBounds { any: 6, prompt: 12 });
+            assert!(rig.crawler.open() >= 24);
+        }
+        rig.finished() > 0
+    });
+    assert!(bounded > 100 && free > 100, "{bounded} {free}");
+}
+
+#[test]
 fn later_passes_probe_nodes_and_leave_the_dead_alone() {
     let mut rig = Rig::new(50, None, &[], LastPass::default()).with_ring(100, 5);
     rig.pass_ends();
@@ -341,7 +425,7 @@ fn nothing_is_dialled_without_room_for_its_result() {
     // The ring grows only through the writer: fill the queue directly.
     let targets = (5_000..12_000).map(|number| Target::candidate(address(number))).collect();
     rig.crawler
-        .handle_writer(FromWriter::Due { targets, last: false, deferred: 0, waiting: 0 }, rig.now);
+        .handle_writer(FromWriter::Due { targets, last: false, waits: Waits::default() }, rig.now);
     rig.run(|rig| rig.crawler.limit(rig.now) == Limit::Writer && rig.open.is_empty());
     assert!(rig.crawler.unacked() >= MAX_UNACKED);
     assert!(rig.crawler.unacked() <= MAX_UNACKED + 100, "{}", rig.crawler.unacked());
