@@ -294,8 +294,8 @@ keys! {
     [events] struct EventsConfig {
         /// A program that is run for each event of a TRB or named node, with five arguments: kind
         /// (new, lost, back, full, agent, species, many), HOST:PORT, name, before, after; empty
-        /// where there is none. One runs at a time; it is killed after 30 s. At its end a crawl waits
-        /// for those that are left: 60 s after the last of `--passes`, 8 s after a signal.
+        /// where there is none. One runs at a time; it is killed after 30 s. At its end a crawl
+        /// waits for those that are left: 60 s after the last of `--passes`, 8 s after a signal.
         exec: Option<PathBuf> = "", Live, OptionalPathRule;
     }
 }

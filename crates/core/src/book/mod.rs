@@ -556,15 +556,11 @@ impl AddressBook {
             return Heard { is_new: false, wants_row: false, only_source: group, waits: false };
         }
         let mut entry = Entry::new(address);
-        entry.last_heard = wall;
-        entry.next_probe = self.pass_started;
-        entry.source = group;
+        (entry.last_heard, entry.next_probe, entry.source) = (wall, started, group);
         if source == Source::NodesFile {
             entry.set_confirmed();
         }
-        if let Some(kind) = vote {
-            entry.vote(kind, seen);
-        }
+        vote.into_iter().for_each(|kind| entry.vote(kind, seen));
         let is_trusted = source == Source::NodesFile || self.nodes.len() < QUOTA_NODES_THRESHOLD;
         let waits = !is_stale && (is_trusted || self.sources.admit(group, epoch));
         if waits {
