@@ -60,6 +60,9 @@ beside the configuration: rules of species that replace the built-in ones, which
 .I /var/log/bitdash/bitdash.log
 the log of the service
 .TP
+.I /run/bitdash/site
+a good place for the website: see site.dir in bitdash.toml(5)
+.TP
 .I /usr/share/libloc-location/location.db, /var/lib/location/database.db, /usr/share/GeoIP/*.mmdb
 countries and networks: see geo.country_db in bitdash.toml(5)
 .TP

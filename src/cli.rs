@@ -11,7 +11,7 @@ use clap_complete::Shell;
 use crate::commands::screen::{self, Color, Screen};
 use crate::commands::{
     Failure, HostPort, compare, config, crawl, export, import, migrate, nodes, places, poll, print,
-    probe, status,
+    probe, site, status,
 };
 use crate::config::ConfigSource;
 
@@ -239,6 +239,17 @@ enum Command {
             bitdash nodes --country DE --status up"
     )]
     Places,
+    /// Write the website: static files for any web server
+    #[command(
+        long_about = "Writes the website from the database: static files that any web server can hand \
+            out. A file is replaced as a whole; files that are no longer part of the website are \
+            removed last, and files of others are never touched. With site.dir in the configuration \
+            the crawler does it after each pass.",
+        after_help = "Examples:\n  \
+            bitdash site                      into site.dir\n  \
+            bitdash site --out /tmp/site && python3 -m http.server -d /tmp/site --bind 127.0.0.1"
+    )]
+    Site(site::Options),
     /// Print the completions of a shell
     #[command(after_help = "Examples:\n  \
             bitdash completions bash > /etc/bash_completion.d/bitdash\n  \
@@ -289,6 +300,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Command::Compare(options) => compare::run(&source, &options, &screen),
         Command::Import { file } => import::run(&source, &file, &screen),
         Command::Places => places::run(&source),
+        Command::Site(options) => site::run(&source, &options),
         Command::Completions { shell } => completions(&shell),
         Command::Config => config::run(&source),
     }

@@ -10,5 +10,6 @@ pub mod config;
 pub mod db;
 pub mod net;
 pub mod places;
+pub mod site;
 pub mod snapshot;
 pub mod sys;

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use bitdash::commands::export::{Format, Layout, Options, export};
 use bitdash::db::reader::Reader;
 use bitdash::db::timestamp::Timestamp;
+use bitdash_core::vocabulary::filter::Filter;
 use bitdash_core::vocabulary::rows::{Batch, PassRow};
 use bitdash_core::vocabulary::target::VersionInfo;
 use support::rows::{T0, address, at, down, ready, up, version};
@@ -35,7 +36,8 @@ fn exported_at(
         text.push_str(page);
         Ok(true)
     };
-    export(&mut reader, &options, 8333, write).map_err(|failure| format!("{failure:?}"))?;
+    export(&mut reader, &options, 8333, &Filter::new(&[], &[]), write)
+        .map_err(|failure| format!("{failure:?}"))?;
     Ok(text)
 }
 
@@ -391,7 +393,7 @@ fn an_export_of_many_pages_is_whole_and_stops_where_its_reader_stops() {
         let mut pages = 0;
         let mut reader = Reader::open(&database.url).unwrap();
         let options = Options { format, out: "-".into(), layout: Layout::Map, at: None };
-        export(&mut reader, &options, 8333, &mut |_| {
+        export(&mut reader, &options, 8333, &Filter::new(&[], &[]), &mut |_| {
             pages += 1;
             Ok(pages < 2)
         })

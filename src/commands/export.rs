@@ -17,6 +17,8 @@ use crate::db::reader::Reader;
 use crate::db::timestamp::Timestamp;
 use crate::sys::atomic_file::AtomicFile;
 use bitdash_core::lookup::services;
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::Filter;
 
 /// The arguments.
 #[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
@@ -73,22 +75,24 @@ pub fn run(source: &ConfigSource, options: &Options) -> Result<(), Failure> {
         return Err(Failure::Usage(why.to_owned()));
     }
     let config = source.load()?;
+    let filter = config.load_filter()?;
     let reader = Reader::open(config.database.url.expose());
     let mut reader = reader.map_err(|error| Failure::of_store(&error, source, &config))?;
     if options.out == Path::new("-") {
-        return export(&mut reader, options, config.network.port, &mut print_on);
+        return export(&mut reader, options, config.network.port, &filter, &mut print_on);
     }
     let failure = |error: std::io::Error| {
         Failure::Failed(format!("{}: cannot be written: {error}", options.out.display()))
     };
     let mut file = AtomicFile::create(&options.out).map_err(failure)?;
-    export(&mut reader, options, config.network.port, &mut |text| {
+    export(&mut reader, options, config.network.port, &filter, &mut |text| {
         file.write_all(text.as_bytes()).map(|()| true).map_err(failure)
     })?;
     file.finish().map_err(failure)
 }
 
-/// Exports the nodes of a network with this port; `write` returns whether to go on.
+/// Exports the nodes of a network with this port that the filter admits; `write` returns whether to
+/// go on.
 ///
 /// # Errors
 /// The database cannot be read, or the output cannot be written.
@@ -96,6 +100,7 @@ pub fn export(
     reader: &mut Reader,
     options: &Options,
     network_port: u16,
+    filter: &Filter,
     write: &mut dyn FnMut(&str) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
     let mut failure = None;
@@ -106,10 +111,20 @@ pub fn export(
         })
     };
     let query = ExportQuery { at: options.at, ..query(options.format) };
+    let is_published = |row: &&ExportRow| {
+        let port = u16::try_from(row.node.port).unwrap_or(0);
+        filter.admits_named(Address::new(row.node.host, port))
+    };
     let mut count = 0;
     let result = match options.format {
         Format::Uainfo => uainfo(reader, &mut put).map(|()| Exported::Done),
-        format => reader.export(&query, &mut |totals, rows| {
+        format => reader.export(&query, &mut |totals, page| {
+            let rows: Vec<ExportRow> = page.iter().filter(is_published).cloned().collect();
+            // Only an empty page ends the file.
+            if rows.is_empty() && !page.is_empty() {
+                return true;
+            }
+            let rows = rows.as_slice();
             let text = match (format, options.layout) {
                 (Format::Csv, _) => csv_page(rows, count == 0),
                 (Format::Seeds, _) => seeds_page(totals, rows, count == 0, network_port),

@@ -26,6 +26,7 @@ pub mod places;
 pub mod poll;
 pub mod probe;
 pub mod screen;
+pub mod site;
 pub mod status;
 pub mod table;
 pub mod visit;

@@ -355,7 +355,9 @@ fn address_text(config: &Config, moment: &Moment, facts: &AddressFacts, screen: 
     let filter = config.load_filter();
     let filter =
         filter.unwrap_or_else(|_| Filter::new(&config.filter.exclude, &config.filter.only));
-    for sentence in [listing(config, at, facts), next_probe(&filter, moment, facts)] {
+    let age = |time: Timestamp| format!("{} ago", span(at.0.since(time.0)));
+    let why = listing(config, facts.into(), &age);
+    for sentence in [why, next_probe(&filter, moment, facts)] {
         text += &(wrapped(&safe(&sentence), screen.width).join("\n") + "\n");
     }
     text.push('\n');

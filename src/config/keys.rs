@@ -14,8 +14,8 @@ use toml::Value;
 use super::DatabaseUrl;
 use super::rules::{
     ContactRule, Decimal, FormatRule, GeoFile, GeoFileRule, LevelRule, LogFormat, MagicRule,
-    NetsRule, OptionalPathRule, PathRule, PathsRule, PromPathRule, Refusal, Rule, Span, UrlRule,
-    UserAgentRule, Whole, read,
+    NetsRule, OptionalPathRule, PathRule, PathsRule, PromPathRule, Publish, PublishRule, Refusal,
+    Rule, Span, TitleRule, UrlRule, UserAgentRule, WebUrlRule, Whole, read,
 };
 use bitdash_core::book::backoff::BackoffParams;
 
@@ -287,8 +287,26 @@ keys! {
     }
 
     [site] struct SiteConfig {
-        /// If set, the website is written into this directory after each pass.
+        /// If set, the website is written into this directory after each pass, by a process of low
+        /// priority. "/run/bitdash/site" keeps it in memory and spares the flash; it is written
+        /// again after a boot. `bitdash site` writes it now.
         dir: Option<PathBuf> = "", Live, OptionalPathRule;
+
+        /// The address of the website, such as `https://example.org/nodes/`. The feed of events is
+        /// written only if it is set.
+        url: String = "", Live, WebUrlRule;
+
+        /// The title of the website.
+        title: String = "bitdash", Live, TitleRule;
+
+        /// Minimum time between two renewals of the heavy pages: lists by species, downloads, every
+        /// node's results. Pages of TRB and named nodes, the table and the home page are renewed
+        /// after each pass. On flash use "6h".
+        interval: Duration = "1h", Live, Span(Duration::ZERO, days(30));
+
+        /// What is published: "all", "trb" (only TRB and named nodes by address) or "counts" (no
+        /// address). Addresses that filter.exclude covers are never published.
+        publish: Publish = "all", Live, PublishRule;
     }
 
     [events] struct EventsConfig {

@@ -28,7 +28,7 @@ pub use self::keys::{
     NetworkConfig, Reload, SiteConfig,
 };
 pub use self::lists::read_exclude_file;
-pub use self::rules::{GeoFile, LogFormat, duration_text};
+pub use self::rules::{GeoFile, LogFormat, Publish, duration_text};
 pub use self::source::{ConfigSource, DEFAULT_FILES, FILE_VARIABLE, URL_VARIABLE};
 pub use self::species::{SPECIES_FILE, SpeciesRules};
 use crate::sys::text_file::quoted;

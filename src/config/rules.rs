@@ -573,6 +573,119 @@ impl Rule for FormatRule {
     }
 }
 
+/// What the website publishes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Publish {
+    /// Every node.
+    All,
+    /// Addresses of TRB and named nodes only.
+    Trb,
+    /// No address.
+    Counts,
+}
+
+impl Publish {
+    const ALL: [Self; 3] = [Self::All, Self::Trb, Self::Counts];
+
+    /// Its word in `bitdash.toml`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Trb => "trb",
+            Self::Counts => "counts",
+        }
+    }
+}
+
+/// What the website publishes.
+pub struct PublishRule;
+
+impl Rule for PublishRule {
+    type Kind = Publish;
+
+    fn read(&self, value: &Value, _: &Path) -> Result<Publish, Option<String>> {
+        let word = value.as_str().ok_or(None)?;
+        Publish::ALL.into_iter().find(|publish| publish.as_str() == word).ok_or(None)
+    }
+
+    fn show(&self, value: &Publish) -> String {
+        toml_string(value.as_str())
+    }
+
+    fn allowed(&self) -> String {
+        "\"all\", \"trb\" or \"counts\"".to_owned()
+    }
+
+    #[cfg(test)]
+    fn samples(&self) -> Samples {
+        Samples::of(&["\"all\"", "\"trb\"", "\"counts\""], &["\"TRB\"", "\"\"", "3"])
+    }
+}
+
+/// The address of a website, or an empty string for none.
+pub struct WebUrlRule;
+
+impl Rule for WebUrlRule {
+    type Kind = String;
+
+    fn read(&self, value: &Value, _: &Path) -> Result<String, Option<String>> {
+        let text = value.as_str().ok_or(None)?;
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]@%".contains(c);
+        let is_url = rest.is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+                && rest.chars().all(is_plain)
+        });
+        if text.is_empty() || (is_url && text.len() <= MAX_CONTACT) {
+            return Ok(text.to_owned());
+        }
+        Err(None)
+    }
+
+    fn show(&self, value: &String) -> String {
+        toml_string(value)
+    }
+
+    fn allowed(&self) -> String {
+        "a URL such as \"https://example.org/nodes/\", or \"\" for none".to_owned()
+    }
+
+    #[cfg(test)]
+    fn samples(&self) -> Samples {
+        Samples::of(
+            &["\"\"", "\"https://example.org\"", "\"http://127.0.0.1:8080/nodes/\""],
+            &["\"example.org\"", "\"https://\"", "\"ftp://example.org\"", "\"https://a b\"", "5"],
+        )
+    }
+}
+
+/// A title: one line of text.
+pub struct TitleRule;
+
+impl Rule for TitleRule {
+    type Kind = String;
+
+    fn read(&self, value: &Value, _: &Path) -> Result<String, Option<String>> {
+        let text = value.as_str().ok_or(None)?;
+        let length = text.chars().count();
+        let is_title = (1..=MAX_TITLE).contains(&length) && !text.contains(char::is_control);
+        if is_title { Ok(text.to_owned()) } else { Err(None) }
+    }
+
+    fn show(&self, value: &String) -> String {
+        toml_string(value)
+    }
+
+    fn allowed(&self) -> String {
+        format!("1 to {MAX_TITLE} characters in quotes")
+    }
+
+    #[cfg(test)]
+    fn samples(&self) -> Samples {
+        Samples::of(&["\"bitdash\"", "\"Nodes & co\""], &["\"\"", "\"a\\nb\"", "5"])
+    }
+}
+
 fn level_word(level: LevelFilter) -> String {
     level.as_str().to_ascii_lowercase()
 }
@@ -607,6 +720,7 @@ pub fn show_value(value: &Value) -> String {
 }
 
 const MAX_CONTACT: usize = 200;
+const MAX_TITLE: usize = 40;
 
 #[cfg(test)]
 mod tests {

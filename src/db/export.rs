@@ -15,7 +15,7 @@ use crate::db::timestamp::Timestamp;
 /// Rows of one page.
 pub(super) const PAGE: i32 = 1_000;
 /// Rolls of one page: with a million nodes a roll is 250 kB.
-const ROLLS: i32 = 8;
+pub(super) const ROLLS: i32 = 8;
 
 /// A time before the newest pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +91,7 @@ pub struct AgentCount {
 type Shares = Vec<u16>;
 const NO_SHARE: u16 = u16::MAX;
 
-const NODES: &str = "SELECT n.*, o.ordinal FROM nodes n
+pub(super) const NODES: &str = "SELECT n.*, o.ordinal FROM nodes n
     LEFT JOIN roll_nodes o ON o.host = n.host AND o.port = n.port";
 
 /// The pass of [`ExportQuery::at`].
@@ -300,7 +300,7 @@ fn by_uptime(
 
 /// Passes of one period: how often each node answered, and since when it was known.
 #[derive(Debug, Default)]
-struct Count {
+pub(super) struct Count {
     /// Passes in which each node answered or was full, by ordinal.
     answered: Vec<u32>,
     /// Number of nodes known at each pass.
@@ -308,7 +308,7 @@ struct Count {
 }
 
 impl Count {
-    fn add(&mut self, roll: &Roll) {
+    pub(super) fn add(&mut self, roll: &Roll) {
         self.known.push(roll.nodes);
         self.answered.resize(self.answered.len().max(roll.nodes), 0);
         for (answered, ordinal) in self.answered.iter_mut().zip(0..roll.nodes) {
@@ -316,33 +316,44 @@ impl Count {
         }
     }
 
-    /// Shares in 1/10,000, with the `(answered, passes)` of closed days added.
-    fn shares(mut self, closed: &[(i32, i32)]) -> Shares {
+    /// Of each node the passes in which it answered or was full, and all since it is known, with
+    /// those of closed days added.
+    pub(super) fn counts(mut self, closed: &[(i32, i32)]) -> Vec<(u32, u32)> {
         self.known.sort_unstable();
         let nodes = self.answered.len().max(closed.len());
-        let share = |ordinal| {
+        let count = |ordinal| {
             let (before, passes_before) = closed.get(ordinal).copied().unwrap_or((0, 0));
             let since = self.known.partition_point(|nodes| *nodes <= ordinal);
-            let passes =
-                (self.known.len() - since) as u64 + u64::from(passes_before.unsigned_abs());
+            let passes = u32::try_from(self.known.len() - since).unwrap_or(u32::MAX);
             let answered = self.answered.get(ordinal).copied().unwrap_or(0);
-            let answered = u64::from(answered) + u64::from(before.unsigned_abs());
+            (
+                answered.saturating_add(before.unsigned_abs()),
+                passes.saturating_add(passes_before.unsigned_abs()),
+            )
+        };
+        (0..nodes).map(count).collect()
+    }
+
+    /// Shares in 1/10,000, with the `(answered, passes)` of closed days added.
+    fn shares(self, closed: &[(i32, i32)]) -> Shares {
+        let share = |(answered, passes): (u32, u32)| {
+            let (answered, passes) = (u64::from(answered), u64::from(passes));
             let share = (answered * 20_000 + passes).checked_div(passes * 2);
             share.map_or(NO_SHARE, |share| u16::try_from(share).unwrap_or(10_000).min(10_000))
         };
-        (0..nodes).map(share).collect()
+        self.counts(closed).into_iter().map(share).collect()
     }
 }
 
 /// Who answered at the end of a pass.
-struct Roll<'r> {
-    nodes: usize,
+pub(super) struct Roll<'r> {
+    pub(super) nodes: usize,
     up: &'r [u8],
     full: &'r [u8],
 }
 
 impl<'r> Roll<'r> {
-    fn of_row(row: &'r Row) -> Result<Self, Error> {
+    pub(super) fn of_row(row: &'r Row) -> Result<Self, Error> {
         let nodes: i32 = row.try_get("nodes")?;
         Ok(Self {
             nodes: usize::try_from(nodes).unwrap_or(0),
@@ -351,13 +362,22 @@ impl<'r> Roll<'r> {
         })
     }
 
-    fn answered(&self, ordinal: usize) -> bool {
+    pub(super) fn answered(&self, ordinal: usize) -> bool {
         let byte = |bits: &[u8]| bits.get(ordinal / 8).copied().unwrap_or(0);
         (byte(self.up) | byte(self.full)) >> (ordinal % 8) & 1 == 1
     }
 }
 
 fn shares(t: &mut Transaction, period: Period) -> Result<Shares, Error> {
+    let (count, closed) = count(t, period)?;
+    Ok(count.shares(&closed))
+}
+
+/// The passes of a period, and those of closed days to add to them.
+pub(super) fn count(
+    t: &mut Transaction,
+    period: Period,
+) -> Result<(Count, Vec<(i32, i32)>), Error> {
     let mut closed = Vec::new();
     let condition = match period {
         Period::Hours(hours) => {
@@ -383,12 +403,12 @@ fn shares(t: &mut Transaction, period: Period) -> Result<Shares, Error> {
         }
         Ok(true)
     })?;
-    Ok(count.shares(&closed))
+    Ok((count, closed))
 }
 
 /// Start of the unbroken run of each node, by ordinal: the first pass of it, or the first day where
 /// it is older than the rolls; `None` where the node is down. Passes after `last` do not count.
-fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestamp>>, Error> {
+pub(super) fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestamp>>, Error> {
     let mut starts: Vec<Option<Timestamp>> = Vec::new();
     let mut is_broken: Vec<bool> = Vec::new();
     let mut oldest = None;
@@ -434,9 +454,9 @@ fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestamp>>, Error>
 }
 
 /// A node that answered in all passes of a day.
-const WHOLE_DAY: u8 = 250;
+pub(super) const WHOLE_DAY: u8 = 250;
 /// A node that was not known on a day.
-const UNKNOWN: u8 = 255;
+pub(super) const UNKNOWN: u8 = 255;
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ mod password_file;
 pub mod places;
 pub mod reader;
 pub mod schema;
+pub mod site;
 pub mod species;
 pub mod timestamp;
 pub mod writer;

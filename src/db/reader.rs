@@ -536,7 +536,7 @@ pub(super) fn now(t: &mut Transaction) -> Result<Timestamp, Error> {
     t.query_one("SELECT now()", &[])?.try_get(0)
 }
 
-fn passes(t: &mut Transaction) -> Result<Vec<PassLine>, Error> {
+pub(super) fn passes(t: &mut Transaction) -> Result<Vec<PassLine>, Error> {
     let line = |row: &Row| {
         Ok(PassLine {
             pass: row.try_get("pass")?,
@@ -795,7 +795,7 @@ fn uptime_line(row: &Row) -> Result<UptimeLine, Error> {
     })
 }
 
-fn probe_line(row: &Row) -> Result<ProbeLine, Error> {
+pub(super) fn probe_line(row: &Row) -> Result<ProbeLine, Error> {
     Ok(ProbeLine {
         pass: row.try_get("pass")?,
         probed_at: row.try_get("probed_at")?,

@@ -8,6 +8,7 @@
 
 pub mod network;
 pub mod node;
+pub mod past;
 pub mod serve;
 pub mod sim;
 pub mod verify;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitdash_simnet::network::world::{World, WorldParams};
+use bitdash_simnet::past;
 use bitdash_simnet::serve::{STOP, Server, report};
 use bitdash_simnet::verify::{self, truth};
 use bitdash_simnet::zoo;
@@ -48,6 +49,25 @@ enum Command {
         /// Directory that `serve` wrote
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+    },
+
+    /// Invents a past for a crawled database, so that charts show years and not one pass
+    ///
+    /// Adds days before the first pass: the number of nodes of each species, version and so on, and
+    /// what each node answered. The website says on every page that they are invented. Refuses a
+    /// database with real nodes.
+    History {
+        /// URL of the database
+        #[arg(value_name = "URL")]
+        url: String,
+
+        /// Number of years
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+        years: u32,
+
+        /// Seed of the random numbers
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
     },
 
     /// Lists the misbehaviours of the zoo, each with what a crawler must record of it
@@ -126,6 +146,7 @@ Examples:
   bitdash-simnet serve net --time-scale 1     as slow as the real network
   bitdash-simnet serve net --zoo 1            with one peer of each misbehaviour
   bitdash-simnet check postgresql:///bitdash net
+  bitdash-simnet history postgresql:///bitdash --years 5
 Nothing leaves the machine: connections that do not come from loopback are dropped.";
 
 #[derive(Clone, Copy)]
@@ -138,6 +159,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Serve(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Check { url, dir } => check(&url, &dir),
+        Command::History { url, years, seed } => invent(&url, years, seed),
         Command::Zoo => Ok(list_zoo()),
     };
     result.unwrap_or_else(|error| {
@@ -156,6 +178,12 @@ fn check(url: &str, dir: &Path) -> Result<ExitCode, Box<dyn Error>> {
     let comparison = verify::check(url, dir)?;
     println!("{comparison}");
     Ok(if comparison.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn invent(url: &str, years: u32, seed: u64) -> Result<ExitCode, Box<dyn Error>> {
+    let invented = past::invent(url, years, seed)?;
+    println!("{} days of {} nodes invented", invented.days, invented.nodes);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list_zoo() -> ExitCode {

@@ -1,14 +1,14 @@
-//! `AfterPass`: runs `bitdash places` in a process of its own after each pass, so that the
-//! crawler's memory does not grow.
+//! `AfterPass`: runs `bitdash places` and `bitdash site` in processes of their own after each pass,
+//! so that the crawler's memory does not grow.
 //!
 //! Invariants:
 //! 1. Never two at once: where one still runs, the next pass has its turn.
-//! 2. The event loop never waits for it, but at the end of a crawl of a number of passes.
+//! 2. The event loop never waits for them, but at the end of a crawl of a number of passes.
 //! 3. A warning is logged once, until it has gone and returned.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{self, Path};
+use std::path::{self, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,11 +20,42 @@ use crate::sys::child;
 
 /// The program that runs, even if another one was installed in its place.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// Maximum duration of a run, and of one that the end of a crawl waits for.
-const MAX_RUN: Duration = Duration::from_secs(120);
-const MAX_LAST_RUN: Duration = Duration::from_secs(8);
+/// The commands.
+const PLACES: Task = Task {
+    name: "places",
+    arguments: &["places"],
+    limit: Duration::from_secs(120),
+    last_limit: Duration::from_secs(8),
+};
+const SITE: Task = Task {
+    name: "site",
+    arguments: &["site", "--due"],
+    limit: Duration::from_secs(600),
+    last_limit: Duration::from_secs(30),
+};
 /// Maximum number of bytes of its messages. A pipe holds as many.
 const MAX_MESSAGE_BYTES: u64 = 4_096;
+
+/// A command that runs after a pass.
+#[derive(Clone, Copy)]
+struct Task {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    /// Maximum duration.
+    limit: Duration,
+    /// The same where the end of a crawl waits for it.
+    last_limit: Duration,
+}
+
+impl Task {
+    /// What is configured. The website shows the places.
+    fn of(config: &Config) -> Vec<Self> {
+        let GeoConfig { country_db, asn_db } = &config.geo;
+        let has_places = [country_db, asn_db].into_iter().any(|file| *file != GeoFile::Nothing);
+        let places = has_places.then_some(PLACES);
+        places.into_iter().chain(config.site.dir.is_some().then_some(SITE)).collect()
+    }
+}
 
 /// What runs after a pass.
 #[derive(Default)]
@@ -38,13 +69,13 @@ pub struct AfterPass {
 impl AfterPass {
     /// Starts a run, unless the last one is still running or nothing is configured.
     pub fn start(&mut self, config: &Config) {
-        self.start_with(config, MAX_RUN);
+        self.start_with(config, |task| task.limit);
     }
 
     /// Runs it once more, for what the last pass has found, and waits for it.
     pub fn finish(&mut self, config: &Config) {
         self.join();
-        self.start_with(config, MAX_LAST_RUN);
+        self.start_with(config, |task| task.last_limit);
         self.join();
     }
 
@@ -54,30 +85,35 @@ impl AfterPass {
         self.join();
     }
 
-    fn start_with(&mut self, config: &Config, limit: Duration) {
-        let GeoConfig { country_db, asn_db } = &config.geo;
-        if [country_db, asn_db].into_iter().all(|file| *file == GeoFile::Nothing) {
+    fn start_with(&mut self, config: &Config, limit: fn(&Task) -> Duration) {
+        let tasks = Task::of(config);
+        if tasks.is_empty() {
             return;
         }
         if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
-            log::debug!("places error=\"the last run is still running\"");
+            log::debug!("after_pass error=\"the last run is still running\"");
             return;
         }
         self.join();
         let (text, url) = (own_configuration(config), config.database.url.expose().to_owned());
         let (said, is_cancelled) = (self.said.clone(), Arc::clone(&self.is_cancelled));
-        let run = move || {
-            let warnings = run(&text, &url, limit, &is_cancelled)
-                .unwrap_or_else(|error| vec![format!("cannot be run: {error}")]);
-            for warning in warnings.iter().filter(|warning| !said.contains(warning)) {
+        let run_all = move || {
+            let mut all = Vec::new();
+            for task in tasks {
+                let warnings = run(&task, &text, &url, limit(&task), &is_cancelled)
+                    .unwrap_or_else(|error| vec![format!("cannot be run: {error}")]);
                 // Quotes would end the value.
-                log::warn!("places error=\"{}\"", warning.replace('"', "'"));
+                let line = |warning: String| {
+                    format!("{} error=\"{}\"", task.name, warning.replace('"', "'"))
+                };
+                all.extend(warnings.into_iter().map(line));
             }
-            warnings
+            all.iter().filter(|line| !said.contains(line)).for_each(|line| log::warn!("{line}"));
+            all
         };
-        match thread::Builder::new().name("places".into()).spawn(run) {
+        match thread::Builder::new().name("after_pass".into()).spawn(run_all) {
             Ok(running) => self.running = Some(running),
-            Err(error) => log::warn!("places error=\"cannot start a thread: {error}\""),
+            Err(error) => log::warn!("after_pass error=\"cannot start a thread: {error}\""),
         }
     }
 
@@ -88,25 +124,37 @@ impl AfterPass {
     }
 }
 
-/// What the child needs of the configuration in force: the file may have changed since.
+/// What the children need of the configuration in force: the file may have changed since.
 fn own_configuration(config: &Config) -> String {
+    let whole = |path: &PathBuf| path::absolute(path).unwrap_or_else(|_| path.clone());
     let absolute = |file: &GeoFile| match file {
-        GeoFile::Path(path) => GeoFile::Path(path::absolute(path).unwrap_or_else(|_| path.clone())),
+        GeoFile::Path(path) => GeoFile::Path(whole(path)),
         other => other.clone(),
     };
     let GeoConfig { country_db, asn_db } = &config.geo;
-    let geo = GeoConfig { country_db: absolute(country_db), asn_db: absolute(asn_db) };
-    Config { geo, ..Config::default() }.to_toml()
+    let mut own = Config {
+        geo: GeoConfig { country_db: absolute(country_db), asn_db: absolute(asn_db) },
+        crawl: config.crawl.clone(),
+        network: config.network.clone(),
+        filter: config.filter.clone(),
+        site: config.site.clone(),
+        ..Config::default()
+    };
+    own.crawl.nodes_file = whole(&own.crawl.nodes_file);
+    own.filter.exclude_files = own.filter.exclude_files.iter().map(whole).collect();
+    own.site.dir = own.site.dir.as_ref().map(whole);
+    own.to_toml()
 }
 
 /// Runs the child and returns its warnings.
 fn run(
+    task: &Task,
     configuration: &str,
     url: &str,
     limit: Duration,
     is_cancelled: &AtomicBool,
 ) -> io::Result<Vec<String>> {
-    let mut child = spawn(Path::new(OWN_PROGRAM), url)?;
+    let mut child = spawn(Path::new(OWN_PROGRAM), task.arguments, url)?;
     child::lower_priority(&child);
     if let Some(mut stdin) = child.stdin.take() {
         // It has room in the pipe. A child that is gone tells why.
@@ -134,10 +182,11 @@ fn run(
     Ok(warnings)
 }
 
-fn spawn(program: &Path, url: &str) -> io::Result<Child> {
+fn spawn(program: &Path, arguments: &[&str], url: &str) -> io::Result<Child> {
     Command::new(program)
         .arg0("bitdash")
-        .args(["-c", "/dev/stdin", "places"])
+        .args(["-c", "/dev/stdin"])
+        .args(arguments)
         .env(URL_VARIABLE, url)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

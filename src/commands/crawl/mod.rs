@@ -125,7 +125,6 @@ impl<'a> Crawl<'a> {
         if let Some(notice) = source.notice() {
             log::warn!("{notice}");
         }
-        warn_of_idle_keys(&config);
         if let Err(error) = process::raise_open_files() {
             log::warn!("open_files error=\"{error}\"");
         }
@@ -504,13 +503,6 @@ fn sockets_that_fit(config: &Config) -> usize {
         );
     }
     wanted.min(room).min(MAX_SOCKETS)
-}
-
-/// Warns of keys that are set but have no effect in this version.
-fn warn_of_idle_keys(config: &Config) {
-    if config.site.dir.is_some() {
-        log::warn!("site.dir error=\"has no effect in this version\"");
-    }
 }
 
 /// Returns the seed of the process, from which all random numbers are drawn.

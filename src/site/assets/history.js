@@ -1,0 +1,113 @@
+'use strict';
+// The history of any value: reads the CSV of a dimension and draws a curve with its band.
+(() => {
+  const any = document.getElementById('any');
+  if (!any || !window.DecompressionStream) return;
+  const $ = (id) => document.getElementById(id), cache = {}, DAY = 86400000;
+  const svg = (tag, attributes, ...kids) => {
+    const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...kids);
+    return element;
+  };
+  // value,day,nodes,lowest,highest; a value may be quoted, and marked as no formula.
+  const parse = (text) => {
+    const days = [], values = new Map();
+    let start = text.indexOf('\r\n') + 2;
+    while (start < text.length) {
+      const end = text.indexOf('\r\n', start), line = text.slice(start, end < 0 ? text.length : end);
+      start = end < 0 ? text.length : end + 2;
+      const cells = line.split(',').slice(-4);
+      let value = line.slice(0, line.length - cells.join(',').length - 1);
+      if (value[0] === '"') value = value.slice(1, -1).replaceAll('""', '"');
+      value = value.replace(/^'(?=[=+\-@])/, '');
+      if (value === '(days)') { days.push(Date.parse(cells[0])); continue; }
+      let rows = values.get(value);
+      if (!rows) values.set(value, rows = new Map());
+      rows.set(Date.parse(cells[0]), cells.slice(1).map(Number));
+    }
+    return { days, values };
+  };
+  const load = (dimension) => cache[dimension] ||= unpacked(`${any.dataset.src}history-${dimension}.csv.gz`).then((answer) => answer.text()).then(parse);
+  const nice = (max) => {
+    if (max <= 1) return [1, 1];
+    const power = 10 ** Math.floor(Math.log10(max));
+    const steps = [[1, 2], [1.5, 3], [2, 2], [3, 3], [4, 4], [5, 5], [6, 3], [8, 4], [10, 2]];
+    const [factor, parts] = steps.find(([f, p]) => f * power >= max && Number.isInteger(f * power / p)) || [10, 2];
+    return [factor * power, parts];
+  };
+  const draw = (data, value, years) => {
+    const rows = data.values.get(value) || new Map();
+    const to = data.days.at(-1), from = years > 0 ? Math.max(data.days[0], to - years * 365 * DAY) : data.days[0];
+    const shown = data.days.filter((day) => day >= from), number = Math.min(200, Math.round((to - from) / DAY) + 1);
+    // Equal parts of time; one without a day is a gap.
+    const buckets = Array.from({ length: number }, () => []);
+    for (const day of shown) buckets[Math.min(number - 1, Math.floor((day - from) / (to - from + DAY) * number))].push(day);
+    const points = [];
+    let gap = false;
+    for (const days of buckets) {
+      if (!days.length) { gap = true; continue; }
+      const part = days.map((day) => rows.get(day) || [0, 0, 0]);
+      points.push({ at: days.at(-1), mean: part.reduce((sum, row) => sum + row[0], 0) / part.length, low: Math.min(...part.map((row) => row[1])), high: Math.max(...part.map((row) => row[2])), gap });
+      gap = false;
+    }
+    const high = Math.max(1, ...points.map((point) => point.high)), [top, parts] = nice(high);
+    const H = 220, plot = H - 22, x = (at) => to > from ? (at - from) / (to - from) : 1, y = (n) => (plot - 16) * (1 - n / top) + 16;
+    const grid = svg('g', { class: 'grid' }), labels = svg('g', { class: 'labels' });
+    for (let i = 0; i <= parts; i++) {
+      const at = Math.round(y(top * i / parts));
+      grid.append(svg('line', { x2: '100%', y1: at, y2: at }));
+      labels.append(svg('text', { y: at - 4 }, grouped(top * i / parts)));
+    }
+    const span = (to - from) / DAY, marks = [];
+    for (let at = new Date(from); at <= to; at = new Date(+at + DAY)) {
+      if (span > 500 ? at.getUTCMonth() === 0 && at.getUTCDate() === 1 : span > 60 ? at.getUTCDate() === 1 : Math.round((+at - from) / DAY) % 5 === 2) marks.push(at);
+    }
+    marks.forEach((at, i) => labels.append(svg('text', { class: 'x' + (i % 2 ? ' odd' : '') + (x(+at) > .96 ? ' end' : ''), x: (x(+at) * 100).toFixed(1) + '%', y: H - 4 }, at.toLocaleDateString('en', span > 500 ? { year: 'numeric', timeZone: 'UTC' } : span > 60 ? { month: 'short', timeZone: 'UTC' } : { day: 'numeric', month: 'short', timeZone: 'UTC' }))));
+    const X = (p) => (x(p.at) * 1000).toFixed(0), Y = (n) => (y(n) * 10).toFixed(0);
+    let line = '', band = '', piece = [];
+    const close = () => {
+      if (piece.length === 1) line += 'h0';
+      if (piece.length > 1) band += 'M' + piece.map((p) => X(p) + ' ' + Y(p.high)).concat(piece.toReversed().map((p) => X(p) + ' ' + Y(p.low))).join('L') + 'z';
+      piece = [];
+    };
+    for (const p of points) { if (p.gap) close(); line += (piece.length ? 'L' : 'M') + X(p) + ' ' + Y(p.mean); piece.push(p); }
+    close();
+    const hints = svg('g', { class: 'hints' }), width = 100 / points.length;
+    points.forEach((p, i) => hints.append(svg('rect', { x: (i * width).toFixed(2) + '%', width: width.toFixed(2) + '%', height: plot }, svg('title', {}, `${new Date(p.at).toISOString().slice(0, 10)}: ${grouped(Math.round(p.mean))} (${grouped(p.low)} to ${grouped(p.high)})`))));
+    const last = rows.get(to) || [0], caption = `${grouped(Math.round(last[0]))} at the end, ${grouped(Math.min(...points.map((p) => p.low)))} to ${grouped(high)}`;
+    const trb = $('dimension').value === 'species' && value === 'TRB' ? ' trb' : '';
+    const curve = svg('svg', { viewBox: `0 0 1000 ${plot * 10}`, preserveAspectRatio: 'none', width: '100%', height: plot }, svg('path', { class: 'band' + trb, d: band }), svg('path', { class: 'line' + trb, d: line }));
+    $('chart').replaceChildren(svg('svg', { class: 'chart', width: '100%', height: H, role: 'img', 'aria-label': `${value}: ${caption}` }, grid, curve, labels, hints));
+    $('caption').replaceChildren(make('b', {}, value || '(none)'), ' ', make('small', {}, caption));
+  };
+  const update = async (wanted) => {
+    const dimension = $('dimension').value;
+    let data;
+    try { data = await load(dimension); } catch { $('caption').textContent = 'There is no history of this yet.'; $('chart').replaceChildren(); $('value').replaceChildren(); return; }
+    if (dimension !== $('dimension').value || !data.days.length) return;
+    const last = data.days.at(-1), number = (value) => data.values.get(value).get(last)?.[0] || 0;
+    if ($('value').dataset.of !== dimension) {
+      const values = [...data.values.keys()].sort((a, b) => number(b) - number(a) || (a < b ? -1 : 1));
+      $('value').replaceChildren(...values.map((value) => make('option', { value }, value || '(none)')));
+      $('value').dataset.of = dimension;
+    }
+    if (wanted !== undefined && data.values.has(wanted)) $('value').value = wanted;
+    draw(data, $('value').value, Number($('years').value));
+    any.dataset.ready = '1';
+  };
+  const link = () => history.replaceState(null, '', '?' + new URLSearchParams({ of: $('dimension').value, value: $('value').value, years: $('years').value }));
+  const read = () => {
+    const p = new URLSearchParams(location.search), has = (id, value) => [...$(id).options].some((option) => option.value === value);
+    if (has('dimension', p.get('of'))) $('dimension').value = p.get('of');
+    if (has('years', p.get('years'))) $('years').value = p.get('years');
+    return update(p.get('value') ?? undefined);
+  };
+  $('dimension').addEventListener('change', async () => { await update(); link(); });
+  $('value').addEventListener('change', () => { update(); link(); });
+  $('years').addEventListener('change', () => { update(); link(); });
+  $('choose').addEventListener('submit', (event) => event.preventDefault());
+  addEventListener('popstate', read);
+  any.hidden = false;
+  if (location.search) read(); else update('Core');
+})();

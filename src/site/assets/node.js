@@ -1,0 +1,75 @@
+'use strict';
+// One node: its page's data are in one of 256 files, told by a hash of the address.
+(async () => {
+  const place = document.getElementById('node'), q = document.getElementById('q');
+  document.getElementById('search').addEventListener('submit', (event) => {
+    event.preventDefault();
+    location.search = '?' + encodeURIComponent(q.value.trim()).replace('%3A', ':');
+  });
+  let wanted = '';
+  try { wanted = decodeURIComponent(location.search.slice(1).replace(/^q=/, '')).trim(); } catch { return; }
+  if (!wanted) return;
+  q.value = wanted;
+  const show = (...kids) => {
+    place.replaceChildren(...kids);
+    document.getElementById('ask').before(place);
+  };
+  const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?::(\d{1,5}))?$/.exec(wanted);
+  if (!match || match.slice(1, 5).some((part) => part > 255)) {
+    show(make('p', { className: 'lead' }, 'This is not an IPv4 address with a port, such as 203.0.113.7:8333.'));
+    return;
+  }
+  const address = match.slice(1, 5).map(Number).join('.') + ':' + Number(match[5] || 8333);
+  let hash = 0x811c9dc5;
+  for (const c of address) hash = Math.imul(hash ^ c.charCodeAt(0), 0x01000193);
+  const shard = ((hash ^ hash >>> 8 ^ hash >>> 16 ^ hash >>> 24) & 255).toString(16).padStart(2, '0');
+  let data;
+  try { data = await (await unpacked(`${place.dataset.src}${shard}.dat`)).json(); } catch {
+    show(make('p', { className: 'lead' }, 'The data cannot be loaded. Try again in a minute.'));
+    return;
+  }
+  const node = Object.hasOwn(data.nodes, address) ? data.nodes[address] : null;
+  document.title = document.title.replace(/^[^·]*/, address + ' ');
+  const title = (...kids) => make('h1', { className: 'plain' }, ...kids);
+  document.querySelector('#ask h1').replaceWith(make('h2', {}, 'Another node'));
+  if (!node) {
+    show(title(make('span', { className: 'addr' }, address), ' is not listed'),
+      make('p', { className: 'lead' }, 'It has never answered this crawler, or not for long. What may be the reason, and what to try, stands below.'));
+    return;
+  }
+  if (node.page) { location.replace(node.page); return; }
+  document.getElementById('reasons').hidden = true;
+  const svg = (tag, attributes, ...kids) => {
+    const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...kids);
+    return element;
+  };
+  const strip = () => {
+    const d = ['', '', '', ''], known = node.days.filter((day) => day >= 0);
+    node.days.forEach((day, i) => {
+      if (day < 0) return;
+      const level = day === 0 ? 0 : day < 50 ? 1 : day < 95 ? 2 : 3, [y, h] = [[8, 2], [6, 4], [3, 7], [0, 10]][level];
+      d[level] += `M${i * 10 + 1} ${y}h8v${h}h-8z`;
+    });
+    const label = `answered throughout in ${known.filter((day) => day >= 95).length} of ${known.length} days`;
+    return svg('svg', { class: 'strip', viewBox: `0 0 ${node.days.length * 10} 10`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label },
+      ...d.map((path, level) => svg('path', { class: 'l' + level, d: path })));
+  };
+  const facts = (rows) => make('dl', { className: 'facts' }, ...rows.flatMap(([key, value]) => [make('dt', {}, key), make('dd', {}, value)]));
+  const cell = (text, props = { className: 'num' }) => make('td', props, text);
+  const ms = (value) => value < 0 ? '–' : value + ' ms';
+  const time = (at) => new Date(at * 1000).toISOString().slice(0, 16).replace('T', ' ');
+  const rows = node.results.map(([at, outcome, connect, version, height, peers]) => make('tr', {},
+    make('th', { scope: 'row' }, time(at)), cell(data.outcomes[outcome] || '', {}), cell(ms(connect)), cell(ms(version)),
+    cell(height < 0 ? '–' : grouped(height)), cell(peers < 0 ? '' : grouped(peers))));
+  const heads = ['Time (UTC)', 'Outcome', 'Connected in', 'Version after', 'Height', 'Peers sent'].map((text, i) => make('th', { scope: 'col', className: i > 1 ? 'num' : '' }, text));
+  const table = make('div', { className: 'scroll', tabIndex: 0, ariaLabel: 'Results, table' }, make('table', { className: 'list tight' }, make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...rows)));
+  table.setAttribute('role', 'region');
+  show(title(node.name ? node.name + ' ' : '', make('span', { className: 'addr' }, address), ' ', make('span', { className: 'st ' + node.status }, node.status)),
+    make('p', { className: 'lead' }, node.why),
+    ...(node.advice ? [make('p', { className: 'lead' }, node.advice)] : []),
+    make('figure', {}, make('figcaption', {}, make('b', {}, 'Answered'), ' ', make('small', {}, 'share of each day\u2019s passes, 90 days; a full node counts as answering')), strip()),
+    make('section', { className: 'two' }, make('div', {}, make('h2', {}, 'What it says'), facts(node.says)), make('div', {}, make('h2', {}, 'How often it answers'), facts(node.uptime))),
+    make('h2', {}, 'Last results'), table);
+})();

@@ -1,0 +1,155 @@
+//! `/node/?IP:PORT`: what is known of any node, in 256 files of which the page reads one.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use askama::Template;
+
+use crate::db::reader::{NodeFacts, Reader};
+use crate::db::site::ShortResult;
+use crate::site::SiteError;
+use crate::site::frame::{Context, Frame, rendered};
+use crate::site::nodes::{address, claims, days, sentences, slug, uptime};
+use crate::site::table::gzip;
+use crate::site::text::json;
+use crate::site::writer::Directory;
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::outcome::Outcome;
+
+/// Maximum number of results shown.
+const MAX_RESULTS: usize = 25;
+
+/// FNV-1a of the address, folded to a byte; `node.js` computes the same.
+fn shard_of(address: &str) -> u8 {
+    let hash = address
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (hash ^ hash >> 8 ^ hash >> 16 ^ hash >> 24).to_le_bytes()[0]
+}
+
+#[derive(Template)]
+#[template(path = "site/lookup.html")]
+struct Lookup<'a> {
+    f: Frame<'a>,
+}
+
+/// Writes the page and its data.
+pub fn write(
+    reader: &mut Reader,
+    context: &Context,
+    directory: &mut Directory,
+) -> Result<(), SiteError> {
+    let page = Lookup { f: context.frame("../", "Nodes") };
+    directory.put("node/index.html", rendered(&page).as_bytes())?;
+    let listed = context.listed();
+    let mut results: HashMap<Address, Vec<ShortResult>> =
+        listed.iter().map(|node| (key(&node.facts), Vec::new())).collect();
+    reader.all_results(&mut |address, result| {
+        let Some(results) = results.get_mut(&address) else { return };
+        results.push(result);
+        if results.len() >= 2 * MAX_RESULTS {
+            keep_newest(results);
+        }
+    })?;
+    let mut shards = vec![Vec::new(); 256];
+    for node in listed {
+        shards[usize::from(shard_of(&address(&node.facts)))].push(node);
+    }
+    let outcomes = Outcome::ALL.map(|outcome| json(outcome.as_str())).join(",");
+    for (number, nodes) in shards.iter().enumerate() {
+        let mut text = format!("{{\"outcomes\":[{outcomes}],\"nodes\":{{");
+        for (index, node) in nodes.iter().enumerate() {
+            let facts = &node.facts;
+            let comma = if index == 0 { "" } else { "," };
+            let (why, advice) = sentences(context, facts);
+            let place = address(facts);
+            let has_page = crate::site::nodes::has_page(context, node);
+            let page = if has_page { format!("{}.html", slug(&place)) } else { String::new() };
+            let _ = write!(
+                text,
+                "{comma}\"{place}\":{{\"name\":{},\"page\":{},\"status\":{},\"why\":{},\"advice\":{},\
+                 \"says\":{},\"uptime\":{},\"days\":[{}],\"results\":[{}]}}",
+                json(facts.name.as_deref().unwrap_or("")),
+                json(&page),
+                json(&facts.status),
+                json(&why),
+                json(advice),
+                pairs(&claims(facts)),
+                pairs(&uptime(context, node)),
+                numbers(days(context, node).into_iter().map(|day| day.map_or(-1, i64::from))),
+                last_results(results.remove(&key(facts)).unwrap_or_default())
+            );
+        }
+        text.push_str("}}");
+        directory.put(&format!("data/node/{number:02x}.dat"), &gzip(text.as_bytes()))?;
+    }
+    Ok(())
+}
+
+fn pairs(rows: &[(&str, String)]) -> String {
+    let rows: Vec<String> =
+        rows.iter().map(|(key, value)| format!("[{},{}]", json(key), json(value))).collect();
+    format!("[{}]", rows.join(","))
+}
+
+fn numbers(values: impl Iterator<Item = i64>) -> String {
+    values.map(|value| value.to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn key(node: &NodeFacts) -> Address {
+    Address::new(node.host, u16::try_from(node.port).unwrap_or(0))
+}
+
+/// Of two results of one pass the first counts, as in the view `probes`.
+fn keep_newest(results: &mut Vec<ShortResult>) {
+    results.sort_by_key(|result| (std::cmp::Reverse(result.pass), result.at));
+    results.dedup_by_key(|result| result.pass);
+    results.truncate(MAX_RESULTS);
+}
+
+/// The newest results: time, outcome, the two latencies, height, peers; -1 for none.
+fn last_results(mut results: Vec<ShortResult>) -> String {
+    keep_newest(&mut results);
+    let row = |result: &ShortResult| {
+        let values = [result.connect_ms, result.version_ms, result.height, result.peers_sent];
+        let values = values.into_iter().map(|value| i64::from(value.unwrap_or(-1)));
+        format!("[{},{},{}]", result.at, result.outcome, numbers(values))
+    };
+    results.iter().map(row).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_results_are_kept_and_one_of_each_pass() {
+        let result = |pass, at| ShortResult {
+            pass,
+            at,
+            outcome: 0,
+            height: None,
+            connect_ms: None,
+            version_ms: None,
+            peers_sent: None,
+        };
+        let mut results: Vec<ShortResult> = (1..=40).map(|pass| result(pass, pass)).collect();
+        results.push(result(40, 7));
+        keep_newest(&mut results);
+        let passes: Vec<i64> = results.iter().map(|result| result.pass).collect();
+        assert_eq!(passes, (16..=40).rev().collect::<Vec<_>>());
+        assert_eq!(results[0].at, 7);
+    }
+
+    #[test]
+    fn shards_are_of_similar_size() {
+        let mut sizes = [0; 256];
+        for number in 0..25_600_u32 {
+            let host = Ipv4Addr::from(number.wrapping_mul(2_654_435_761));
+            sizes[usize::from(shard_of(&format!("{host}:8333")))] += 1;
+        }
+        assert!(sizes.iter().all(|size| (50..160).contains(size)), "{sizes:?}");
+    }
+}

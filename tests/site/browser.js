@@ -1,0 +1,172 @@
+'use strict';
+// Looks at a website with Chromium: browser.js DIR EXPECTED.json, run by tests/site.rs. With
+// pictures as third argument, a directory, it saves each page there. Prints one line per fault.
+const fs = require('fs');
+const http = require('http');
+const path = require('path');
+const { chromium } = require('playwright-core');
+
+const [dir, file, pictures] = process.argv.slice(2);
+const expected = JSON.parse(fs.readFileSync(file, 'utf8'));
+const axe = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
+const faults = [];
+const check = (is, text) => { if (!is) faults.push(text); };
+const same = (a, b, text) => check(a === b, `${text}: ${JSON.stringify(a)} instead of ${JSON.stringify(b)}`);
+const types = { html: 'text/html; charset=utf-8', css: 'text/css', js: 'text/javascript', svg: 'image/svg+xml', atom: 'application/atom+xml' };
+
+const server = http.createServer((request, answer) => {
+  let name = decodeURIComponent(new URL(request.url, 'http://x').pathname);
+  if (name.endsWith('/')) name += 'index.html';
+  fs.readFile(path.join(dir, path.normalize(name)), (error, bytes) => {
+    answer.writeHead(error ? 404 : 200, { 'content-type': types[name.split('.').pop()] || 'application/octet-stream' });
+    answer.end(error ? 'not found' : bytes);
+  });
+});
+
+// A page that reports what must not happen.
+const open = async (context, origin) => {
+  const page = await context.newPage();
+  page.on('console', (message) => { if (message.type() === 'error') faults.push(`console at ${page.url()}: ${message.text()}`); });
+  page.on('pageerror', (error) => faults.push(`error at ${page.url()}: ${error.message}`));
+  page.on('dialog', (dialog) => { faults.push(`dialog at ${page.url()}: ${dialog.message()}`); dialog.dismiss(); });
+  page.on('request', (request) => { if (!request.url().startsWith(origin) && !request.url().startsWith('blob:' + origin)) faults.push(`request of ${page.url()} to ${request.url()}`); });
+  page.on('response', (response) => { if (response.status() >= 400) faults.push(`${response.status()} for ${response.url()}`); });
+  return page;
+};
+
+const everyPage = async (browser, origin) => {
+  for (const colorScheme of ['light', 'dark']) {
+    const context = await browser.newContext({ colorScheme });
+    const page = await open(context, origin);
+    await page.addInitScript(() => sessionStorage.clear());
+    for (const name of expected.pages) {
+      await page.setViewportSize({ width: 1440, height: 900 });
+      await page.goto(origin + name, { waitUntil: 'networkidle' });
+      await page.evaluate(axe);
+      for (const width of [1440, 768, 320]) {
+        await page.setViewportSize({ width, height: 900 });
+        const place = `${name} at ${width} px, ${colorScheme}`;
+        const result = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+        for (const fault of result.violations) faults.push(`${place}: ${fault.id}: ${fault.nodes.map((node) => node.target).slice(0, 3).join(' ')} ${fault.nodes[0].failureSummary}`);
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        check(wide <= 0, `${place} is ${wide} px too wide`);
+        if (pictures) await page.screenshot({ path: path.join(pictures, `${name.replace(/[^a-z0-9]+/gi, '_') || 'home'}-${width}-${colorScheme}.png`), fullPage: true });
+      }
+    }
+    await context.close();
+  }
+};
+
+const digits = (text) => Number(text.replace(/\D/g, ''));
+
+const table = async (browser, origin) => {
+  const page = await open(await browser.newContext({ acceptDownloads: true }), origin);
+  const shown = async () => digits(await page.textContent('#n'));
+  await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
+  same(await shown(), expected.nodes, 'nodes in the table');
+  for (const [status, count] of Object.entries(expected.status)) {
+    await page.goto(`${origin}nodes/?status=${status}`, { waitUntil: 'networkidle' });
+    same(await shown(), count, `nodes that are ${status}`);
+  }
+  for (const [species, count] of Object.entries(expected.species)) {
+    await page.goto(`${origin}nodes/?species=${encodeURIComponent(species)}`, { waitUntil: 'networkidle' });
+    same(await shown(), count, `nodes of ${species}`);
+  }
+  for (const [agent, count] of expected.agents) {
+    await page.goto(`${origin}nodes/?${new URLSearchParams({ agent })}`, { waitUntil: 'networkidle' });
+    same(await shown(), count, `nodes with ${agent}`);
+    same(await page.textContent('#rows .agent'), agent, 'the agent as shown');
+  }
+  await page.goto(origin + 'nodes/?species=none', { waitUntil: 'networkidle' });
+  same(await shown(), 0, 'a link to what is not there');
+  // A filter by keyboard alone, its link, and the way back.
+  await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
+  await page.focus('#facets details:first-of-type input');
+  await page.keyboard.press('Space');
+  same(await shown(), expected.status.up, 'after a choice by keyboard');
+  check(page.url().endsWith('?status=up'), `the link of a filter is ${page.url()}`);
+  check(await page.evaluate(() => document.activeElement.type === 'checkbox'), 'the focus is lost');
+  await page.goBack();
+  same(await shown(), expected.nodes, 'after the way back');
+  await page.fill('#q', expected.address);
+  await page.press('#q', 'Enter');
+  same(await shown(), 1, 'found by address');
+  await page.goto(origin + 'nodes/?sort=-height', { waitUntil: 'networkidle' });
+  const height = digits(await page.textContent('#rows tr:first-child .c-height'));
+  same(height, expected.highest, 'the highest node comes first');
+  await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#csv')]);
+  const csv = fs.readFileSync(await download.path(), 'utf8');
+  same(csv.trimEnd().split('\r\n').length, expected.nodes + 1, 'lines of the CSV');
+  for (const [, quoted, bare] of csv.matchAll(/(?:^|,|\r\n)(?:"((?:[^"]|"")*)"|([^",\r]*))/g)) check(!/^[=+@-]/.test(quoted ?? bare), `a formula: ${quoted ?? bare}`);
+  await page.context().close();
+};
+
+const lookup = async (browser, origin) => {
+  const page = await open(await browser.newContext(), origin);
+  await page.goto(`${origin}node/?${expected.address}`, { waitUntil: 'networkidle' });
+  same(await page.textContent('#node h1 .addr'), expected.address, 'the node');
+  check((await page.textContent('#node .lead')).startsWith('Listed as '), 'why it is listed');
+  same(await page.locator('#node tbody tr').count(), expected.results, 'results of the node');
+  await page.goto(`${origin}node/?127.0.0.77:8333`, { waitUntil: 'networkidle' });
+  check((await page.textContent('#node h1')).endsWith(' is not listed'), 'an unknown node');
+  await page.goto(`${origin}node/?<img src=x onerror=alert(1)>`, { waitUntil: 'networkidle' });
+  check((await page.textContent('#node .lead')).startsWith('This is not an IPv4'), 'no address');
+  await page.goto(`${origin}node/?${expected.watched}`, { waitUntil: 'networkidle' });
+  check(page.url().endsWith('.html'), 'a TRB node has a page of its own');
+  await page.context().close();
+};
+
+const curves = async (browser, origin) => {
+  const page = await open(await browser.newContext(), origin);
+  for (const [of, value, count] of expected.curves) {
+    await page.goto(`${origin}history/?${new URLSearchParams({ of, value })}`, { waitUntil: 'networkidle' });
+    same(await page.textContent('#caption b'), value, `the curve of ${of}`);
+    same(digits((await page.textContent('#caption small')).split(' at')[0]), count, `${value} at the end`);
+  }
+  await page.context().close();
+};
+
+const feed = async (browser, origin) => {
+  const page = await open(await browser.newContext(), origin);
+  await page.goto(origin + 'about/');
+  const found = await page.evaluate(async () => {
+    const feed = new DOMParser().parseFromString(await (await fetch('../events/feed.atom')).text(), 'application/xml');
+    return { error: feed.querySelector('parsererror')?.textContent || '', ids: [...feed.querySelectorAll('entry > id')].map((id) => id.textContent) };
+  });
+  same(found.error, '', 'the feed is XML');
+  same(found.ids.length, expected.events, 'entries of the feed');
+  same(new Set(found.ids).size, expected.events, 'different entries of the feed');
+  await page.context().close();
+};
+
+const plain = async (browser, origin) => {
+  const context = await browser.newContext({ javaScriptEnabled: false });
+  const page = await open(context, origin);
+  for (const name of expected.pages) {
+    await page.goto(origin + name);
+    check((await page.textContent('main')).trim().length > 200, `${name} is empty without a script`);
+  }
+  await page.goto(origin);
+  const [up, trb] = await page.locator('h1 .big').allTextContents();
+  same(digits(up), expected.status.up, 'nodes up on the home page');
+  same(digits(trb), expected.trb_up, 'TRB nodes up on the home page');
+  await page.goto(origin + 'nodes/');
+  same(await page.locator('#plain tbody tr').count(), expected.watched_nodes, 'TRB and named nodes without a script');
+  await context.close();
+};
+
+server.listen(0, '127.0.0.1', async () => {
+  const origin = `http://127.0.0.1:${server.address().port}/`;
+  const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking', '--disable-component-update', '--no-first-run'];
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args });
+  try {
+    for (const part of [everyPage, table, lookup, curves, feed, plain]) await part(browser, origin);
+  } catch (error) {
+    faults.push(String(error.stack || error));
+  }
+  await browser.close();
+  server.close();
+  for (const fault of [...new Set(faults)]) console.log(fault.replaceAll('\n', ' '));
+  process.exitCode = faults.length ? 1 : 0;
+});
