@@ -119,7 +119,7 @@ fn a_wrong_file_of_rules_changes_nothing_and_names_the_lines() {
     let directory = Directory::new();
     directory.write("species.toml", &own_rules(&[("joke", "jester"), ("jok", "almost")]));
     let ran = migrate(&directory, &database);
-    let problem = "species: must be one of those in the section [species]";
+    let problem = "species = \"jok\": must be one of those in the section [species]";
     let line = own_rules(&[("joke", "jester"), ("jok", "almost")]);
     let line = line.lines().position(|line| line == "species = \"jok\"").unwrap() + 1;
     let error = format!("bitdash: species.toml:{line}: {problem}\n");

@@ -182,7 +182,10 @@ impl<'t> Reader<'t> {
                 let word = value.get_ref().as_str();
                 match all.iter().position(|species| word == Some(&*species.word)) {
                     Some(index) => rule.species = index,
-                    None => self.fault(value.span(), NO_SUCH_SPECIES.to_owned()),
+                    None => {
+                        let word = quoted(word.unwrap_or("?"));
+                        self.fault(value.span(), format!("species = {word}: {NO_SUCH_SPECIES}"));
+                    }
                 }
             } else if name == "core" && !has_core {
                 self.fault(key.span(), "core: needs a section [core]".to_owned());
@@ -336,7 +339,7 @@ impl<'t> Reader<'t> {
 
 const SECTIONS: [&str; 3] = ["species", "core", "rule"];
 const SECTIONS_TEXT: &str = "one of the sections [species], [core] and [[rule]]";
-const NO_SUCH_SPECIES: &str = "species: must be one of those in the section [species]";
+const NO_SUCH_SPECIES: &str = "must be one of those in the section [species]";
 const CONDITIONS: &str = "species, agent, agent_begins, first, name, begins, contains, version, version_begins, \
                           version_contains, comment_begins, protocol, offers, dotted, core";
 
@@ -409,7 +412,7 @@ nmae = \"x\"
             "7: species.e: must be a table",
             "8: species.f.meaning: must be 1 to 80 printable ASCII characters",
             "9: \"mening\": no such key; there are meaning, versions",
-            "11: species: must be one of those in the section [species]",
+            "11: species = \"z\": must be one of those in the section [species]",
             "13: rule: must have a condition",
             "15: rule: must have a species",
             "16: name: must be texts of 1 to 256 characters",
