@@ -120,7 +120,7 @@ fn of_code(code: &str, text: &str) -> StoreError {
         }
         "28P01" => "check the password in database.url or BITDASH_DATABASE_URL",
         "42501" => {
-            "make the role of bitdash the owner of the database (ALTER DATABASE NAME OWNER TO ROLE), or grant the missing right"
+            "the role that crawls must own the database (ALTER DATABASE NAME OWNER TO ROLE); to read it, join the group bitdash (adduser USER bitdash, then /usr/lib/bitdash/setup-database)"
         }
         "25006" => {
             "it is a standby, or the role may only read: name the primary server in database.url, or a role that owns the database"

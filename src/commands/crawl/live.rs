@@ -44,7 +44,7 @@ struct View {
     pass: u64,
     is_resumed: bool,
     probed: u64,
-    /// Targets queued or in flight.
+    /// Addresses of the pass that are not probed yet.
     left: u64,
     sockets: usize,
     max_sockets: usize,
@@ -85,8 +85,8 @@ impl Live {
         self.is_on().then(|| self.drawn_at + INTERVAL)
     }
 
-    /// Redraws the line if it is due.
-    pub fn draw(&mut self, crawler: &Crawler, max_sockets: usize, now: Now) {
+    /// Redraws the line if it is due. `expected` is the number of addresses of the running pass.
+    pub fn draw(&mut self, crawler: &Crawler, expected: Option<u64>, max_sockets: usize, now: Now) {
         let Some(line) = &mut self.line else { return };
         if now.mono < self.drawn_at + INTERVAL {
             return;
@@ -98,7 +98,7 @@ impl Live {
             pass: counters.pass,
             is_resumed: self.is_resumed,
             probed: counters.probed,
-            left: crawler.queue_len().saturating_add(crawler.open()) as u64,
+            left: expected.unwrap_or(0).saturating_sub(counters.probed),
             sockets: crawler.open(),
             max_sockets,
             rate,

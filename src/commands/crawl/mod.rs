@@ -290,7 +290,8 @@ impl<'a> Crawl<'a> {
             self.driver.stop(&self.clock, &mut self.ended);
         }
         let max_sockets = self.params.crawler.max_sockets;
-        self.live.draw(&self.crawler, max_sockets, now);
+        let expected = self.reporter.expected(&self.crawler);
+        self.live.draw(&self.crawler, expected, max_sockets, now);
         let is_due = now.mono >= self.stats_at;
         if is_due {
             // On a terminal that shows the log, the status line replaces it.

@@ -64,7 +64,7 @@ impl Reporter {
     }
 
     /// Number of addresses of the running pass, as far as it is known; `None` if none is running.
-    fn expected(&self, crawler: &Crawler) -> Option<u64> {
+    pub fn expected(&self, crawler: &Crawler) -> Option<u64> {
         let running = self.running?;
         let new = crawler.totals().new_addresses.saturating_sub(running.new_addresses);
         Some((running.due + new).max(crawler.counters().probed))

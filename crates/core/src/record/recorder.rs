@@ -262,7 +262,7 @@ impl Recorder {
         };
         let started_at = pass.row.started_at;
         self.book.start_pass(started_at);
-        let (number, row) = (pass.number, pass.row);
+        let number = pass.number;
         self.pass = Some(pass);
         let stored = std::mem::take(&mut self.names);
         let is_kept = |(address, name): &(Address, String)| {
@@ -286,9 +286,9 @@ impl Recorder {
         }
         self.batch.names = Some(self.names.clone());
         let due = self.book.count_due(&self.filter).max(targets.len() as u64);
-        if let Some(pass) = &mut self.pass {
-            pass.row.due = pass.row.probed + due;
-        }
+        let pass = self.pass.as_mut().expect("it was set above");
+        pass.row.due = pass.row.probed + due;
+        let row = pass.row;
         // The row counts the named nodes: this batch may be the last before a crash.
         self.push_pass();
         self.outbox.push_back(FromWriter::Started { pass: number, row, resumed, due });

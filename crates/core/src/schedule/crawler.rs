@@ -197,6 +197,8 @@ impl Crawler {
                 }
                 let (probed, responded, failed) = (row.probed, row.responded, row.failed);
                 self.counters = Counters { pass, probed, responded, failed };
+                // What is due contains the addresses that are new by now.
+                self.totals.new_addresses = row.new_addresses;
                 self.pass_started = now.mono;
                 let age = now.wall.since(row.started_at);
                 self.pass_age = if resumed { age } else { Duration::ZERO };
