@@ -10,7 +10,7 @@ use bitdash::cli;
 use bitdash::config::{KEYS, Reload};
 use clap::Command;
 use clap::builder::Resettable;
-use clap_complete::Shell;
+use clap_complete::{Generator, Shell};
 use clap_mangen::Man;
 
 /// The sections of bitdash(1) that clap does not know.
@@ -89,7 +89,7 @@ fn main() -> io::Result<()> {
     write_page(&definition, &pages, SECTIONS)?;
     fs::write(pages.join("bitdash.toml.5"), configuration_page())?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut cli::definition(), "bitdash", &directory)?;
+        fs::write(directory.join(shell.file_name("bitdash")), cli::completion_script(shell))?;
     }
     Ok(())
 }

@@ -308,9 +308,28 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
 
 fn completions(shell: &str) -> Result<(), Failure> {
     let shell: Shell = shell.parse().map_err(Failure::Usage)?;
+    print(&completion_script(shell))
+}
+
+/// The completions of a shell.
+pub fn completion_script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut definition(), "bitdash", &mut script);
-    print(&String::from_utf8_lossy(&script))
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if shell == Shell::Fish {
+        // clap_complete leaves out the values of arguments that are no options.
+        for command in definition().get_subcommands() {
+            let values = command.get_positionals().flat_map(clap::Arg::get_possible_values);
+            let values: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
+            if !values.is_empty() {
+                let (name, values) = (command.get_name(), values.join(" "));
+                script += &format!(
+                    "complete -c bitdash -n \"__fish_bitdash_using_subcommand {name}\" -f -a \"{values}\"\n"
+                );
+            }
+        }
+    }
+    script
 }
 
 /// Help and version go to stdout; an error becomes one line.

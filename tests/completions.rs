@@ -35,6 +35,16 @@ fn commands_options_and_values_are_completed() {
 }
 
 #[test]
+fn fish_knows_the_values_of_arguments() {
+    let script = Directory::new().run(&["completions", "fish"]).out;
+    for line in
+        ["subcommand completions\" -f -a \"bash zsh fish\"\n", "subcommand export\" -f -a \"json "]
+    {
+        assert!(script.contains(line), "no {line:?} in\n{script}");
+    }
+}
+
+#[test]
 fn files_are_completed_where_a_file_is_expected() {
     for words in [["-c", "my"], ["--config", "my"]] {
         assert_eq!(offered(&words), ["my nodes.txt"], "{words:?}");
