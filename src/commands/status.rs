@@ -144,8 +144,9 @@ fn overview_text(overview: &Overview, screen: &Screen) -> String {
     let others = overview.kept.iter().filter(|node| node.status != "up").count();
     let (mut nodes, mut events) = (others.min(MAX_NODES), overview.events.len().min(MAX_EVENTS));
     let height = |rows: usize| if rows > 0 { rows + 1 } else { 0 };
-    while lines + 1 + height(nodes) + height(events) > MAX_LINES && nodes.max(events) > 1 {
-        *(if nodes > events { &mut nodes } else { &mut events }) -= 1;
+    while lines + 1 + height(nodes) + height(events) > MAX_LINES && nodes + events > 0 {
+        let has_more_nodes = nodes > events.max(1) || events == 0;
+        *(if has_more_nodes { &mut nodes } else { &mut events }) -= 1;
     }
     let mut last = kept(at, &overview.kept, nodes, screen);
     if events > 0 {
