@@ -178,6 +178,8 @@ fn the_schema_public_shows_only_what_people_read() {
         [
             "addresses",
             "candidates",
+            "closed_rolls",
+            "daily_rolls",
             "events",
             "history",
             "history_notes",
@@ -185,6 +187,7 @@ fn the_schema_public_shows_only_what_people_read() {
             "passes",
             "place_sources",
             "probes",
+            "roll_nodes",
             "rolls",
             "sources"
         ]
@@ -193,7 +196,16 @@ fn the_schema_public_shows_only_what_people_read() {
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1";
     assert_eq!(
         database.rows(functions),
-        ["address", "history_of", "is_crawling", "roll_of", "service_names", "up_since", "uptime"]
+        [
+            "address",
+            "days_of",
+            "history_of",
+            "is_crawling",
+            "roll_of",
+            "service_names",
+            "up_since",
+            "uptime"
+        ]
     );
 }
 
