@@ -15,7 +15,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use support::crawl::{Crawl, Simnet};
-use support::rows::ready;
+use support::rows::{ready, rich_batch};
 use support::{Cluster, Database, terminal};
 
 fn run(crawl: &Crawl, args: &[&str]) -> (i32, String, String) {
@@ -351,6 +351,29 @@ fn a_comparison_fits_a_terminal_of_80_columns() {
     assert!(!out.contains("differs"), "a plain list has no user agents: {out}");
     assert!(out.contains(", time unknown: ") && out.contains("candidate, never answered"), "{out}");
     assert!(out.lines().all(|line| line.trim_end().chars().count() <= 80), "{out}");
+}
+
+#[test]
+fn a_role_that_may_only_read_the_map_may_compare() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    ready(&database).write(&rich_batch(), 25).unwrap();
+    let role = format!("compare_reader_{}", database.name);
+    cluster.admin().batch_execute(&format!("CREATE ROLE {role} LOGIN")).unwrap();
+    let grant = format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}");
+    database.client().batch_execute(&grant).unwrap();
+    let url = cluster.url(&role, &database.name);
+    let reader = Database { url, name: database.name.clone() };
+    let crawl = Crawl::configure(&reader, "none".as_ref(), &[]);
+    let path = crawl.dir.path().join("list.csv");
+    let list = "host,port\n127.0.0.1,8333\n127.0.0.2,8333\n127.0.0.3,1\n127.0.0.9,1\n";
+    fs::write(&path, list).unwrap();
+    let (status, out, err) = run(&crawl, &[path.to_str().unwrap(), "--json"]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let theirs = &json["only_theirs"];
+    assert_eq!((&json["both"]["nodes"], &theirs["unheard"]), (&json!(1), &json!(1)));
+    assert_eq!((&theirs["candidate"]["nodes"], &theirs["other_port"]), (&json!(1), &json!(1)));
 }
 
 #[test]
