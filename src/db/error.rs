@@ -186,7 +186,7 @@ mod tests {
             ("3D000", "createdb"),
             ("28000", "createuser"),
             ("28P01", "password"),
-            ("42501", "owner"),
+            ("42501", "must own the database"),
             ("25006", "primary"),
             ("42P01", "bitdash migrate"),
             ("23514", "bug in bitdash"),
