@@ -142,7 +142,7 @@ fn the_overview_shows_a_note_as_long_as_figures_before_it_are_compared() {
     let text = status_text(&database, None, false);
     assert!(!text.contains("Counted otherwise"), "{text}");
     note(2, "species rules changed: 9 of 10 nodes got another species (unknown to light 9)");
-    let screen = Screen { width: Some(80), ..Screen::PLAIN };
+    let screen = Screen { width: Some(80), is_unicode: true, ..Screen::PLAIN };
     let text = status_on(&screen, &database, None, false);
     let line = "Counted otherwise since 2d 0h ago: species rules changed: 9 of 10 nodes got ano…";
     assert!(text.lines().any(|found| found == line), "{text}");
