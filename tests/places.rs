@@ -352,6 +352,26 @@ fn one_child_runs_at_a_time_at_the_lowest_priority_and_dies_at_the_end() {
 }
 
 #[test]
+fn a_signal_ends_the_wait_for_the_last_places() {
+    let simnet = Simnet::start(&["--nodes", "40", "--dead", "20", "--time-scale", "0.05"]);
+    let database = Cluster::shared().database();
+    ready(&database);
+    let file = simnet.dir.path().join("location.db");
+    fs::write(&file, libloc(1_790_000_000, &HALVES, &NAMES)).unwrap();
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[&key("country_db", &file)]);
+    let mut holder = database.client();
+    let mut hold = holder.transaction().unwrap();
+    hold.batch_execute("LOCK TABLE bitdash_internal.place_files").unwrap();
+    crawl.start(&["--passes", "1"]);
+    crawl.wait_for_log(|line| line.contains("stop lost=0"));
+    let begin = Instant::now();
+    crawl.signal("-TERM");
+    assert!(crawl.wait().success(), "{}", crawl.log());
+    // The child waits 10 s for the lock, and would be started once more.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn a_crawl_logs_a_warning_once_and_goes_on() {
     let simnet = Simnet::start(&["--nodes", "40", "--dead", "20", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();

@@ -72,11 +72,14 @@ impl AfterPass {
         self.start_with(config, |task| task.limit);
     }
 
-    /// Runs it once more, for what the last pass has found, and waits for it.
-    pub fn finish(&mut self, config: &Config) {
-        self.join();
+    /// Starts a run for what the last pass has found.
+    pub fn start_last(&mut self, config: &Config) {
         self.start_with(config, |task| task.last_limit);
-        self.join();
+    }
+
+    /// Whether a run has not ended.
+    pub fn is_running(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.is_finished())
     }
 
     /// Kills it if it is running.
@@ -90,7 +93,7 @@ impl AfterPass {
         if tasks.is_empty() {
             return;
         }
-        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
+        if self.is_running() {
             log::debug!("after_pass error=\"the last run is still running\"");
             return;
         }

@@ -411,6 +411,17 @@ impl<'a> Crawl<'a> {
         }
     }
 
+    /// Waits for what runs after a pass, unless the operator stops the crawl.
+    fn wait_for_after_pass(&mut self) {
+        while self.stopped_at.is_none() && self.after_pass.is_running() {
+            match self.poll_for_signals(EVENTS_POLL_INTERVAL) {
+                Ok(false) => {}
+                Ok(true) => self.handle_signals(self.clock.now()),
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Sleeps, or returns `true` earlier where a signal has arrived.
     fn poll_for_signals(&mut self, timeout: Duration) -> Result<bool, Failure> {
         let turn = self.driver.turn(Some(timeout), &self.clock, &mut self.ended);
@@ -422,11 +433,14 @@ impl<'a> Crawl<'a> {
         self.metrics.finish();
         self.reporter.interrupted(&self.crawler);
         let result = self.result();
-        if result.is_ok() && self.stopped_at.is_none() {
-            self.after_pass.finish(&self.config);
-        } else {
-            self.after_pass.cancel();
+        if result.is_ok() {
+            self.wait_for_after_pass();
+            if self.stopped_at.is_none() {
+                self.after_pass.start_last(&self.config);
+                self.wait_for_after_pass();
+            }
         }
+        self.after_pass.cancel();
         // A crawl that did not begin has only its error to show.
         let has_begun = result.is_ok() || self.crawler.counters().pass > 0;
         let is_shown = self.live.is_on() && has_begun;
