@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use support::crawl::{Crawl, Simnet, check_conduct, check_map, is_stats, value};
+use support::crawl::{ASK_AT_ONCE, Crawl, Simnet, check_conduct, check_map, is_stats, value};
 use support::faults::{
     check_nothing_lost_or_doubled, count_from_env, fill_disk, on_a_small_disk, print_note,
     random_millis, seeded_rng, wait_until,
@@ -275,6 +275,7 @@ fn exhausted_descriptors_reduce_the_pace_and_spare_the_database() {
     let lines = [
         "crawl.max_sockets = 120",
         "crawl.connects_per_second = 60",
+        ASK_AT_ONCE,
         "database.flush_interval = \"500ms\"",
     ];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &lines);

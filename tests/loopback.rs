@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bitdash_simnet::verify::truth::Kind;
 use support::Cluster;
-use support::crawl::{Crawl, Simnet, check_conduct, check_map, is_stats, value};
+use support::crawl::{ASK_AT_ONCE, Crawl, Simnet, check_conduct, check_map, is_stats, value};
 use support::faults::wait_until;
 
 #[test]
@@ -164,7 +164,7 @@ fn simnet_check_exits_with_1_on_a_difference() {
 fn a_restart_resumes_the_pass_and_repeats_no_probe() {
     let simnet = Simnet::start(&["--nodes", "300", "--dead", "600", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
-    let slow = ["crawl.connects_per_second = 150"];
+    let slow = ["crawl.connects_per_second = 150", ASK_AT_ONCE];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
     crawl.start(&[]);
     let responded = |line: &str| value(line, "responded").parse::<u64>().unwrap();
@@ -197,19 +197,19 @@ fn a_restart_resumes_the_pass_and_repeats_no_probe() {
 fn sighup_changes_max_sockets_as_the_stats_line_shows() {
     let simnet = Simnet::start(&["--nodes", "200", "--dead", "500", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
-    let few = ["crawl.max_sockets = 10"];
+    let few = ["crawl.max_sockets = 10", ASK_AT_ONCE];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &few);
     crawl.start(&["--passes", "1"]);
     // Wait for the end of the slow start.
     let line = crawl.wait_for_log(|line| is_stats(line) && value(line, "limit") != "none");
     assert_eq!((value(&line, "max_sockets"), value(&line, "limit")), ("10", "sockets"));
 
-    crawl.reconfigure(&database, &simnet.seeds(), &["crawl.max_sockets = \"many\""]);
+    crawl.reconfigure(&database, &simnet.seeds(), &["crawl.max_sockets = \"many\"", ASK_AT_ONCE]);
     crawl.signal("-HUP");
     let line = crawl.wait_for_log(|line| line.contains("reload error="));
     assert!(line.contains("ERROR") && line.contains("crawl.max_sockets"), "{line}");
 
-    crawl.reconfigure(&database, &simnet.seeds(), &["crawl.max_sockets = 100"]);
+    crawl.reconfigure(&database, &simnet.seeds(), &["crawl.max_sockets = 100", ASK_AT_ONCE]);
     crawl.signal("-HUP");
     crawl.wait_for_log(|line| line.contains("reload max_sockets=10->100"));
     crawl.wait_for_log(|line| is_stats(line) && value(line, "max_sockets") == "100");
@@ -265,7 +265,7 @@ fn a_database_outage_loses_no_result() {
     let simnet = Simnet::start(&["--nodes", "300", "--dead", "1500", "--time-scale", "0.05"]);
     let cluster = Cluster::start();
     let database = cluster.database();
-    let slow = ["crawl.connects_per_second = 150"];
+    let slow = ["crawl.connects_per_second = 150", ASK_AT_ONCE];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
     crawl.start(&["--passes", "1"]);
     crawl.wait_for_log(|line| is_stats(line) && value(line, "responded") != "0");

@@ -263,6 +263,9 @@ pub fn is_stats(line: &str) -> bool {
     line.contains(" stats pass=")
 }
 
+/// No node is first greeted and asked for its peers by a second connection: each address is met once.
+pub const ASK_AT_ONCE: &str = "crawl.ask_share = 0";
+
 /// Panics unless the database holds the map of the network.
 pub fn check_map(database: &Database, simnet: &Simnet) -> Comparison {
     let comparison = verify::check(&database.url, simnet.dir.path()).unwrap();
