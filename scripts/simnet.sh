@@ -59,7 +59,7 @@ start_network() {
 }
 
 # write_config MAX_SOCKETS URL: timeouts for a network that is 20 times as fast as the real one, and
-# a filter that admits nothing but loopback.
+# a filter that admits nothing but loopback. Nodes are asked at once, so that each is met once.
 write_config() {
     # It takes precedence over the file.
     unset BITDASH_DATABASE_URL
@@ -67,6 +67,7 @@ write_config() {
 [crawl]
 max_sockets = $1
 connects_per_second = 2000
+ask_share = 0
 nodes_file = "$scratch/seeds.txt"
 connect_timeout = "2s"
 candidate_connect_timeout = "$candidate_connect_timeout"

@@ -100,7 +100,8 @@ fn of_crawlers_that_start_at_once_one_gets_the_lock() {
         });
         assert_eq!(results.iter().filter(|result| matches!(result, Ok((_, true)))).count(), 1);
         let refused = |result: &&Result<_, _>| result.as_ref().err() == Some(&StoreError::Locked);
-        assert_eq!(results.iter().filter(refused).count(), 5);
+        let errors: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+        assert_eq!(results.iter().filter(refused).count(), 5, "{errors:?}");
     }
 }
 

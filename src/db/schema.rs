@@ -97,9 +97,11 @@ pub fn migrate(client: &mut Client) -> Result<Migrated, StoreError> {
     let mut attempts = 0;
     while to < known_version() {
         let applied = apply_next(client);
-        attempts += 1;
-        if attempts < MAX_ATTEMPTS && applied.as_ref().is_err_and(was_created) {
-            continue;
+        if applied.as_ref().is_err_and(was_created) {
+            attempts += 1;
+            if attempts < MAX_ATTEMPTS {
+                continue;
+            }
         }
         to = applied.map_err(|error| StoreError::of_statement(&error, client.is_closed()))?;
         refuse_newer(to)?;
@@ -143,10 +145,11 @@ fn read_version(client: &mut impl postgres::GenericClient) -> Result<i32, postgr
     client.query_one("SELECT coalesce(max(version), 0) FROM schema_migrations", &[])?.try_get(0)
 }
 
-/// Whether another program has just created the same object.
+/// Whether another program has just created the same object, or comments on it ("tuple concurrently
+/// updated" is an internal error of the server).
 fn was_created(error: &postgres::Error) -> bool {
     use postgres::error::SqlState;
-    [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_SCHEMA]
+    [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_SCHEMA, SqlState::INTERNAL_ERROR]
         .iter()
         .any(|code| error.code() == Some(code))
 }
@@ -158,6 +161,8 @@ fn apply_next(client: &mut Client) -> Result<i32, postgres::Error> {
     transaction.batch_execute(LOCK)?;
     transaction.batch_execute(DROP_REMAINS)?;
     transaction.batch_execute(RECORD)?;
+    // Another program may have created the table since it was looked for.
+    transaction.batch_execute(LOCK)?;
     if let Some(row) = transaction.query_opt(VERSION_WITHOUT_RECORD, &[])? {
         let version: Option<i32> = row.try_get(0)?;
         for applied in MIGRATIONS.iter().filter(|file| Some(file.version) <= version) {
