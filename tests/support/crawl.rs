@@ -263,7 +263,8 @@ pub fn is_stats(line: &str) -> bool {
     line.contains(" stats pass=")
 }
 
-/// No node is first greeted and asked for its peers by a second connection: each address is met once.
+/// No node is greeted first and asked for its peers by a second connection: each address is met
+/// once.
 pub const ASK_AT_ONCE: &str = "crawl.ask_share = 0";
 
 /// Panics unless the database holds the map of the network.
