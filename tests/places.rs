@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bitdash::commands::places::{Report, fill};
 use bitdash::config::{Config, GeoFile};
-use bitdash::db::reader::{CountryLine, NetworkLine, Reader};
+use bitdash::db::reader::{Reader, ShareLine};
 use bitdash::places::libloc::Libloc;
 use bitdash::places::mmdb::Mmdb;
 use bitdash_core::vocabulary::time::UnixTime;
@@ -165,11 +165,11 @@ fn new_nodes_are_filled_and_all_of_them_when_the_file_changes() {
     // Only the node without a place is still looked up.
     assert_eq!(filled(&database, &file).filled.looked_up, 1);
     let mut reader = Reader::open(&database.url).unwrap();
-    let top = reader.top_places(1).unwrap();
-    assert_eq!((top.up, top.sources), (3, report.sources));
-    assert_eq!(top.countries, [CountryLine { country: "DE".to_owned(), up: 1 }]);
-    let ovh = NetworkLine { asn: 16_276, as_name: Some("OVH SAS".to_owned()), up: 1 };
-    assert_eq!(top.networks, [ovh], "among equals the smaller number comes first");
+    let overview = reader.overview().unwrap();
+    assert_eq!(overview.place_sources, report.sources);
+    let line = |value: &str| ShareLine { value: value.to_owned(), up: 1 };
+    assert_eq!(overview.countries, [line("DE"), line("FR")]);
+    assert_eq!(overview.networks, [line("Hetzner"), line("OVH SAS")]);
     assert_eq!(database.value("SELECT count(*) FROM history_notes"), "0");
 
     // Another file in its place: everything is looked up, and the history notes what moved.

@@ -384,6 +384,39 @@ fn a_lock_timeout_is_transient_and_the_session_survives() {
     assert_eq!(database.value("SELECT count(*) FROM addresses"), "6");
 }
 
+/// A snapshot taken before a compaction commits would find the truncated tables empty.
+#[test]
+fn readers_wait_for_a_compaction_before_they_take_their_snapshot() {
+    let database = Cluster::shared().database();
+    ready(&database).write(&rich_batch(), 25).unwrap();
+    let mut compacting = database.client();
+    let waiting = "SELECT 1 FROM pg_locks WHERE relation = 'nodes'::regclass AND NOT granted";
+    let mut while_truncated = |read: &(dyn Fn() -> usize + Sync)| {
+        let mut transaction = compacting.transaction().unwrap();
+        let truncate = "CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM nodes;
+            TRUNCATE nodes; INSERT INTO nodes SELECT * FROM kept";
+        transaction.batch_execute(truncate).unwrap();
+        thread::scope(|scope| {
+            let reading = scope.spawn(read);
+            support::faults::wait_until("it waits", Duration::from_secs(20), || {
+                database.rows(waiting).len() == 1
+            });
+            transaction.commit().unwrap();
+            reading.join().unwrap()
+        })
+    };
+    let map = while_truncated(&|| {
+        let map = bitdash_simnet::verify::map::Map::read(&database.url).unwrap();
+        [2, 3].iter().filter(|last| map.get(address(**last)).unwrap().fields.is_some()).count()
+    });
+    assert_eq!(map, 2, "the check of a simulated network");
+    let reader = while_truncated(&|| {
+        let mut reader = bitdash::db::reader::Reader::open(&database.url).unwrap();
+        reader.overview().unwrap().species.iter().map(|line| line.up).sum::<i64>() as usize
+    });
+    assert_eq!(reader, 2, "what people read");
+}
+
 #[test]
 fn a_deadlock_is_transient_and_the_session_survives() {
     let database = Cluster::shared().database();

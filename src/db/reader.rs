@@ -196,39 +196,6 @@ pub struct NoteLine {
     pub text: String,
 }
 
-/// Where the nodes are that are up, the most common places first.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct TopPlaces {
-    /// Number of all nodes up.
-    pub up: i64,
-    /// Countries.
-    pub countries: Vec<CountryLine>,
-    /// Networks.
-    pub networks: Vec<NetworkLine>,
-    /// Where these come from: licences ask that it is shown beside them.
-    pub sources: Vec<PlaceSource>,
-}
-
-/// Number of nodes up in a country.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct CountryLine {
-    /// Its code, such as DE.
-    pub country: String,
-    /// Number of nodes up.
-    pub up: i64,
-}
-
-/// Number of nodes up in an autonomous system.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct NetworkLine {
-    /// Its number.
-    pub asn: i64,
-    /// Its operator.
-    pub as_name: Option<String>,
-    /// Number of nodes up.
-    pub up: i64,
-}
-
 /// A row of `events`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct EventLine {
@@ -437,14 +404,6 @@ impl Reader {
         })
     }
 
-    /// Reads the most common places, at most `lines` countries and networks.
-    ///
-    /// # Errors
-    /// Those of the connection.
-    pub fn top_places(&mut self, lines: i64) -> Result<TopPlaces, StoreError> {
-        self.read(|t| top_places(t, lines))
-    }
-
     /// Reads everything about the wanted addresses, and the moment of the snapshot.
     ///
     /// # Errors
@@ -636,26 +595,6 @@ fn up_before(t: &mut Transaction, seconds: i32) -> Result<Option<HashMap<String,
         .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
         .collect::<Result<_, _>>()
         .map(Some)
-}
-
-fn top_places(t: &mut Transaction, lines: i64) -> Result<TopPlaces, Error> {
-    let up = "SELECT count(*) FROM nodes WHERE status = 'up'";
-    let countries =
-        "SELECT country, count(*) FROM nodes WHERE status = 'up' AND country IS NOT NULL
-        GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT $1";
-    let networks =
-        "SELECT asn, max(as_name), count(*) FROM nodes WHERE status = 'up' AND asn IS NOT NULL
-        GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT $1";
-    let country = |row: &Row| Ok(CountryLine { country: row.try_get(0)?, up: row.try_get(1)? });
-    let network = |row: &Row| {
-        Ok(NetworkLine { asn: row.try_get(0)?, as_name: row.try_get(1)?, up: row.try_get(2)? })
-    };
-    Ok(TopPlaces {
-        up: t.query_one(up, &[])?.try_get(0)?,
-        countries: t.query(countries, &[&lines])?.iter().map(country).collect::<Result<_, _>>()?,
-        networks: t.query(networks, &[&lines])?.iter().map(network).collect::<Result<_, _>>()?,
-        sources: places::sources(t)?,
-    })
 }
 
 fn events(t: &mut Transaction) -> Result<Vec<EventLine>, Error> {

@@ -36,6 +36,7 @@ impl Map {
         let transaction = client.build_transaction();
         let transaction = transaction.isolation_level(IsolationLevel::RepeatableRead);
         let mut transaction = transaction.read_only(true).start()?;
+        transaction.batch_execute(LOCK)?;
         let mut map = Self::default();
         for row in transaction.query(NODES, &[])? {
             let fields = NodeFields {
@@ -103,6 +104,8 @@ impl Map {
     }
 }
 
+/// Compaction truncates tables for older snapshots too: lock before the snapshot is taken.
+const LOCK: &str = "LOCK TABLE nodes, candidates IN ACCESS SHARE MODE";
 const NODES: &str = "SELECT host(host) AS host, port::integer, protocol_version::integer, user_agent, \
     services::bigint, start_height::integer, relay, species, release, last_outcome, failures::integer FROM nodes";
 const CANDIDATES: &str =
