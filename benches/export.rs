@@ -12,9 +12,8 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
+use support::measure::{Cost, cost_of};
 use support::rows::ready;
 use support::{Cluster, Database};
 
@@ -93,48 +92,22 @@ fn time_of_a_past_pass(database: &Database) -> String {
 fn measure(database: &Database, arguments: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out");
-    let runs: Vec<(Duration, u64)> =
-        (0..REPETITIONS).map(|_| run(database, arguments, &file)).collect();
-    let mut times: Vec<Duration> = runs.iter().map(|run| run.0).collect();
-    times.sort();
-    let memory = runs.iter().map(|run| run.1).max().unwrap_or(0);
+    let mut runs: Vec<Cost> = (0..REPETITIONS).map(|_| run(database, arguments, &file)).collect();
+    runs.sort_by_key(|run| run.time);
+    let memory = runs.iter().map(|run| run.memory).max().unwrap_or(0);
     let size = fs::metadata(&file).unwrap().len();
     println!(
         "  {:30} {:>6} ms  {:>5.1} MB of memory  {:>6.1} MB written",
         arguments.join(" "),
-        times[REPETITIONS / 2].as_millis(),
+        runs[REPETITIONS / 2].time.as_millis(),
         memory as f64 / 1e6,
         size as f64 / 1e6
     );
 }
 
-/// Time and peak of the resident memory of the program.
-fn run(database: &Database, arguments: &[&str], file: &Path) -> (Duration, u64) {
-    let begin = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bitdash"))
-        .arg("export")
-        .args(arguments)
-        .arg("--out")
-        .arg(file)
-        .current_dir(file.parent().unwrap())
-        .env("BITDASH_DATABASE_URL", &database.url)
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    loop {
-        peak = peak.max(peak_of(&status).unwrap_or(0));
-        if let Some(exit) = child.try_wait().unwrap() {
-            assert!(exit.success());
-            return (begin.elapsed(), peak);
-        }
-        sleep(Duration::from_millis(2));
-    }
-}
-
-fn peak_of(status: &str) -> Option<u64> {
-    let text = fs::read_to_string(status).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1_024)
+fn run(database: &Database, arguments: &[&str], file: &Path) -> Cost {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitdash"));
+    command.arg("export").args(arguments).arg("--out").arg(file);
+    command.current_dir(file.parent().unwrap()).env("BITDASH_DATABASE_URL", &database.url);
+    cost_of(command.stdin(Stdio::null()))
 }

@@ -20,6 +20,7 @@ use bitdash_core::vocabulary::time::UnixTime;
 use support::crawl::{Crawl, Simnet};
 use support::faults::wait_until;
 use support::libloc::libloc;
+use support::measure::cost_of;
 use support::rows::ready;
 use support::{Cluster, Database};
 
@@ -399,21 +400,9 @@ fn places_of_20_000_nodes_take_less_than_80_mb() {
     let file = Path::new(DEBIAN);
     let keys = [key("country_db", file), key("asn_db", file)];
     let crawl = Crawl::configure(&database, Path::new("none"), &[&keys[0], &keys[1]]);
-    let mut child = crawl.command(&["places"]).stdout(Stdio::null()).spawn().unwrap();
-    let (begin, mut peak_kb) = (Instant::now(), 0);
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
-        peak_kb = peak_kb.max(peak.unwrap_or(0));
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    let cost = cost_of(crawl.command(&["places"]).stdout(Stdio::null()));
     let filled = database.value("SELECT count(*) FROM nodes WHERE country IS NOT NULL");
-    println!("{filled} of 20000 nodes, {peak_kb} kB, {:?}", begin.elapsed());
-    assert!(status.success());
+    println!("{filled} of 20000 nodes, {} bytes, {:?}", cost.memory, cost.time);
     assert!(filled.parse::<u32>().unwrap() > 15_000, "{filled}");
-    assert!((50_000..80_000).contains(&peak_kb), "{peak_kb} kB");
+    assert!((50_000_000..80_000_000).contains(&cost.memory), "{} bytes", cost.memory);
 }

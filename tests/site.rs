@@ -5,12 +5,13 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use bitdash::config::Config;
@@ -22,6 +23,7 @@ use bitdash_simnet::past;
 use serde_json::{Value, json};
 use support::crawl::{Crawl, Simnet};
 use support::faults::{fill_disk, on_a_small_disk, wait_until};
+use support::libloc::libloc;
 use support::rows::{address, at, down, ready, up, version};
 use support::{Cluster, Database};
 
@@ -80,7 +82,7 @@ fn expected(database: &Database) -> Value {
     let agents =
         "SELECT user_agent, count(*) FROM nodes WHERE user_agent ~ '[<>\"'';={}$%]' GROUP BY 1";
     let page = format!("node/{}.html", watched[0].replace(':', "-"));
-    let pages = ["", "nodes/", "history/", "software/", "events/", "data/", "about/"];
+    let pages = ["", "nodes/", "history/", "software/", "places/", "events/", "data/", "about/"];
     let mut pages: Vec<String> = pages.map(str::to_owned).to_vec();
     pages.extend(["nodes/species/TRB/".to_owned(), "node/".to_owned(), page]);
     let curve = |of: &str, value: &str, column: &str| {
@@ -107,16 +109,30 @@ fn expected(database: &Database) -> Value {
     })
 }
 
-fn look(site: &Path, expected: &Value, directory: &Path) -> Output {
+fn tools() -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/site");
+    let is_installed = |name| tools.join("node_modules").join(name).is_dir();
     assert!(
-        tools.join("node_modules/playwright-core").is_dir(),
-        "playwright-core is not installed: scripts/test does it (npm ci --ignore-scripts in tests/site)"
+        ["playwright-core", "axe-core", "vnu-jar"].into_iter().all(is_installed),
+        "a package is missing: scripts/test installs it (npm ci --ignore-scripts in tests/site)"
     );
+    tools
+}
+
+/// The faults that the W3C's Nu HTML checker finds.
+fn invalid_html(site: &Path) -> String {
+    let checker = tools().join("node_modules/vnu-jar/build/dist/vnu.jar");
+    let mut java = Command::new("java");
+    java.arg("-jar").arg(checker).args(["--errors-only", "--skip-non-html"]).arg(site);
+    let output = java.output().expect("java is not installed: scripts/test does it");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn look(site: &Path, expected: &Value, directory: &Path) -> Output {
     let file = directory.join("expected.json");
     fs::write(&file, expected.to_string()).unwrap();
     let mut browser = Command::new("node");
-    browser.arg(tools.join("browser.js")).args([site, &file]).stderr(Stdio::inherit());
+    browser.arg(tools().join("browser.js")).args([site, &file]).stderr(Stdio::inherit());
     browser.output().expect("node is not installed: scripts/test does it")
 }
 
@@ -126,9 +142,16 @@ fn a_browser_finds_what_the_database_holds_and_no_fault() {
     let simnet = Simnet::start(&["--nodes", "150", "--dead", "100", "--zoo", "1"]);
     let directory = tempfile::tempdir().unwrap();
     let site = directory.path().join("site");
-    let dir = format!("site.dir = {:?}", site.display().to_string());
+    let [dir, country, asn] =
+        [("site.dir", "site"), ("geo.country_db", "db"), ("geo.asn_db", "db")]
+            .map(|(key, file)| format!("{key} = {:?}", directory.path().join(file).display()));
+    let networks = [("127.0.0.0/9", "DE", 24_940), ("127.128.0.0/10", "US", 16_276)];
+    let names = [(16_276, "<b>OVH</b>"), (24_940, "Hetzner")];
+    fs::write(directory.path().join("db"), libloc(1_790_000_000, &networks, &names)).unwrap();
     let lines = [
         dir.as_str(),
+        &country,
+        &asn,
         "site.url = \"https://example.org\"",
         "network.contact = \"crawler@example.org\"",
     ];
@@ -141,6 +164,7 @@ fn a_browser_finds_what_the_database_holds_and_no_fault() {
     assert!(!crawl.log().contains("site error"), "{}", crawl.log());
     let output = crawl.command(&["site"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+    assert_eq!(invalid_html(&site), "");
     let found = look(&site, &expected(&database), directory.path());
     let faults = String::from_utf8_lossy(&found.stdout);
     assert!(found.status.success(), "the browser found:\n{faults}");
@@ -284,6 +308,44 @@ fn a_killed_run_leaves_no_half_file_and_the_next_one_repairs() {
     assert!(command().status().unwrap().success());
     let left: Vec<String> = files(out.path()).into_keys().collect();
     assert_eq!(left, whole);
+}
+
+#[test]
+fn files_are_whole_at_any_time_while_they_are_renewed() {
+    let (database, out) = (small(), tempfile::tempdir().unwrap());
+    let config = Config::default();
+    written(&database, &config, &[], out.path(), Scope::All);
+    let is_renewed = AtomicBool::new(false);
+    // As a web server under load: the same files over and over.
+    let read = || {
+        let mut different = BTreeSet::new();
+        while !is_renewed.load(Ordering::Relaxed) {
+            for name in ["index.html", "nodes/index.html", "node/127.0.0.1-8333.html"] {
+                let text = fs::read_to_string(out.path().join(name)).unwrap();
+                assert!(text.starts_with("<!doctype") && text.ends_with("</html>"), "{name}");
+            }
+            for name in ["data/nodes.dat", "data/nodes.csv.gz"] {
+                let bytes = fs::read(out.path().join(name)).unwrap();
+                let mut text = String::new();
+                flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text).expect(name);
+                different.insert(text);
+            }
+        }
+        different.len()
+    };
+    thread::scope(|scope| {
+        let readers = [scope.spawn(read), scope.spawn(read), scope.spawn(read)];
+        for round in 0..40 {
+            let touch = format!("UPDATE nodes SET start_height = {round}");
+            database.client().batch_execute(&touch).unwrap();
+            written(&database, &config, &[], out.path(), Scope::All);
+        }
+        is_renewed.store(true, Ordering::Relaxed);
+        for reader in readers {
+            let different = reader.join().unwrap();
+            assert!(different > 10, "it has read {different} different files");
+        }
+    });
 }
 
 #[test]

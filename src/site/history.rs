@@ -6,7 +6,7 @@ use crate::db::site::{Curves, StepCount};
 use crate::db::timestamp::Timestamp;
 use crate::site::frame::{Context, Frame, rendered};
 use crate::site::svg::{Chart, Curve, Pieces, Window, pieces, spark};
-use crate::site::text::{day, grouped};
+use crate::site::text::{day, grouped, iso_day};
 use bitdash_core::lookup::species::TRB;
 
 const DAY: i64 = 86_400;
@@ -156,7 +156,8 @@ struct Page<'a> {
     all: Figure,
     species: Vec<SpeciesChart>,
     dimensions: Vec<(&'a str, &'a str)>,
-    notes: Vec<(String, String)>,
+    /// ISO date, date and text.
+    notes: Vec<(String, String, String)>,
 }
 
 /// The page of the history: charts of TRB, of all nodes and of each species without a script.
@@ -182,7 +183,10 @@ pub fn page(context: &Context, species: &Curves, status: &Curves) -> String {
         SpeciesChart { name: name.clone(), is_trb: false, caption, svg }
     });
     let has_places = context.site.has_places;
-    let note = |(at, text): &(Timestamp, String)| (day(at.0.as_secs()), text.clone());
+    let note = |(at, text): &(Timestamp, String)| {
+        let secs = at.0.as_secs();
+        (iso_day(secs), day(secs), text.clone())
+    };
     rendered(&Page {
         f: context.frame("../", "History"),
         trb,

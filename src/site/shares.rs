@@ -259,9 +259,9 @@ pub fn country(code: &str) -> String {
 
 /// The world with a circle for each country, whose area is the number of nodes up.
 ///
-/// `land.path` is the land of Natural Earth (1:110m, public domain) in a plate carrée projection of
-/// 720 by 360 units, x = 2 (180 + longitude) and y = 2 (90 - latitude), in whole units, without
-/// islands that vanish then. `centroids.tsv` has the middle of each country's largest part.
+/// `land.path` is the land of Natural Earth (1:110m, public domain) in the projection of that name:
+/// `scripts/land-path.js` makes it. `centroids.tsv` has the middle of each country's largest part,
+/// projected likewise.
 pub fn map(context: &Context) -> String {
     static PLACES: OnceLock<HashMap<&str, (f32, f32)>> = OnceLock::new();
     let places = PLACES.get_or_init(|| {

@@ -2,9 +2,8 @@
 // Looks at a website with Chromium: browser.js DIR EXPECTED.json, run by tests/site.rs. With
 // pictures as third argument, a directory, it saves each page there. Prints one line per fault.
 const fs = require('fs');
-const http = require('http');
 const path = require('path');
-const { chromium } = require('playwright-core');
+const { launch, serve } = require('./server.js');
 
 const [dir, file, pictures] = process.argv.slice(2);
 const expected = JSON.parse(fs.readFileSync(file, 'utf8'));
@@ -12,16 +11,6 @@ const axe = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const faults = [];
 const check = (is, text) => { if (!is) faults.push(text); };
 const same = (a, b, text) => check(a === b, `${text}: ${JSON.stringify(a)} instead of ${JSON.stringify(b)}`);
-const types = { html: 'text/html; charset=utf-8', css: 'text/css', js: 'text/javascript', svg: 'image/svg+xml', atom: 'application/atom+xml' };
-
-const server = http.createServer((request, answer) => {
-  let name = decodeURIComponent(new URL(request.url, 'http://x').pathname);
-  if (name.endsWith('/')) name += 'index.html';
-  fs.readFile(path.join(dir, path.normalize(name)), (error, bytes) => {
-    answer.writeHead(error ? 404 : 200, { 'content-type': types[name.split('.').pop()] || 'application/octet-stream' });
-    answer.end(error ? 'not found' : bytes);
-  });
-});
 
 // A page that reports what must not happen.
 const open = async (context, origin) => {
@@ -156,17 +145,33 @@ const plain = async (browser, origin) => {
   await context.close();
 };
 
-server.listen(0, '127.0.0.1', async () => {
-  const origin = `http://127.0.0.1:${server.address().port}/`;
-  const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking', '--disable-component-update', '--no-first-run'];
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args });
+// What is printed is dark on white, without what only a screen can use.
+const paper = async (browser, origin) => {
+  const context = await browser.newContext({ colorScheme: 'dark' });
+  const page = await open(context, origin);
+  await page.emulateMedia({ media: 'print' });
+  for (const name of expected.pages) {
+    await page.goto(origin + name, { waitUntil: 'networkidle' });
+    const found = await page.evaluate(() => {
+      const light = (color) => Math.max(...color.match(/\d+/g).slice(0, 3).map(Number));
+      const style = getComputedStyle(document.documentElement);
+      const shown = [...document.querySelectorAll('nav, button:not(thead button), input, select')].filter((element) => element.offsetWidth > 1);
+      return { paper: light(style.backgroundColor), ink: light(style.color), shown: shown.map((element) => element.outerHTML.slice(0, 60)).slice(0, 3) };
+    });
+    check(found.paper > 200 && found.ink < 60, `${name} is printed ${found.ink} on ${found.paper}`);
+    same(found.shown.join(' '), '', `${name} prints what cannot be used on paper`);
+  }
+  await context.close();
+};
+
+serve(dir, async (origin) => {
+  const browser = await launch();
   try {
-    for (const part of [everyPage, table, lookup, curves, feed, plain]) await part(browser, origin);
+    for (const part of [everyPage, table, lookup, curves, feed, plain, paper]) await part(browser, origin);
   } catch (error) {
     faults.push(String(error.stack || error));
   }
   await browser.close();
-  server.close();
   for (const fault of [...new Set(faults)]) console.log(fault.replaceAll('\n', ' '));
   process.exitCode = faults.length ? 1 : 0;
 });

@@ -10,6 +10,7 @@
 pub mod crawl;
 pub mod faults;
 pub mod libloc;
+pub mod measure;
 pub mod namespace;
 pub mod rows;
 pub mod simulation;

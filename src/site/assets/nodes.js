@@ -21,7 +21,7 @@
   const word = { country: (w) => w[1], network: (w) => w[1] || `AS${w[0]}`, services: (w) => w[1] };
   const key = { country: (w) => w[0], network: (w) => String(w[0]), services: (w) => String(w[0]) };
   const show = (f, k) => (word[f] || String)(W[f][k]), keyOf = (f, k) => (key[f] || String)(W[f][k]);
-  const heads = [['address', 'Node'], ['status', 'Status'], ['species', 'Species'], ['agent', 'User agent'], ['country', 'Country'], ['network', 'Network'], ['height', 'Height', 1], ['latency', 'Round trip', 1], ['up', 'Up, 30 d', 1], ['seen', 'Last seen', 1]].filter(([by]) => hasPlaces || (by !== 'country' && by !== 'network'));
+  const headRow = $('heads').insertRow(), heads = [['address', 'Node'], ['status', 'Status'], ['species', 'Species'], ['agent', 'User agent'], ['country', 'Country'], ['network', 'Network'], ['height', 'Height', 1], ['latency', 'Round trip', 1], ['up', 'Up, 30 d', 1], ['seen', 'Last seen', 1]].filter(([by]) => hasPlaces || (by !== 'country' && by !== 'network'));
 
   const chosen = Object.fromEntries(facets.map((f) => [f, new Set()]));
   let query = '', sort = '', shown = 100, order = new Uint32Array(N), matched = 0;
@@ -118,12 +118,12 @@
     $('what').textContent = matched === N ? 'nodes known, all of them' : `of ${grouped(N)} nodes known`;
     $('rows').replaceChildren(rows(0)); $('more').hidden = shown >= matched;
     for (const f of facets) paint(f);
-    for (const th of $('heads').children) { const by = th.dataset.by; sort.replace('-', '') === by ? th.setAttribute('aria-sort', sort[0] === '-' ? 'descending' : 'ascending') : th.removeAttribute('aria-sort'); }
+    for (const th of headRow.children) { const by = th.dataset.by; sort.replace('-', '') === by ? th.setAttribute('aria-sort', sort[0] === '-' ? 'descending' : 'ascending') : th.removeAttribute('aria-sort'); }
     if (how !== 'read') write(how === 'new');
   };
   for (const [by, title, num] of heads) {
     const b = make('button', { type: 'button' }, title);
-    const th = make('th', { scope: 'col', className: 'c-' + by + (num ? ' num' : '') }, b); th.dataset.by = by; $('heads').append(th);
+    const th = make('th', { scope: 'col', className: 'c-' + by + (num ? ' num' : '') }, b); th.dataset.by = by; headRow.append(th);
     b.addEventListener('click', () => { sort = sort === by ? '-' + by : sort === '-' + by ? '' : num && by !== 'seen' ? '-' + by : by; update(); });
   }
   let timer;
