@@ -175,6 +175,17 @@ mod tests {
     }
 
     #[test]
+    fn a_named_pipe_without_a_writer_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(read(&path, 1_000_000)));
+        let result = receiver.recv_timeout(2 * READ_TIMEOUT).expect("opening it does not block");
+        assert_eq!(result.unwrap_err(), "does not end within 10 s");
+    }
+
+    #[test]
     fn the_error_of_an_unreadable_file_says_why() {
         let directory = tempfile::tempdir().unwrap();
         let missing = read(&directory.path().join("none"), 10).unwrap_err();
