@@ -507,6 +507,35 @@ fn sighup_reloads_poll_watch_at_once_and_never_ends_it() {
 }
 
 #[test]
+fn poll_watch_reads_pipes_once() {
+    let directory = Directory::new();
+    directory.write("list", &format!("127.0.0.1 {} shut\n", refusing().port()));
+    let here = directory.write("here", "");
+    let script = "mkfifo mine conf; cat list > mine & cat bitdash.toml > conf &
+        exec \"$0\" -c conf poll mine --watch 1m";
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_bitdash")]);
+    let mut child =
+        command.current_dir(here.parent().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut end_of_page = || {
+        let mut line = String::new();
+        while !line.ends_with("0 of 1 up\n") {
+            line.clear();
+            assert!(out.read_line(&mut line).unwrap() > 0, "poll exited");
+        }
+    };
+    end_of_page();
+    let begin = Instant::now();
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    end_of_page();
+    assert!(begin.elapsed() < Duration::from_secs(8), "it waited for a pipe without a writer");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn poll_watch_replaces_the_page_on_a_terminal() {
     let directory = Directory::new();
     directory.write("mine.txt", &format!("127.0.0.1 {} shut\n", refusing().port()));
