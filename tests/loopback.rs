@@ -222,6 +222,33 @@ fn sighup_changes_max_sockets_as_the_stats_line_shows() {
     check_conduct(&simnet.stop(), 1, 100);
 }
 
+// firehol/blocklist-ipsets#329: new contents of an exclude file were "changed=nothing".
+#[test]
+fn sighup_says_how_much_a_changed_exclude_file_excludes() {
+    let database = Cluster::shared().database();
+    let directory = tempfile::tempdir().unwrap();
+    let [seeds, list] = ["nodes.txt", "drop.txt"].map(|file| directory.path().join(file));
+    fs::write(&seeds, "127.0.0.1 1 Friend\n").unwrap();
+    fs::write(&list, "192.0.2.0/24\n").unwrap();
+    let files = format!("filter.exclude_files = [{:?}]", list.display().to_string());
+    let mut crawl = Crawl::configure(&database, &seeds, &[&files]);
+    crawl.start(&[]);
+    crawl.wait_for_log(|line| line.contains("state=finished"));
+    fs::write(&list, "192.0.2.0/23\n198.51.100.7\n").unwrap();
+    crawl.signal("-HUP");
+    let text = "reload excluded_ranges=1->2 excluded_addresses=256->513";
+    crawl.wait_for_log(|line| line.ends_with(text));
+    crawl.signal("-HUP");
+    crawl.wait_for_log(|line| line.ends_with("reload changed=nothing"));
+    fs::remove_file(&list).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&list).status().unwrap().success());
+    crawl.signal("-HUP");
+    let text = "is a pipe, which cannot be read again\" state=unchanged";
+    crawl.wait_for_log(|line| line.contains("reload error=") && line.ends_with(text));
+    crawl.signal("-TERM");
+    assert!(crawl.wait().success());
+}
+
 #[test]
 fn a_start_waits_for_a_clock_behind_the_newest_database_time() {
     let simnet = Simnet::start(&["--nodes", "30", "--time-scale", "0.05"]);
