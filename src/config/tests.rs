@@ -229,6 +229,8 @@ fn the_filter_is_built_from_lists_and_files() {
     std::fs::write(directory.path().join("drop.txt"), "oops\n").unwrap();
     let line = config.load_filter().unwrap_err().to_string();
     assert!(line.ends_with("drop.txt:1: \"oops\": must be an IPv4 address or CIDR"), "{line}");
+    let line = parse("[filter]\nexclude = [\"0.0.0.0/1\"]\n").unwrap().load_filter().unwrap_err();
+    assert!(line.to_string().starts_with("filter.exclude: excludes more than a quarter"), "{line}");
 }
 
 proptest::proptest! {
