@@ -110,3 +110,30 @@ impl NameBook {
         Some(names)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_answer_is_checked_again_after_a_reload() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("nodes.txt");
+        std::fs::write(&path, "friend.example 8333 Friend\n").unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let open = Filter::new(&[], &[]);
+        let mut book = NameBook::read(&path, 8333, &open, waker).unwrap();
+        let line = book.lines[0].clone();
+        let mut receive = |addresses, filter: &Filter| {
+            book.sender.send(vec![Resolved { line: line.clone(), addresses }]).unwrap();
+            book.receive(filter).unwrap().named.len()
+        };
+        let away = || Err("friend.example: no answer within 30 s".to_owned());
+        assert_eq!(receive(Ok(vec![Address::new([8, 8, 8, 8].into(), 8333)]), &open), 1);
+        assert_eq!(receive(away(), &open), 1, "the last answer");
+        let excluding = Filter::new(&["8.8.8.0/24".parse().unwrap()], &[]);
+        assert_eq!(receive(away(), &excluding), 0);
+        assert_eq!(receive(away(), &open), 1);
+    }
+}
