@@ -98,6 +98,8 @@ struct Rig {
     greeted: Vec<Address>,
     /// No node is asked for its peers at first.
     greets: bool,
+    /// Nodes close the connection while they are asked for their peers.
+    is_cut_off: bool,
     is_writer_stuck: bool,
     stuck: Vec<ToWriter>,
 }
@@ -130,6 +132,7 @@ impl Rig {
             is_router_refusing: false,
             greeted: Vec::new(),
             greets: false,
+            is_cut_off: false,
             is_writer_stuck: false,
             stuck: Vec::new(),
         }
@@ -247,7 +250,7 @@ impl Rig {
             connect_ms: None,
             version_ms: None,
             version: peers.map(|_| VersionInfo::default()),
-            peers_sent: sent.map(|peers| peers.len() as u32),
+            peers_sent: sent.filter(|_| !self.is_cut_off).map(|peers| peers.len() as u32),
             peers: sent.map(|peers| peers.iter().map(peer).collect()).unwrap_or_default(),
         }
     }
@@ -339,6 +342,24 @@ fn a_follow_up_comes_a_minute_later_and_its_failure_ends_the_pass() {
     rig.followed_up.clear();
     rig.pass_ends();
     assert!(rig.followed_up.is_empty());
+}
+
+#[test]
+fn a_node_cut_off_while_it_was_asked_is_asked_at_its_next_probe() {
+    for is_cut_off in [false, true] {
+        let node = KnownNode { peers_asked_at: None, peers_sent: None, ..seen() };
+        let list = [known(1, START, Some(node))];
+        let mut rig = Rig::new(5, None, &list, LastPass::default());
+        rig.nodes.insert(address(1), Vec::new());
+        rig.is_cut_off = is_cut_off;
+        rig.pass_ends();
+        assert!(rig.asked.remove(&address(1)));
+        let node = &rig.batches[0].nodes[&address(1)];
+        assert_eq!(node.peers.is_some(), !is_cut_off, "only silence for the whole wait counts");
+        rig.pass_ends();
+        assert!(rig.probed[&2].contains(&address(1)));
+        assert_eq!(rig.asked.contains(&address(1)), is_cut_off);
+    }
 }
 
 #[test]
