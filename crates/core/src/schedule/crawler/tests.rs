@@ -588,6 +588,24 @@ fn a_named_node_whose_look_up_fails_is_probed_at_its_stored_addresses() {
     assert!(!rig.probed[&3].contains(&address(9)));
 }
 
+// bitcoin#6808: before answers were checked, such an address was stored under the name.
+#[test]
+fn a_stored_address_of_no_public_node_loses_its_name() {
+    let mut rig = Rig::new(1, None, &[], LastPass::default());
+    let filter = Arc::new(Filter::new(&[], &[]));
+    let params = CrawlerParams { filter: Arc::clone(&filter), ..crawler_params(1) };
+    rig.crawler.handle_params(params, WriterParams::new(recorder_params(filter)));
+    let public = Address::new(Ipv4Addr::new(8, 8, 8, 8), 8333);
+    for address in [address(7), public] {
+        rig.recorder.load_name(address, "Friend".to_owned());
+    }
+    rig.unresolved = vec!["Friend".into()];
+    rig.pass_ends();
+    let names = rig.batches[0].names.as_ref().unwrap();
+    assert!(names.keys().eq([&public]), "{names:?}");
+    assert_eq!(rig.probed[&1], BTreeSet::from([public]));
+}
+
 #[test]
 fn the_first_name_of_an_address_wins() {
     let mut rig = Rig::new(1, None, &[], LastPass::default());
