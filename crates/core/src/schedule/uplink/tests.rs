@@ -614,6 +614,20 @@ fn reference_nodes_are_those_that_sent_a_version_last() {
 }
 
 #[test]
+fn a_node_that_has_just_been_silent_is_no_reference_node() {
+    let mut rig = Rig::with_witnesses();
+    for number in 20..30 {
+        rig.responds(Target::node(address(number), false).up());
+    }
+    rig.now += secs(4);
+    for number in 25..30 {
+        rig.is_silent(Target::node(address(number), false).up());
+    }
+    rig.silence(MIN_ALARM_THRESHOLD as u32);
+    assert_eq!(rig.reference_probes(), [24, 23, 22, 21, 20, 9, 8, 7].map(address));
+}
+
+#[test]
 fn a_stop_keeps_results_that_are_not_doubtful() {
     let mut rig = Rig::with_witnesses();
     rig.silence(5);
