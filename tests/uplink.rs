@@ -12,8 +12,8 @@ use support::crawl::{Crawl, Simnet, is_stats, value};
 use support::namespace::{self, Namespace};
 
 /// Interrupts the uplink of a crawl, waits until the crawl logs it, and restores the uplink. In the
-/// end every node is up, and no result of the outage was written.
-fn check_interruption(namespace: &Namespace, off: &str, on: &str, why: &str) {
+/// end every node is up, and no result of the outage was written. Returns the log.
+fn check_interruption(namespace: &Namespace, off: &str, on: &str, why: &str) -> String {
     let simnet = Simnet::start(&["--nodes", "300", "--dead", "300", "--time-scale", "0.05"]);
     let database = Cluster::shared().database();
     let slow = [
@@ -21,6 +21,7 @@ fn check_interruption(namespace: &Namespace, off: &str, on: &str, why: &str) {
         "crawl.max_sockets = 400",
         "crawl.candidate_connect_timeout = \"2s\"",
         "crawl.connect_timeout = \"3s\"",
+        "log.level = \"debug\"",
     ];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &slow);
     crawl.start(&["--passes", "1"]);
@@ -48,13 +49,20 @@ fn check_interruption(namespace: &Namespace, off: &str, on: &str, why: &str) {
     assert_eq!(database.value("SELECT count(*) FROM probes"), "300");
     let dead = "SELECT count(*), count(*) FILTER (WHERE failures = 1) FROM candidates";
     assert_eq!(database.rows(dead), ["300|300"]);
+    crawl.log()
 }
 
 #[test]
 fn a_silent_uplink_is_detected_and_marks_no_node_down() {
     let name = "a_silent_uplink_is_detected_and_marks_no_node_down";
     let Some(namespace) = namespace::enter(name) else { return };
-    check_interruption(&namespace, "ip link set lo down", "ip link set lo up", "reference_nodes=8");
+    let (off, on) = ("ip link set lo down", "ip link set lo up");
+    let log = check_interruption(&namespace, off, on, "reference_nodes=8");
+    // In the debug log they are told from other probes.
+    let silent = |line: &&str| {
+        line.contains(" reference_probe ") && line.ends_with("outcome=connect_timeout")
+    };
+    assert!(log.lines().filter(silent).count() >= 8, "{log}");
 }
 
 #[test]
