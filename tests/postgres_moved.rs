@@ -60,6 +60,23 @@ fn newer_rows_win_after_the_sequences_of_a_moved_database_restarted() {
 }
 
 #[test]
+fn newer_sources_win_where_the_newest_batch_had_no_address() {
+    let database = Cluster::shared().database();
+    let source = |tried| {
+        let sources = [(0x7f00, SourceRow { tried, answered: 1 })].into();
+        Batch { sources, ..Batch::default() }
+    };
+    let mut store = ready(&database);
+    store.write(&Batch { heard: [(address(1), heard(0))].into(), ..Batch::default() }, 25).unwrap();
+    for tried in 2..=4 {
+        store.write(&source(tried), 25).unwrap();
+    }
+    restart_sequences(&database);
+    restart(&database).write(&source(5), 25).unwrap();
+    assert_eq!(database.rows("SELECT tried, answered FROM sources"), ["5|1"]);
+}
+
+#[test]
 fn batch_numbers_continue_over_restarts_and_compactions() {
     let database = Cluster::shared().database();
     let mut failures = 0;
