@@ -233,7 +233,7 @@ enum Command {
             geo.asn_db: those of nodes without them, or of all nodes if a file has changed. crawl \
             runs this after each pass; run it yourself to see what it says, or after a change of \
             these keys.\n\n\
-            Exit status: 1 if there is no usable file.",
+            Exit status: 1 if files are configured and none can be used.",
         after_help = "Examples:\n  \
             bitdash places\n  \
             bitdash nodes --country DE --status up"

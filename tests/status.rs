@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bitdash::commands::screen::Screen;
@@ -13,6 +14,7 @@ use bitdash::db::StoreError;
 use bitdash::db::reader::Reader;
 use bitdash::db::schema::known_version;
 use bitdash_core::vocabulary::rows::{Batch, PassRow};
+use support::crawl::Crawl;
 use support::rows::*;
 use support::{Cluster, Database};
 use unicode_width::UnicodeWidthStr;
@@ -314,8 +316,25 @@ fn everything_known_about_an_address_is_shown() {
     assert!(named.starts_with("127.0.0.3:8333"), "{named}");
     let unknown = ["127.0.0.99".parse().unwrap(), "127.0.0.2".parse().unwrap()];
     let answer = status::text(&config(&database), &unknown, false, &Screen::PLAIN).unwrap();
-    assert_eq!(answer.1, ["127.0.0.99"]);
+    assert_eq!(answer.1, unknown[..1]);
     assert!(answer.0.starts_with("127.0.0.2:8333\n"), "{}", answer.0);
+}
+
+#[test]
+fn an_unknown_address_says_why() {
+    let database = filled();
+    let lines = ["filter.exclude = [\"127.9.0.0/16\"]"];
+    let status = Crawl::configure(&database, Path::new("none"), &lines);
+    let places = ["status", "192.0.2.1", "127.9.9.9:8333", "127.8.8.8", "no such name"];
+    let output = status.command(&places).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]));
+    let lines = [
+        "bitdash: 192.0.2.1 is unknown, and not crawled: not in filter.only",
+        "bitdash: 127.9.9.9:8333 is unknown, and not crawled: excluded by filter.exclude",
+        "bitdash: 127.8.8.8 is unknown: no node has named it (\"bitdash probe 127.8.8.8\" asks it now)",
+        "bitdash: no such name is unknown: no node has this name, and none was found by it",
+    ];
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().collect::<Vec<_>>(), lines);
 }
 
 #[test]

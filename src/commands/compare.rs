@@ -212,9 +212,13 @@ fn theirs(entry: &Entry<'_>, category: Category) -> Theirs {
     }
 }
 
-/// Alike for the bytes of a user agent and for its stored text; 0 for none or an empty one.
+/// Alike for the bytes of a user agent and for its stored text, with spaces around it or without, as
+/// lists pad their cells; 0 for none or an empty one.
 fn agent_hash(agent: Option<&str>) -> u32 {
-    let Some(agent) = agent.filter(|agent| !agent.is_empty()) else { return 0 };
+    let Some(agent) = agent.map(|agent| agent.trim_matches(' ')).filter(|agent| !agent.is_empty())
+    else {
+        return 0;
+    };
     let mut text = String::with_capacity(agent.len());
     for byte in agent.replace("\\\\", "\\").bytes() {
         match byte {
@@ -660,6 +664,7 @@ mod tests {
             assert_eq!(agent_hash(Some(agent)), stored(agent.as_bytes()), "{agent}");
         }
         assert_eq!((agent_hash(None), agent_hash(Some(""))), (0, 0));
+        assert_eq!(agent_hash(Some(" /Satoshi:28.0.0/ ")), agent_hash(Some("/Satoshi:28.0.0/")));
         assert_ne!(agent_hash(Some("/Satoshi:28.0.0/")), agent_hash(Some("/Satoshi:28.1.0/")));
     }
 

@@ -71,6 +71,9 @@ fn text(report: &Report) -> String {
         text += &format!(", {} left for the next time", grouped(deferred));
     }
     text.push('\n');
+    if report.sources.is_empty() {
+        text += "no file: install libloc-database, or set geo.country_db and geo.asn_db\n";
+    }
     for source in &report.sources {
         let what = if source.kind == "country" { "countries" } else { "networks" };
         let licence = source.licence.as_ref().map_or(String::new(), |text| format!(", {text}"));

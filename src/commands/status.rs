@@ -23,7 +23,8 @@ use crate::db::reader::{
 use crate::db::timestamp::Timestamp;
 use crate::net::nodes_file::{Host, Line};
 use crate::net::resolve::{RESOLVE_TIMEOUT, resolve};
-use bitdash_core::vocabulary::filter::Filter;
+use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::{Filter, Refused};
 
 /// Maximum age of a note that is shown: the table compares with a week ago.
 const NOTE_AGE: Duration = Duration::from_secs(7 * 86_400);
@@ -58,10 +59,32 @@ pub fn run(
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(Failure::Failed(format!("unknown: {}", unknown.join(", "))))
+    let filter = config.load_filter().ok();
+    let lines: Vec<_> = unknown.iter().map(|place| why_unknown(place, filter.as_ref())).collect();
+    Err(Failure::Failed(lines.join("\nbitdash: ")))
 }
 
-/// The output of [`run`], and the places that the database does not know.
+fn why_unknown(place: &HostPort, filter: Option<&Filter>) -> String {
+    let name = safe(&place.to_string());
+    let Host::Ip(ip) = place.host else {
+        return format!("{name} is unknown: no node has this name, and none was found by it");
+    };
+    let address = Address::new(ip, place.port.unwrap_or(1));
+    let refused = filter.and_then(|filter| {
+        let is_special = || (!filter.admits(address)).then_some(Refused::Special);
+        filter.check_named(address).err().or_else(is_special)
+    });
+    match refused {
+        Some(refused) => format!("{name} is unknown, and not crawled: {refused}"),
+        None => {
+            format!(
+                "{name} is unknown: no node has named it (\"bitdash probe {name}\" asks it now)"
+            )
+        }
+    }
+}
+
+/// The output of [`run`], and the places that are unknown to the database.
 ///
 /// # Errors
 /// The database cannot be read.
@@ -70,7 +93,7 @@ pub fn text(
     places: &[HostPort],
     is_json: bool,
     screen: &Screen,
-) -> Result<(String, Vec<String>), StoreError> {
+) -> Result<(String, Vec<HostPort>), StoreError> {
     let mut reader = Reader::open(config.database.url.expose())?;
     if places.is_empty() {
         let overview = reader.overview()?;
@@ -82,7 +105,7 @@ pub fn text(
         let (moment, found) = find(&mut reader, place)?;
         at = Some(moment.at);
         if found.is_empty() {
-            unknown.push(safe(&place.to_string()));
+            unknown.push(place.clone());
         }
         texts.extend(found.iter().map(|facts| address_text(config, &moment, facts, screen)));
         known.extend(found);
