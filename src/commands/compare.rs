@@ -212,8 +212,8 @@ fn theirs(entry: &Entry<'_>, category: Category) -> Theirs {
     }
 }
 
-/// Alike for the bytes of a user agent and for its stored text, with spaces around it or without, as
-/// lists pad their cells; 0 for none or an empty one.
+/// Alike for the bytes of a user agent and for its stored text, with spaces around it or without:
+/// lists pad their cells. 0 for none or an empty one.
 fn agent_hash(agent: Option<&str>) -> u32 {
     let Some(agent) = agent.map(|agent| agent.trim_matches(' ')).filter(|agent| !agent.is_empty())
     else {
