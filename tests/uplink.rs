@@ -39,6 +39,9 @@ fn check_interruption(namespace: &Namespace, off: &str, on: &str, why: &str) -> 
     let before = failed(&crawl.log());
     sleep(Duration::from_secs(4));
     assert_eq!(failed(&crawl.log()), before, "a result of the outage was counted");
+    let status = crawl.command(&["status"]).output().unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains(" responded; our uplink was down\n"), "{status}");
     namespace.run(on);
     crawl.wait_for_log(|line| line.contains(" uplink state=up after_s="));
     assert!(crawl.wait().success(), "{}", crawl.log());

@@ -311,7 +311,8 @@ fn progress(pass: &PassLine) -> String {
     let all = pass.due.max(pass.probed);
     // Rounded down: only a finished pass shows 100 %.
     let share = if all == 0 { 0 } else { 100 * pass.probed / all };
-    format!(", {share} % of {} probed, {} responded", grouped(all), grouped(pass.responded))
+    let uplink = if pass.uplink_was_down { "; our uplink was down" } else { "" };
+    format!(", {share} % of {} probed, {} responded{uplink}", grouped(all), grouped(pass.responded))
 }
 
 fn species(overview: &Overview) -> Table {

@@ -43,6 +43,8 @@ pub struct PassLine {
     pub due: i64,
     /// Number of candidates at its end, or as long as it runs.
     pub candidates: Option<i64>,
+    /// Whether our own uplink was down during it.
+    pub uplink_was_down: bool,
 }
 
 /// Number of nodes of a species.
@@ -508,6 +510,7 @@ pub(super) fn passes(t: &mut Transaction) -> Result<Vec<PassLine>, Error> {
             new_addresses: row.try_get("new_addresses")?,
             due: row.try_get("due")?,
             candidates: row.try_get("candidates")?,
+            uplink_was_down: row.try_get("uplink_was_down")?,
         })
     };
     let newest = "SELECT * FROM passes ORDER BY pass DESC LIMIT $1";

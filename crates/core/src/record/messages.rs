@@ -80,9 +80,9 @@ pub enum ToWriter {
     EndPass {
         /// The wall clock.
         at: UnixTime,
-        /// Whether our own uplink was down during it.
-        uplink_was_down: bool,
     },
+    /// Our own uplink is down during the pass.
+    UplinkDown,
     /// The configuration changed.
     Reconfigure(Arc<WriterParams>),
     /// An operator waits for the end: drop what is not written soon after `Stop`, which may come

@@ -177,7 +177,13 @@ impl Recorder {
             ToWriter::StartPass { at, names } => self.start_pass(time(at), names),
             ToWriter::MoreDue { over_quota } => self.more_due(over_quota, now),
             ToWriter::Finished(result) => self.finished(*result, now),
-            ToWriter::EndPass { at, uplink_was_down } => self.end_pass(time(at), uplink_was_down),
+            ToWriter::EndPass { at } => self.end_pass(time(at)),
+            ToWriter::UplinkDown => {
+                if let Some(pass) = &mut self.pass {
+                    pass.row.uplink_was_down = true;
+                }
+                self.push_pass();
+            }
             ToWriter::Reconfigure(params) => {
                 self.book.set_params(params.recorder.book);
                 self.filter = Arc::clone(&params.recorder.filter);
@@ -500,9 +506,8 @@ impl Recorder {
         });
     }
 
-    fn end_pass(&mut self, at: UnixTime, uplink_was_down: bool) {
+    fn end_pass(&mut self, at: UnixTime) {
         if let Some(pass) = &mut self.pass {
-            pass.row.uplink_was_down |= uplink_was_down;
             pass.row.finished_at = Some(at);
         }
         self.push_pass();

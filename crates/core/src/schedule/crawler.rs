@@ -705,9 +705,8 @@ impl Crawler {
         let Phase::Running(pass) = &self.phase else { return };
         let is_idle = self.has_nothing_in_flight(pass) && !self.uplink.is_holding();
         if is_idle && pass.has_all_due && pass.waits.candidates == 0 {
-            let uplink_was_down = pass.uplink_was_down;
             self.phase = Phase::Ending;
-            self.to_writer.push_back(ToWriter::EndPass { at: now.wall, uplink_was_down });
+            self.to_writer.push_back(ToWriter::EndPass { at: now.wall });
         }
     }
 
@@ -784,8 +783,10 @@ impl Crawler {
             }
         }
         while let Some(event) = self.uplink.poll_event() {
-            if let Phase::Running(pass) = &mut self.phase {
-                pass.uplink_was_down = true;
+            if let Phase::Running(pass) = &mut self.phase
+                && !std::mem::replace(&mut pass.uplink_was_down, true)
+            {
+                self.to_writer.push_back(ToWriter::UplinkDown);
             }
             self.events.push_back(Event::Uplink(event));
         }

@@ -142,7 +142,7 @@ fn the_day_without_forgetting_survives_a_restart() {
     assert_eq!(recorder.take_batch().forgets_from, None);
     // The wall clock is set ten years ahead.
     now.wall = now.wall.plus(3_650 * DAY);
-    recorder.handle(ToWriter::EndPass { at: now.wall, uplink_was_down: false }, now);
+    recorder.handle(ToWriter::EndPass { at: now.wall }, now);
     let stored = recorder.take_batch().forgets_from;
     assert_eq!(stored, Some(now.wall.plus(DAY)));
     // An hour later another process loads it, and an address not heard of since.
@@ -440,7 +440,7 @@ fn what_belongs_to_a_replaced_database_is_dropped() {
 #[test]
 fn a_finished_pass_is_followed_by_a_compaction() {
     let mut rig = Rig::running();
-    rig.send(ToWriter::EndPass { at: rig.now.wall, uplink_was_down: false });
+    rig.send(ToWriter::EndPass { at: rig.now.wall });
     rig.advance(10 * SECOND);
     assert_eq!(rig.commands(), ["Write 0"]);
     rig.reply(Reply::Written(Ok(())));
@@ -472,7 +472,7 @@ fn a_node_that_was_forgotten_while_its_row_waits_is_no_candidate() {
     let at = rig.now.wall;
     rig.send(ToWriter::StartPass { at, names: Names { named: named(), ..Names::default() } });
     rig.fail(1);
-    rig.send(ToWriter::EndPass { at, uplink_was_down: false });
+    rig.send(ToWriter::EndPass { at });
     // Years pass without a clock step while the database is away: the book forgets the node.
     for _ in 0..200 {
         rig.advance(30 * DAY);
@@ -482,7 +482,7 @@ fn a_node_that_was_forgotten_while_its_row_waits_is_no_candidate() {
             names: Names { seeds: vec![address(2)], ..Names::default() },
         });
         rig.fail(2);
-        rig.send(ToWriter::EndPass { at, uplink_was_down: false });
+        rig.send(ToWriter::EndPass { at });
     }
     let at = rig.now.wall;
     rig.send(ToWriter::StartPass { at, names: Names { named: named(), ..Names::default() } });
