@@ -199,6 +199,11 @@ impl View {
 
     /// Time left at the current rate if no address is added.
     fn estimate(&self) -> String {
+        // What is left is open: these sessions take their time, whatever the rate was. At the start
+        // more will be heard of.
+        if self.left <= self.sockets as u64 && self.probed > self.left {
+            return "  finishing".to_owned();
+        }
         let seconds = self.left as f64 / self.rate;
         match Duration::try_from_secs_f64(seconds) {
             Ok(left) if self.rate > 0.0 && left < FINISHING => "  finishing".to_owned(),
@@ -218,7 +223,7 @@ fn bar(share: f64) -> String {
     format!("[{}{}]", "=".repeat(filled), " ".repeat(10 - filled))
 }
 
-/// The last sessions take their time, whatever the rate was.
+/// Minimum estimate that is shown.
 const FINISHING: Duration = Duration::from_secs(1);
 /// Maximum estimate that is shown.
 const MAX_ESTIMATE: Duration = Duration::from_secs(30 * 86_400);
@@ -285,6 +290,8 @@ mod tests {
             "{}",
             nearly.text(NOW)
         );
+        let last = View { left: 82, sockets: 82, probed: 518, rate: 40.0, ..view() };
+        assert!(last.text(NOW).contains(" 86%  finishing  40/s"), "{}", last.text(NOW));
         let whole = View { left: 0, ..view() };
         assert!(whole.text(NOW).starts_with("pass 12 [==========] 100%  finishing"));
     }
