@@ -111,7 +111,16 @@ const curves = async (browser, origin) => {
   for (const [of, value, count] of expected.curves) {
     await page.goto(`${origin}history/?${new URLSearchParams({ of, value })}`, { waitUntil: 'networkidle' });
     same(await page.textContent('#caption b'), value, `the curve of ${of}`);
-    same(digits((await page.textContent('#caption small')).split(' at')[0]), count, `${value} at the end`);
+    same(digits((await page.textContent('#caption small')).split(' on')[0]), count, `${value} on the last day`);
+  }
+  // A dimension without a day: nothing of the former curve stays.
+  await page.route('**/history-asn.csv.gz', (route) => route.fulfill({ body: 'value,day,nodes,lowest,highest\r\n' }));
+  await page.selectOption('#dimension', 'asn');
+  await page.waitForURL('**/history/?of=asn&years=0');
+  for (const again of [false, true]) {
+    if (again) await page.reload({ waitUntil: 'networkidle' });
+    same(await page.textContent('#caption'), 'There is no history of this yet.', 'an empty history');
+    same(await page.locator('#value option, #chart *').count(), 0, 'what is left of the former curve');
   }
   await page.context().close();
 };

@@ -84,8 +84,16 @@
   const update = async (wanted) => {
     const dimension = $('dimension').value;
     let data;
-    try { data = await load(dimension); } catch { $('caption').textContent = 'There is no history of this yet.'; $('chart').replaceChildren(); $('value').replaceChildren(); return; }
-    if (dimension !== $('dimension').value || !data.days.length) return;
+    try { data = await load(dimension); } catch { data = { days: [] }; }
+    if (dimension !== $('dimension').value) return;
+    $('value').disabled = !data.days.length;
+    if (!data.days.length) {
+      for (const id of ['value', 'chart']) $(id).replaceChildren();
+      $('value').dataset.of = '';
+      $('caption').textContent = 'There is no history of this yet.';
+      any.dataset.ready = '1';
+      return;
+    }
     const last = data.days.at(-1), number = (value) => data.values.get(value).get(last)?.[0] || 0;
     if ($('value').dataset.of !== dimension) {
       const values = [...data.values.keys()].sort((a, b) => number(b) - number(a) || (a < b ? -1 : 1));
@@ -96,7 +104,11 @@
     draw(data, $('value').value, Number($('years').value));
     any.dataset.ready = '1';
   };
-  const link = () => history.replaceState(null, '', '?' + new URLSearchParams({ of: $('dimension').value, value: $('value').value, years: $('years').value }));
+  const link = () => {
+    const parts = { of: $('dimension').value, value: $('value').value, years: $('years').value };
+    if ($('value').disabled) delete parts.value;
+    history.replaceState(null, '', '?' + new URLSearchParams(parts));
+  };
   const read = () => {
     const p = new URLSearchParams(location.search), has = (id, value) => [...$(id).options].some((option) => option.value === value);
     if (has('dimension', p.get('of'))) $('dimension').value = p.get('of');
