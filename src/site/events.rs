@@ -20,6 +20,14 @@ pub struct Event {
     pub text: String,
 }
 
+fn word(value: Option<&str>) -> &str {
+    match value {
+        None => "none",
+        Some("") => "(empty)",
+        Some(text) => text,
+    }
+}
+
 /// The words of an event.
 pub fn shown(context: &Context, event: &SiteEvent) -> Event {
     let at = event.at.0.as_secs();
@@ -28,8 +36,8 @@ pub fn shown(context: &Context, event: &SiteEvent) -> Event {
         .watched
         .iter()
         .any(|node| event.address == Some((node.facts.host, node.facts.port)));
-    let before = event.before.as_deref().unwrap_or("none");
-    let after = event.after.as_deref().unwrap_or("none");
+    let before = word(event.before.as_deref());
+    let after = word(event.after.as_deref());
     let text = match event.kind.as_str() {
         "new" => "answered for the first time".to_owned(),
         "lost" => "no longer answers".to_owned(),

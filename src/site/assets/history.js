@@ -29,6 +29,7 @@
     return { days, values };
   };
   const load = (dimension) => cache[dimension] ||= unpacked(`${any.dataset.src}history-${dimension}.csv.gz`).then((answer) => answer.text()).then(parse);
+  const word = (value) => value || ($('dimension').value === 'user_agent' ? '(empty)' : '(none)');
   const nice = (max) => {
     if (max <= 1) return [1, 1];
     const power = 10 ** Math.floor(Math.log10(max));
@@ -97,7 +98,7 @@
     const last = data.days.at(-1), number = (value) => data.values.get(value).get(last)?.[0] || 0;
     if ($('value').dataset.of !== dimension) {
       const values = [...data.values.keys()].sort((a, b) => number(b) - number(a) || (a < b ? -1 : 1));
-      $('value').replaceChildren(...values.map((value) => make('option', { value }, value || '(none)')));
+      $('value').replaceChildren(...values.map((value) => make('option', { value }, word(value))));
       $('value').dataset.of = dimension;
     }
     if (wanted !== undefined && data.values.has(wanted)) $('value').value = wanted;

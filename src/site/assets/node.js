@@ -21,7 +21,7 @@
   }
   const address = match.slice(1, 5).map(Number).join('.') + ':' + Number(match[5] || 8333);
   let hash = 0x811c9dc5;
-  for (const c of address) hash = Math.imul(hash ^ c.charCodeAt(0), 0x01000193);
+  for (const c of host) hash = Math.imul(hash ^ c.charCodeAt(0), 0x01000193);
   const shard = ((hash ^ hash >>> 8 ^ hash >>> 16 ^ hash >>> 24) & 255).toString(16).padStart(2, '0');
   let data;
   try { data = await (await unpacked(`${place.dataset.src}${shard}.dat`)).json(); } catch {
@@ -59,7 +59,7 @@
   const facts = (rows) => make('dl', { className: 'facts' }, ...rows.flatMap(([key, value]) => [make('dt', {}, key), make('dd', {}, value)]));
   const cell = (text, props = { className: 'num' }) => make('td', props, text);
   const ms = (value) => value < 0 ? '–' : value + ' ms';
-  const time = (at) => new Date(at * 1000).toISOString().slice(0, 16).replace('T', ' ');
+  const time = (at) => new Date(at * 1000).toUTCString().slice(5, 22).replace(/^0/, '');
   const rows = node.results.map(([at, outcome, connect, version, height, peers]) => make('tr', {},
     make('th', { scope: 'row' }, time(at)), cell(data.outcomes[outcome] || '', {}), cell(ms(connect)), cell(ms(version)),
     cell(height < 0 ? '–' : grouped(height)), cell(peers < 0 ? '' : grouped(peers))));
