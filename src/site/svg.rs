@@ -12,6 +12,8 @@ const WIDTH: f32 = 1000.0;
 const MAX_HINTS: usize = 36;
 /// Minimum height of a chart with all of its lines.
 const MIN_LINED_HEIGHT: i32 = 150;
+/// Minimum difference of the values of a chart that does not start at zero.
+const MIN_RANGE: f32 = 4.0;
 /// A gap is an interval this many times as long as the usual one.
 const GAP_FACTOR: i64 = 3;
 const DAY: i64 = 86_400;
@@ -183,7 +185,7 @@ impl Scale {
         let points = || curves.iter().flat_map(|curve| curve.pieces.iter().flatten());
         let max = points().map(|point| point.high).fold(1.0, f32::max);
         let min = points().map(|point| point.low).fold(f32::MAX, f32::min);
-        if min >= max * 0.5 && max > 20.0 {
+        if min >= max * 0.5 && max > 20.0 && max - min >= MIN_RANGE {
             let (step, _) = nice(((max - min) * 1.1 / 4.0).max(1.0));
             let bottom = (min / step).floor() * step;
             let lines = (((max - bottom) / step).ceil() as usize).max(1);
@@ -214,12 +216,21 @@ fn nice(max: f32) -> (f32, usize) {
     step.map_or((10.0 * power, 2), |(factor, parts)| (factor * power, *parts))
 }
 
-/// The path of one value of each point.
-fn path(pieces: &Pieces, y: impl Fn(&Point) -> i32) -> String {
+/// The line through one value of each point, and a dot for each piece of one point.
+fn line(class: &str, pieces: &Pieces, y: impl Fn(&Point) -> i32) -> String {
+    let (dots, lines): (Vec<_>, Vec<_>) = pieces.iter().partition(|piece| piece.len() == 1);
+    let mut svg = format!("<path class=\"line {class}\" d=\"{}\"/>", path(&lines, &y));
+    if !dots.is_empty() {
+        let _ = write!(svg, "<path class=\"line dot {class}\" d=\"{}\"/>", path(&dots, &y));
+    }
+    svg
+}
+
+fn path(pieces: &[&Vec<Point>], y: impl Fn(&Point) -> i32) -> String {
     let mut d = String::new();
     for piece in pieces {
         let mut last: Option<(i32, i32)> = None;
-        for point in piece {
+        for point in *piece {
             let (x, y) = ((point.x * WIDTH) as i32, y(point));
             let _ = match last {
                 None => write!(d, "M{x} {y}"),
@@ -313,7 +324,8 @@ impl Chart {
             let at = y(value);
             let _ = write!(svg, "<line x2=\"100%\" y1=\"{at:.0}\" y2=\"{at:.0}\"/>");
             let text = grouped(value.round() as i64);
-            let _ = write!(labels, "<text y=\"{:.0}\">{text}</text>", at - 4.0);
+            let _ =
+                write!(labels, "<text class=\"y\" x=\"-8\" y=\"{:.0}\">{text}</text>", at + 4.0);
         }
         for (at, _) in &self.ticks {
             let x = self.window.x(*at) * 100.0;
@@ -352,8 +364,7 @@ impl Chart {
             let d = band(&curve.pieces, y);
             let _ = write!(svg, "<path class=\"band {class}\" d=\"{d}\"/>");
         }
-        let d = path(&curve.pieces, |point| y(point.mean));
-        let _ = write!(svg, "<path class=\"line {class}\" d=\"{d}\"/>");
+        svg.push_str(&line(class, &curve.pieces, |point| y(point.mean)));
     }
 
     /// Invisible areas with tooltips.
@@ -413,9 +424,9 @@ fn mean(value: f32) -> String {
 /// A curve of the height of a line of text.
 pub fn spark(class: &str, pieces: &Pieces) -> String {
     let max = pieces.iter().flatten().map(|point| point.mean).fold(0.001, f32::max);
-    let d = path(pieces, |point| (200.0 * (1.0 - point.mean / max)) as i32);
+    let line = line(class, pieces, |point| (200.0 * (1.0 - point.mean / max)) as i32);
     format!(
-        "<svg class=\"spark {class}\" viewBox=\"0 -20 {WIDTH} 240\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><path class=\"line {class}\" d=\"{d}\"/></svg>"
+        "<svg class=\"spark {class}\" viewBox=\"0 -20 {WIDTH} 240\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{line}</svg>"
     )
 }
 
@@ -497,6 +508,17 @@ mod tests {
     }
 
     #[test]
+    fn the_axis_of_a_constant_starts_at_zero() {
+        let scale = |values: &[f32]| {
+            let steps: Vec<i64> = (0..).take(values.len()).collect();
+            let pieces = pieces(&steps, &counts(values), Window { from: 0, to: 9 }, 200);
+            Scale::of_values(&[Curve { class: "", name: String::new(), pieces }])
+        };
+        assert_eq!(scale(&[21.0; 3]).bottom, 0.0);
+        assert_eq!(scale(&[1_000.0, 1_400.0]).bottom, 900.0);
+    }
+
+    #[test]
     fn text_in_a_chart_is_escaped() {
         let chart = Chart {
             label: "</svg><script>".to_owned(),
@@ -511,7 +533,7 @@ mod tests {
         };
         let svg = chart.to_svg();
         assert!(!svg.contains("<script") && !svg.contains("<b>"), "{svg}");
-        assert!(svg.contains("h0"), "a single point is drawn: {svg}");
+        assert!(svg.contains("<path class=\"line dot \" d=\"M1000 "), "a single point: {svg}");
     }
 
     #[test]

@@ -58,7 +58,7 @@
     for (let i = 0; i <= parts; i++) {
       const at = Math.round(y(top * i / parts));
       grid.append(svg('line', { x2: '100%', y1: at, y2: at }));
-      labels.append(svg('text', { y: at - 4 }, grouped(top * i / parts)));
+      labels.append(svg('text', { class: 'y', x: -8, y: at + 4 }, grouped(top * i / parts)));
     }
     const span = (to - from) / DAY, marks = [];
     for (let at = new Date(from); at <= to; at = new Date(+at + DAY)) {
@@ -66,9 +66,9 @@
     }
     marks.forEach((at, i) => labels.append(svg('text', { class: 'x' + (i % 2 ? ' odd' : '') + (x(+at) > .96 ? ' end' : ''), x: (x(+at) * 100).toFixed(1) + '%', y: H - 4 }, at.toLocaleDateString('en', span > 500 ? { year: 'numeric', timeZone: 'UTC' } : span > 60 ? { month: 'short', timeZone: 'UTC' } : { day: 'numeric', month: 'short', timeZone: 'UTC' }))));
     const X = (p) => (x(p.at) * 1000).toFixed(0), Y = (n) => (y(n) * 10).toFixed(0);
-    let line = '', band = '', piece = [];
+    let line = '', band = '', dots = '', piece = [];
     const close = () => {
-      if (piece.length === 1) line += 'h0';
+      if (piece.length === 1) dots += 'M' + X(piece[0]) + ' ' + Y(piece[0].mean) + 'h0';
       if (piece.length > 1) band += 'M' + piece.map((p) => X(p) + ' ' + Y(p.high)).concat(piece.toReversed().map((p) => X(p) + ' ' + Y(p.low))).join('L') + 'z';
       piece = [];
     };
@@ -78,9 +78,9 @@
     points.forEach((p, i) => hints.append(svg('rect', { x: (i * width).toFixed(2) + '%', width: width.toFixed(2) + '%', height: plot }, svg('title', {}, `${new Date(p.at).toISOString().slice(0, 10)}: ${grouped(Math.round(p.mean))} (${grouped(p.low)} to ${grouped(p.high)})`))));
     const last = rows.get(to) || [0], caption = `${grouped(Math.round(last[0]))} at the end, ${grouped(Math.min(...points.map((p) => p.low)))} to ${grouped(high)}`;
     const trb = $('dimension').value === 'species' && value === 'TRB' ? ' trb' : '';
-    const curve = svg('svg', { viewBox: `0 0 1000 ${plot * 10}`, preserveAspectRatio: 'none', width: '100%', height: plot }, svg('path', { class: 'band' + trb, d: band }), svg('path', { class: 'line' + trb, d: line }));
-    $('chart').replaceChildren(svg('svg', { class: 'chart', width: '100%', height: H, role: 'img', 'aria-label': `${value}: ${caption}` }, grid, curve, labels, hints));
-    $('caption').replaceChildren(make('b', {}, value || '(none)'), ' ', make('small', {}, caption));
+    const curve = svg('svg', { viewBox: `0 0 1000 ${plot * 10}`, preserveAspectRatio: 'none', width: '100%', height: plot }, svg('path', { class: 'band' + trb, d: band }), svg('path', { class: 'line' + trb, d: line }), svg('path', { class: 'line dot' + trb, d: dots }));
+    $('chart').replaceChildren(svg('svg', { class: 'chart', width: '100%', height: H, role: 'img', 'aria-label': `${word(value)}: ${caption}` }, grid, curve, labels, hints));
+    $('caption').replaceChildren(make('b', {}, word(value)), ' ', make('small', {}, caption));
   };
   const update = async (wanted) => {
     const dimension = $('dimension').value;
