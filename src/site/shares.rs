@@ -51,6 +51,13 @@ pub struct Section {
     pub more_text: &'static str,
 }
 
+impl Section {
+    /// Whether any row has a curve.
+    fn has_sparks(&self) -> bool {
+        self.rows.iter().any(|row| !row.spark.is_empty())
+    }
+}
+
 /// Counts the values of nodes up, the most frequent first.
 fn section(
     context: &Context,
