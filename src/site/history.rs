@@ -138,7 +138,11 @@ fn caption(curves: &Curves, value: &str, (step, window): (Step, Window)) -> Stri
     if low.round() == high.round() {
         return now;
     }
-    format!("{now} at the end, {} to {}", grouped(low.round() as i64), grouped(high.round() as i64))
+    let when = match step {
+        Step::Passes => "in the last pass",
+        Step::Days => "on the last day (mean)",
+    };
+    format!("{now} {when}, {} to {}", grouped(low.round() as i64), grouped(high.round() as i64))
 }
 
 struct SpeciesChart {
