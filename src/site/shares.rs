@@ -187,7 +187,7 @@ pub fn by_network(context: &Context) -> Section {
         .filter_map(|node| Some((node.facts.asn?.to_string(), node.facts.as_name.as_deref()?)))
         .collect();
     let name = |asn: &str| match names.get(asn) {
-        Some(name) => (*name).to_owned(),
+        Some(name) => format!("{name} (AS{asn})"),
         None => format!("AS{asn}"),
     };
     section(context, "network", |node| node.asn.map(|asn| asn.to_string()), name, empty)

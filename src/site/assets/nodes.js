@@ -18,7 +18,7 @@
   const hasPlaces = W.country.some((w) => w[0]);
   const facets = ['status', 'species', 'release', 'agent', 'country', 'network', 'port', 'services'].filter((f) => hasPlaces || (f !== 'country' && f !== 'network'));
   const titles = { status: 'Status', species: 'Species', release: 'Version', agent: 'User agent', country: 'Country', network: 'Network', port: 'Port', services: 'Services' };
-  const word = { country: (w) => w[1], network: (w) => w[1] || `AS${w[0]}`, services: (w) => w[1] };
+  const word = { country: (w) => w[1], network: (w) => w[1] ? `${w[1]} (AS${w[0]})` : w[0] ? `AS${w[0]}` : '', services: (w) => w[1], agent: (w) => w || '(empty)' };
   const key = { country: (w) => w[0], network: (w) => String(w[0]), services: (w) => String(w[0]) };
   const show = (f, k) => (word[f] || String)(W[f][k]), keyOf = (f, k) => (key[f] || String)(W[f][k]);
   const headRow = $('heads').insertRow(), heads = [['address', 'Node'], ['status', 'Status'], ['species', 'Species'], ['agent', 'User agent'], ['country', 'Country'], ['network', 'Network'], ['height', 'Height', 1], ['latency', 'Round trip', 1], ['up', 'Up, 30 d', 1], ['seen', 'Last seen', 1]].filter(([by]) => hasPlaces || (by !== 'country' && by !== 'network'));
@@ -48,7 +48,7 @@
     const q = query.trim().toLowerCase();
     if (!q) return null;
     const has = (f, text) => { const hit = new Uint8Array(W[f].length); W[f].forEach((w, k) => { hit[k] = text(w).toLowerCase().includes(q); }); return hit; };
-    const a = has('agent', String), n = has('name', String), w = has('network', (x) => x[1]);
+    const a = has('agent', String), n = has('name', String), w = has('network', word.network);
     const numeric = /^[\d.:]+$/.test(q);
     return (i) => a[C.agent[i]] || n[C.name[i]] || w[C.network[i]] || (numeric && address(i).includes(q));
   };
@@ -106,7 +106,7 @@
     const a = address(i), name = W.name[C.name[i]], status = W.status[C.status[i]];
     const link = make('a', { href: C.page[i] ? `../node/${a.replace(':', '-')}.html` : `../node/?${a}` }, name ? name + ' ' : '', make(name ? 'small' : 'span', { className: 'addr' }, a));
     const up = C.up[i] < 0 ? '–' : C.up[i] + ' %', or = (n, unit) => n < 0 ? '–' : grouped(n) + unit;
-    const cells = { status: make('span', { className: 'st ' + status }, status), species: W.species[C.species[i]], agent: W.agent[C.agent[i]], country: show('country', C.country[i]), network: C.network[i] >= 0 && W.network[C.network[i]][0] ? show('network', C.network[i]) : '', height: or(C.height[i], ''), latency: or(C.latency[i], ' ms'), up, seen: ago(C.seen[i]) };
+    const cells = { status: make('span', { className: 'st ' + status }, status), species: W.species[C.species[i]], agent: show('agent', C.agent[i]), country: show('country', C.country[i]), network: show('network', C.network[i]), height: or(C.height[i], ''), latency: or(C.latency[i], ' ms'), up, seen: ago(C.seen[i]) };
     const th = make('th', { scope: 'row', className: 'c-address' }, link);
     return make('tr', {}, th, ...heads.slice(1).map(([by, , num]) => make('td', { className: 'c-' + by + (num ? ' num' : '') + (by === 'agent' ? ' agent' : '') }, cells[by])));
   };
