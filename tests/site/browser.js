@@ -73,10 +73,15 @@ const table = async (browser, origin) => {
   await page.focus('#facets details:first-of-type input');
   await page.keyboard.press('Space');
   same(await shown(), expected.status.up, 'after a choice by keyboard');
+  check(await page.isVisible('#clear'), 'the filters can be cleared');
   check(page.url().endsWith('?status=up'), `the link of a filter is ${page.url()}`);
   check(await page.evaluate(() => document.activeElement.type === 'checkbox'), 'the focus is lost');
   await page.goBack();
   same(await shown(), expected.nodes, 'after the way back');
+  check(await page.isHidden('#clear'), 'there is nothing to clear');
+  await page.goto(origin + 'nodes/?q=203.0.113.7', { waitUntil: 'networkidle' });
+  check((await page.getAttribute('#what a', 'href')).endsWith('node/?203.0.113.7'), 'the way to why a node is not listed');
+  await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
   await page.fill('#q', expected.address);
   await page.press('#q', 'Enter');
   same(await shown(), 1, 'found by address');

@@ -116,6 +116,9 @@
     const active = facets.reduce((n, f) => n + chosen[f].size, 0); $('active').textContent = active ? `(${active} chosen)` : '';
     $('n').textContent = grouped(matched);
     $('what').textContent = matched === N ? 'nodes known, all of them' : `of ${grouped(N)} nodes known`;
+    const q = query.trim();
+    if (!matched && hasLookup && /^\d+(\.\d+){3}(:\d+)?$/.test(q)) $('what').append('. ', make('a', { href: '../node/?' + q }, 'Not listed: why?'));
+    $('clear').hidden = !active && !query && !sort;
     $('rows').replaceChildren(rows(0)); $('more').hidden = shown >= matched;
     for (const f of facets) paint(f);
     for (const th of headRow.children) { const by = th.dataset.by; sort.replace('-', '') === by ? th.setAttribute('aria-sort', sort[0] === '-' ? 'descending' : 'ascending') : th.removeAttribute('aria-sort'); }
@@ -130,7 +133,7 @@
   $('q').addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(() => { query = $('q').value; update('typed'); }, 120); });
   $('search').addEventListener('submit', (e) => { e.preventDefault(); clearTimeout(timer); query = $('q').value; update(); });
   $('more').addEventListener('click', () => { const from = shown; shown += 200; $('rows').append(rows(from)); $('more').hidden = shown >= matched; $('rows').children[from]?.querySelector('a').focus(); });
-  $('clear').addEventListener('click', () => { for (const f of facets) chosen[f].clear(); query = $('q').value = ''; sort = ''; update(); });
+  $('clear').addEventListener('click', () => { for (const f of facets) chosen[f].clear(); query = $('q').value = ''; sort = ''; update(); $('q').focus(); });
   $('csv').addEventListener('click', () => {
     // No cell of a spreadsheet may begin like a formula.
     const safe = (s) => { s = String(s); if (/^[=+\-@\t\r]/.test(s)) s = "'" + s; return /[",\n]/.test(s) ? `"${s.replaceAll('"', '""')}"` : s; };
