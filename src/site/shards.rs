@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use askama::Template;
 
 use crate::db::reader::{NodeFacts, Reader};
-use crate::db::site::ShortResult;
+use crate::db::site::{ShortResult, SiteNode};
 use crate::site::SiteError;
 use crate::site::frame::{Context, Frame, rendered};
 use crate::site::nodes::{address, claims, days, sentences, slug, uptime};
@@ -19,9 +20,11 @@ use bitdash_core::vocabulary::outcome::Outcome;
 /// Maximum number of results shown.
 const MAX_RESULTS: usize = 25;
 
-/// FNV-1a of the address, folded to a byte; `node.js` computes the same.
-fn shard_of(address: &str) -> u8 {
-    let hash = address
+/// FNV-1a of the host, folded to a byte; `node.js` computes the same. All ports of a host are in
+/// one file.
+fn shard_of(host: Ipv4Addr) -> u8 {
+    let hash = host
+        .to_string()
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (hash ^ hash >> 8 ^ hash >> 16 ^ hash >> 24).to_le_bytes()[0]
@@ -31,6 +34,8 @@ fn shard_of(address: &str) -> u8 {
 #[template(path = "site/lookup.html")]
 struct Lookup<'a> {
     f: Frame<'a>,
+    /// Names of nodes with a page, and that page.
+    named: Vec<(&'a str, String)>,
 }
 
 /// Writes the page and its data.
@@ -39,7 +44,12 @@ pub fn write(
     context: &Context,
     directory: &mut Directory,
 ) -> Result<(), SiteError> {
-    let page = Lookup { f: context.frame("../", "Nodes") };
+    let page = |node: &&'_ SiteNode| format!("{}.html", slug(&address(&node.facts)));
+    let named = context.watched.iter().filter_map(|node| {
+        let name = node.facts.name.as_deref()?;
+        Some((name, page(node)))
+    });
+    let page = Lookup { f: context.frame("../", "Nodes"), named: named.collect() };
     directory.put("node/index.html", rendered(&page).as_bytes())?;
     let listed = context.listed();
     let mut results: HashMap<Address, Vec<ShortResult>> =
@@ -53,7 +63,7 @@ pub fn write(
     })?;
     let mut shards = vec![Vec::new(); 256];
     for node in listed {
-        shards[usize::from(shard_of(&address(&node.facts)))].push(node);
+        shards[usize::from(shard_of(node.facts.host))].push(node);
     }
     let outcomes = Outcome::ALL.map(|outcome| json(outcome.as_str())).join(",");
     for (number, nodes) in shards.iter().enumerate() {
@@ -120,8 +130,6 @@ fn last_results(mut results: Vec<ShortResult>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     #[test]
@@ -148,7 +156,7 @@ mod tests {
         let mut sizes = [0; 256];
         for number in 0..25_600_u32 {
             let host = Ipv4Addr::from(number.wrapping_mul(2_654_435_761));
-            sizes[usize::from(shard_of(&format!("{host}:8333")))] += 1;
+            sizes[usize::from(shard_of(host))] += 1;
         }
         assert!(sizes.iter().all(|size| (50..160).contains(size)), "{sizes:?}");
     }

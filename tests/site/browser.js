@@ -106,8 +106,31 @@ const lookup = async (browser, origin) => {
   check((await page.textContent('#node h1')).endsWith(' is not listed'), 'an unknown node');
   await page.goto(`${origin}node/?<img src=x onerror=alert(1)>`, { waitUntil: 'networkidle' });
   check((await page.textContent('#node .lead')).startsWith('This is not an IPv4'), 'no address');
+  const wrong = [['2001:db8::1', 'IPv6 is'], ['[2001:db8::1]:8333', 'IPv6 is'], ['abc.onion:8333', 'Tor is'], ['abc.b32.i2p', 'I2P is'],
+    ['node.example.org', 'This is a host name'], ['203.0.113.7:65536', 'A port is'], ['203.0.113.7:0', 'A port is'], ['203.0.113', 'This is not an IPv4']];
+  for (const [text, start] of wrong) {
+    await page.goto(`${origin}node/?${encodeURIComponent(text)}`, { waitUntil: 'networkidle' });
+    check((await page.textContent('#search + #node .lead')).startsWith(start), `the message about ${text}`);
+    check(await page.isHidden('#reasons'), `reasons for ${text}`);
+  }
+  const [host, port] = expected.address.split(':');
+  for (const text of [`${host} ${port}`, `${expected.address}:`]) {
+    await page.goto(`${origin}node/?${encodeURIComponent(text)}`, { waitUntil: 'networkidle' });
+    same(await page.textContent('#node h1 .addr'), expected.address, `the node of ${text}`);
+  }
+  await page.goto(`${origin}node/?${host}:1`, { waitUntil: 'networkidle' });
+  check((await page.locator('#node .lead a').allTextContents()).includes(expected.address), 'the other ports of a host');
+  await page.goto(`${origin}node/?10.0.0.1`, { waitUntil: 'networkidle' });
+  check((await page.textContent('#node .lead')).startsWith('It is not a public address'), 'a private address');
+  check(await page.isHidden('#reasons'), 'reasons for a private address');
+  await page.goto(`${origin}node/?203.0.113.7`, { waitUntil: 'networkidle' });
+  check(await page.isVisible('#reasons'), 'reasons for an unknown address');
   await page.goto(`${origin}node/?${expected.watched}`, { waitUntil: 'networkidle' });
   check(page.url().endsWith('.html'), 'a TRB node has a page of its own');
+  await page.goto(origin + 'node/');
+  const [name, file] = await page.$eval('#names option', (option) => [option.value, option.dataset.page]);
+  await page.goto(`${origin}node/?${name.toUpperCase()}`, { waitUntil: 'networkidle' });
+  check(page.url().endsWith('node/' + file), `the page of ${name}`);
   await page.context().close();
 };
 

@@ -7,19 +7,35 @@
     location.search = '?' + encodeURIComponent(q.value.trim()).replace('%3A', ':');
   });
   let wanted = '';
-  try { wanted = decodeURIComponent(location.search.slice(1).replace(/^q=/, '')).trim(); } catch { return; }
+  try { wanted = decodeURIComponent(location.search.slice(1).replace(/^q=/, '').replaceAll('+', ' ')).trim(); } catch { return; }
   if (!wanted) return;
   q.value = wanted;
   const show = (...kids) => {
     place.replaceChildren(...kids);
     document.getElementById('ask').before(place);
   };
-  const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?::(\d{1,5}))?$/.exec(wanted);
+  // What is no address of a node has a message below the form, and no reasons.
+  const refuse = (text) => {
+    place.replaceChildren(make('p', { className: 'lead' }, text));
+    document.getElementById('search').after(place);
+    document.getElementById('reasons').hidden = true;
+  };
+  const named = [...document.querySelectorAll('#names option')].find((option) => option.value.toLowerCase() === wanted.toLowerCase());
+  if (named) { location.replace(named.dataset.page); return; }
+  const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:[\s:]+(\d+))?:?$/.exec(wanted);
   if (!match || match.slice(1, 5).some((part) => part > 255)) {
-    show(make('p', { className: 'lead' }, 'This is not an IPv4 address with a port, such as 203.0.113.7:8333.'));
+    const only = ' left out: this crawler looks at IPv4 only.';
+    if (/^\[?[\da-f]*:[\da-f]*:[\da-f:.%\w]*(\]|$)/i.test(wanted)) refuse('IPv6 is' + only);
+    else if (/\.onion\b/i.test(wanted)) refuse('Tor is' + only);
+    else if (/\.i2p\b/i.test(wanted)) refuse('I2P is' + only);
+    else if (/^[\w-]+(\.[\w-]+)*\.[a-z][\w-]*\.?(:\d*)?$/i.test(wanted)) refuse('This is a host name. Enter its IPv4 address.');
+    else refuse('This is not an IPv4 address with a port, such as 203.0.113.7:8333.');
     return;
   }
-  const address = match.slice(1, 5).map(Number).join('.') + ':' + Number(match[5] || 8333);
+  const bytes = match.slice(1, 5).map(Number), host = bytes.join('.'), port = Number(match[5] || 8333), address = host + ':' + port;
+  if (port < 1 || port > 65535) { refuse('A port is a number from 1 to 65535.'); return; }
+  const [a, b] = bytes;
+  const isPublic = !(a === 0 || a === 10 || a === 127 || a >= 224 || a === 192 && b === 168 || a === 172 && b >> 4 === 1 || a === 100 && b >> 6 === 1 || a === 169 && b === 254);
   let hash = 0x811c9dc5;
   for (const c of host) hash = Math.imul(hash ^ c.charCodeAt(0), 0x01000193);
   const shard = ((hash ^ hash >>> 8 ^ hash >>> 16 ^ hash >>> 24) & 255).toString(16).padStart(2, '0');
@@ -33,8 +49,13 @@
   const title = (...kids) => make('h1', { className: 'plain' }, ...kids);
   document.querySelector('#ask h1').replaceWith(make('h2', {}, 'Another node'));
   if (!node) {
-    show(title(make('span', { className: 'addr' }, address), ' is not listed'),
-      make('p', { className: 'lead' }, 'It has never answered this crawler, or not for long. What may be the reason, and what to try, stands below.'));
+    const others = Object.keys(data.nodes).filter((key) => key.startsWith(host + ':'));
+    const links = others.flatMap((key, i) => [i ? ', ' : '', make('a', { href: '?' + key }, key)]);
+    let why = 'It has never answered this crawler, or not for long. What may be the reason, and what to try, stands below.';
+    if (others.length) why = 'This host is listed with another port: ';
+    else if (!isPublic) why = 'It is not a public address: it lies in a private or reserved range, and is never probed.';
+    document.getElementById('reasons').hidden = !others.length && !isPublic;
+    show(title(make('span', { className: 'addr' }, address), ' is not listed'), make('p', { className: 'lead' }, why, ...links));
     return;
   }
   if (node.page) { location.replace(node.page); return; }

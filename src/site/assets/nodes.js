@@ -15,6 +15,7 @@
   const address = (i) => { const h = host[i]; return `${h >>> 24}.${h >>> 16 & 255}.${h >>> 8 & 255}.${h & 255}:${W.port[C.port[i]]}`; };
   const ago = (m) => m < 0 ? 'never' : m < 90 ? `${m} min` : m < 2880 ? `${Math.round(m / 60)} h` : `${Math.round(m / 1440)} d`;
 
+  const hasLookup = document.querySelector('main a[href="../node/"]');
   const hasPlaces = W.country.some((w) => w[0]);
   const facets = ['status', 'species', 'release', 'agent', 'country', 'network', 'port', 'services'].filter((f) => hasPlaces || (f !== 'country' && f !== 'network'));
   const titles = { status: 'Status', species: 'Species', release: 'Version', agent: 'User agent', country: 'Country', network: 'Network', port: 'Port', services: 'Services' };
