@@ -74,6 +74,7 @@ pub struct Contact {
 
 impl Contact {
     fn of(text: &str) -> Option<Self> {
+        let text = text.strip_prefix("mailto:").unwrap_or(text);
         let is_web = text.starts_with("https://") || text.starts_with("http://");
         let is_mail = text.contains('@') && !text.contains([' ', ':', '/']);
         let url = if is_mail { format!("mailto:{text}") } else { text.to_owned() };
@@ -275,6 +276,7 @@ fn tip(facts: &SiteFacts) -> Option<i32> {
 struct About<'a> {
     f: Frame<'a>,
     interval: String,
+    user_agent: String,
     outcomes: Vec<(&'static str, String)>,
     has_lookup: bool,
     queries: &'a [(&'a str, &'a str)],
@@ -319,7 +321,8 @@ pub fn about(context: &Context) -> String {
     };
     let page = About {
         f: Frame { is_dated: false, ..context.frame("../", "About") },
-        interval: duration_text(config.crawl.pass_interval),
+        interval: interval(config.crawl.pass_interval),
+        user_agent: config.sent_user_agent(),
         outcomes: Outcome::ALL.map(|outcome| (outcome.as_str(), text(outcome))).to_vec(),
         has_lookup: config.site.publish == Publish::All,
         queries: QUERIES,
@@ -331,4 +334,19 @@ pub fn about(context: &Context) -> String {
 /// A page as text.
 pub fn rendered(page: &impl Template) -> String {
     page.render().expect("templates write into memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contact_is_a_link_if_it_is_an_address() {
+        let shown = |text| Contact::of(text).map(|contact| (contact.text, contact.url));
+        let mail = Some(("a@example.org".to_owned(), "mailto:a@example.org".to_owned()));
+        assert_eq!((shown("a@example.org"), shown("mailto:a@example.org")), (mail.clone(), mail));
+        assert!(Contact::of("https://example.org/").unwrap().is_link);
+        assert!(!Contact::of("ask in #bitdash").unwrap().is_link);
+        assert!(Contact::of("").is_none());
+    }
 }
