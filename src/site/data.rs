@@ -2,20 +2,20 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Duration;
 
 use askama::Template;
 use sha2::{Digest, Sha256};
 
 use crate::commands::export::{Format, Layout, Options, export};
 use crate::commands::table::csv_text;
-use crate::config::duration_text;
 use crate::db::reader::Reader;
 use crate::db::site::{Curves, StepCount};
 use crate::site::SiteError;
 use crate::site::frame::{Context, Frame, hex, rendered};
 use crate::site::history::DIMENSIONS;
 use crate::site::table::gzip;
-use crate::site::text::{iso_day, size};
+use crate::site::text::{interval, iso_day, size};
 use crate::site::writer::{Directory, WriteError};
 use bitdash_core::vocabulary::filter::Filter;
 
@@ -183,7 +183,10 @@ pub fn write_page(context: &Context, directory: &mut Directory) -> Result<(), Wr
     ];
     let page = Page {
         f: context.frame("../", "Data"),
-        interval: duration_text(context.config.site.interval),
+        interval: match context.config.site.interval {
+            Duration::ZERO => "pass".to_owned(),
+            length => interval(length),
+        },
         groups: groups.into_iter().filter(|group| !group.files.is_empty()).collect(),
     };
     directory.put("data/index.html", rendered(&page).as_bytes())

@@ -3,10 +3,10 @@
 use askama::Template;
 use sha2::{Digest, Sha256};
 
-use crate::config::{Config, Publish, duration_text};
+use crate::config::{Config, Publish};
 use crate::db::places::PlaceSource;
 use crate::db::site::{SiteFacts, SiteNode};
-use crate::site::text::{day, grouped, minute};
+use crate::site::text::{day, grouped, interval, minute};
 use crate::site::writer::{Directory, WriteError};
 use bitdash_core::lookup::species::TRB;
 use bitdash_core::vocabulary::outcome::Outcome;

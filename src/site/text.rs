@@ -1,6 +1,7 @@
 //! Numbers, times and escaping of the website.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
@@ -127,6 +128,18 @@ pub fn length(secs: i64) -> String {
     }
 }
 
+/// The words after "every": `hour`, `30 minutes`.
+pub fn interval(length: Duration) -> String {
+    let secs = length.as_secs().max(1);
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
+    let unit = units.into_iter().find(|(unit, _)| secs >= *unit && secs.is_multiple_of(*unit));
+    let (unit, name) = unit.unwrap_or((1, "second"));
+    match secs / unit {
+        1 => name.to_owned(),
+        number => format!("{number} {name}s"),
+    }
+}
+
 /// A size for people.
 pub fn size(bytes: usize) -> String {
     match bytes {
@@ -156,6 +169,8 @@ mod tests {
         );
         assert_eq!((iso_day(at), month(at)), ("2026-11-28".into(), "Nov".into()));
         assert_eq!(length(131), "2 min 11 s");
+        let words = [1, 90, 1_800, 3_600, 21_600].map(|secs| interval(Duration::from_secs(secs)));
+        assert_eq!(words, ["second", "90 seconds", "30 minutes", "hour", "6 hours"]);
     }
 
     #[test]
