@@ -29,7 +29,7 @@ const EXPORTS: &[(Download, Format)] = &[
     (
         Download {
             path: "nodes.csv.gz",
-            text: "Every node with all that is known of it: address, host, port, name, status, species, \
+            text: "Every node that is known, with its latest claims and results: address, host, port, name, status, species, \
                 release, protocol_version, user_agent, services, service_names, start_height, relay, \
                 connect_ms, version_ms, country, asn, as_name, first_seen, last_seen, last_probed, \
                 last_outcome, failures, and up_day, up_week, up_month, up_all: the share of the passes \
@@ -173,7 +173,11 @@ pub fn write_page(context: &Context, directory: &mut Directory) -> Result<(), Wr
         let text = format!(
             "Nodes up by {name} and day (UTC): value, day, mean of the day's passes, lowest, highest. \
              The value (days) lists the days with a pass; a day without a row of a value has none of \
-             its nodes."
+             its nodes.{}",
+            match *dimension {
+                "country" | "asn" => " Empty until a pass has had places.",
+                _ => "",
+            }
         );
         directory.has(&format!("data/{file}")).then(|| row(file, text))?
     });

@@ -301,7 +301,13 @@ const QUERIES: &[(&str, &str)] = &[
     ("its last results", "SELECT * FROM probes WHERE host = '203.0.113.7' ORDER BY pass DESC"),
     (
         "at the tip",
-        "SELECT start_height, count(*) FROM nodes WHERE status = 'up' GROUP BY 1 ORDER BY 2 DESC",
+        "SELECT count(*) FROM nodes WHERE status = 'up' AND abs(start_height::bigint - \
+         (SELECT mode() WITHIN GROUP (ORDER BY start_height DESC) FROM nodes WHERE status = 'up')) <= 2",
+    ),
+    (
+        "new since yesterday",
+        "SELECT count(*) FROM nodes WHERE status = 'up' AND first_seen > \
+         (SELECT max(finished_at) FROM passes) - interval '1 day'",
     ),
     ("return peers", "SELECT count(*) FROM nodes WHERE status = 'up' AND peers_sent > 0"),
     (

@@ -136,7 +136,7 @@ fn figures(context: &Context, species: &Curves, status: &Curves) -> Vec<Key> {
         key("Return peers", count(sends), percent(sends, up)),
         key("At their limit", count(full), "full, not down".to_owned()),
         newcomers(context),
-        key("At the tip", percent(current, up), format!("height {tip}")),
+        key("At the tip", percent(current, up), format!("within 2 of {tip}")),
         diversity(context),
         median(context),
     ]
