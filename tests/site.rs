@@ -269,6 +269,13 @@ fn an_invented_past_is_marked_on_every_page() {
     past::invent(&database.url, 2, 1).unwrap();
     // There is a gap, as a real crawl has.
     assert_eq!(days(), 2 * 365 - 21);
+    // All nodes are up: they answered always just before.
+    let recent = "SELECT share FROM bitdash_internal.roll_days ORDER BY day DESC LIMIT 30";
+    let gaps = format!(
+        "SELECT count(*) FROM ({recent}) d, generate_series(0, octet_length(share) - 1) node
+            WHERE get_byte(share, node) NOT IN (250, 255)"
+    );
+    assert_eq!(number(&database, &gaps), 0);
     written(&database, &Config::default(), &[], out.path(), Scope::All);
     for (name, text) in files(out.path()).iter().filter(|(name, _)| name.ends_with(".html")) {
         assert!(text.contains("The history before 21 Sep 2026 is invented."), "{name}");

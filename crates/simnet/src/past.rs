@@ -21,6 +21,8 @@ const PASSES: i32 = 48;
 /// Share of a day in the rolls: all passes, and a node that was not known.
 const WHOLE: u8 = 250;
 const UNKNOWN: u8 = 255;
+/// Days before the first pass in which a node that is up always answered.
+const RECENT: u32 = 30;
 /// Days before the first pass during which the invented crawler did not run.
 const GAP: std::ops::Range<u32> = 230..251;
 
@@ -146,6 +148,14 @@ struct Habits {
     known: u32,
     /// How likely it answers throughout a day.
     reliability: f64,
+    is_down: bool,
+}
+
+impl Habits {
+    /// What the real passes show is true of the days just before them.
+    fn reliability(&self, age: u32) -> f64 {
+        if age <= RECENT && !self.is_down { 1.0 } else { self.reliability }
+    }
 }
 
 /// What every node answered, and since when it is known.
@@ -164,7 +174,7 @@ fn write_rolls(
         nodes.resize_with(ordinal.unsigned_abs() as usize, || None);
         let known = (f64::from(days) * rng.f64().powi(2)) as u32;
         let reliability = if is_down { rng.f64() * 0.6 } else { 1.0 - rng.f64().powi(3) * 0.5 };
-        nodes.push(Some(Habits { known, reliability }));
+        nodes.push(Some(Habits { known, reliability, is_down }));
     }
     let (mut answered, mut passes) = (vec![0_i32; nodes.len()], vec![0_i32; nodes.len()]);
     let insert = t.prepare("INSERT INTO roll_days (day, passes, share) VALUES ($1, $2, $3)")?;
@@ -174,9 +184,10 @@ fn write_rolls(
             let Some(habits) = habits.as_ref().filter(|habits| habits.known >= age) else {
                 continue;
             };
+            let reliability = habits.reliability(age);
             let count = match rng.f64() {
-                luck if luck < habits.reliability => PASSES,
-                luck if luck < habits.reliability + 0.1 => rng.i32(1..PASSES),
+                luck if luck < reliability => PASSES,
+                luck if luck < reliability + 0.1 => rng.i32(1..PASSES),
                 _ => 0,
             };
             shares[ordinal] = (count * i32::from(WHOLE) / PASSES) as u8;
