@@ -109,7 +109,8 @@ fn history_file(dimension: &str) -> String {
 }
 
 /// By value, and then by day: that compresses best. A day on which a value has no node is left out,
-/// so the value `(days)`, which no node has, lists all days with a pass.
+/// so the rows `(days)` without a number list all days with a pass. A node that says `(days)` has
+/// numbers.
 fn history_csv(curves: &Curves) -> String {
     let mut csv = String::from("value,day,nodes,lowest,highest\r\n");
     let dates: Vec<String> = curves.days.iter().map(|at| iso_day(*at)).collect();
@@ -172,7 +173,7 @@ pub fn write_page(context: &Context, directory: &mut Directory) -> Result<(), Wr
         let file = history_file(dimension);
         let text = format!(
             "Nodes up by {name} and day (UTC): value, day, mean of the day's passes, lowest, highest. \
-             The value (days) lists the days with a pass; a day without a row of a value has none of \
+             The rows (days) without a number list the days with a pass; a day without a row of a value has none of \
              its nodes.{}",
             match *dimension {
                 "country" | "asn" => " Empty until a pass has had places.",

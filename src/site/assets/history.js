@@ -21,7 +21,7 @@
       let value = line.slice(0, line.length - cells.join(',').length - 1);
       if (value[0] === '"') value = value.slice(1, -1).replaceAll('""', '"');
       value = value.replace(/^'(?=[=+\-@])/, '');
-      if (value === '(days)') { days.push(Date.parse(cells[0])); continue; }
+      if (value === '(days)' && cells[1] === '') { days.push(Date.parse(cells[0])); continue; }
       let rows = values.get(value);
       if (!rows) values.set(value, rows = new Map());
       rows.set(Date.parse(cells[0]), cells.slice(1).map(Number));
