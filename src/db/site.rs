@@ -233,12 +233,20 @@ impl Reader {
     /// Those of the connection.
     pub fn watched(&mut self, nodes: &[&SiteNode]) -> Result<Vec<WatchedFacts>, StoreError> {
         self.read(|t| {
-            let mut found = Vec::new();
-            for node in nodes {
-                let sql = "SELECT * FROM probes WHERE host = $1 AND port = $2 ORDER BY pass DESC";
-                let rows = t.query(sql, &[&IpAddr::V4(node.facts.host), &node.facts.port])?;
-                let results = rows.iter().map(probe_line).collect::<Result<_, _>>()?;
-                found.push(WatchedFacts { results, days: Vec::new() });
+            let mut found: Vec<WatchedFacts> =
+                nodes.iter().map(|_| WatchedFacts { results: vec![], days: vec![] }).collect();
+            let place = |node: &SiteNode| (IpAddr::V4(node.facts.host), node.facts.port);
+            let keys = nodes.iter().map(|node| place(node));
+            let (hosts, ports): (Vec<IpAddr>, Vec<i32>) = keys.clone().unzip();
+            let places: HashMap<_, usize> = keys.zip(0..).collect();
+            // Every query reads the whole journal: one for all nodes.
+            let sql =
+                "SELECT * FROM probes WHERE host = ANY($1) AND port = ANY($2) ORDER BY pass DESC";
+            for row in t.query(sql, &[&hosts, &ports])? {
+                let place = (row.try_get("host")?, row.try_get("port")?);
+                if let Some(index) = places.get(&place) {
+                    found[*index].results.push(probe_line(&row)?);
+                }
             }
             let sql = "SELECT day, share FROM bitdash_internal.roll_days ORDER BY day";
             paged(t, sql, &[], ROLLS, &mut |rows| {
