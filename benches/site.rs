@@ -2,7 +2,7 @@
 //! history, against a private PostgreSQL with stock settings except `fsync`. With the packages of
 //! `tests/site`, which `scripts/test` installs, Chromium measures its pages, too.
 //!
-//! `cargo bench --bench site`
+//! `cargo bench --profile release-quick --bench site`
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -58,7 +58,7 @@ fn crawl(store: &mut Store, pass: u64) {
     for node in 0..NODES {
         let address = Address::new((0x7f00_0000 + node).into(), 8333);
         let is_up = node % 100 < 45;
-        // A node that never was up has no row.
+        // In the first pass all are up: what never responded is no node.
         let row = if is_up || pass == 1 { node_up(node, end - 9) } else { down(end - 9, 1) };
         batch.nodes.insert(address, row);
         batch.probes.push(ProbeRow { address, probed_at: at(end - 9), ..probe(0, pass) });
