@@ -79,6 +79,10 @@ fn expected(database: &Database) -> Value {
     );
     let results =
         format!("SELECT count(*) FROM probes WHERE host(host) || ':' || port = '{address}'");
+    let events = format!(
+        "SELECT least(count(*), 10) FROM events WHERE host(host) || ':' || port = '{}'",
+        watched[0]
+    );
     let agents =
         "SELECT user_agent, count(*) FROM nodes WHERE user_agent ~ '[<>\"'';={}$%]' GROUP BY 1";
     let page = format!("node/{}.html", watched[0].replace(':', "-"));
@@ -100,6 +104,7 @@ fn expected(database: &Database) -> Value {
         "watched_nodes": number(database, "SELECT count(*) FROM nodes WHERE species = 'TRB' OR name IS NOT NULL"),
         "highest": number(database, "SELECT max(start_height) FROM nodes"),
         "events": number(database, "SELECT count(*) FROM events"),
+        "watched_events": number(database, &events),
         "results": number(database, &results),
         "curves": [curve("species", "TRB", "species"), curve("species", "Core", "species"), curve("status", "up", "status")],
         "agents": agents,

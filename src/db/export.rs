@@ -410,28 +410,26 @@ pub(super) fn count(
 /// it is older than the rolls; `None` where the node is down. Passes after `last` do not count.
 pub(super) fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestamp>>, Error> {
     let mut starts: Vec<Option<Timestamp>> = Vec::new();
-    let mut is_broken: Vec<bool> = Vec::new();
+    // Ordinals of unbroken runs; the newest roll has all nodes.
+    let mut unbroken: Option<Vec<usize>> = None;
     let mut oldest = None;
     let sql = "SELECT at, nodes, up, \"full\" FROM rolls WHERE pass <= $1 ORDER BY pass DESC";
     paged(t, sql, &[&last], ROLLS, &mut |rows| {
         for row in rows {
             let roll = Roll::of_row(row)?;
             let at: Timestamp = row.try_get("at")?;
-            starts.resize(starts.len().max(roll.nodes), None);
-            is_broken.resize(starts.len(), false);
-            for ordinal in 0..starts.len() {
-                // A node that was not known then has no older pass either.
-                let answered = ordinal < roll.nodes && roll.answered(ordinal);
-                if !is_broken[ordinal] && answered {
-                    starts[ordinal] = Some(at);
-                }
-                is_broken[ordinal] |= !answered;
-            }
+            let unbroken = unbroken.get_or_insert_with(|| {
+                starts.resize(roll.nodes, None);
+                (0..roll.nodes).collect()
+            });
+            // A node that was not known then has no older pass either.
+            unbroken.retain(|ordinal| *ordinal < roll.nodes && roll.answered(*ordinal));
+            unbroken.iter().for_each(|ordinal| starts[*ordinal] = Some(at));
             oldest = Some(at);
         }
         Ok(true)
     })?;
-    let Some(oldest) = oldest else { return Ok(starts) };
+    let (Some(oldest), Some(mut unbroken)) = (oldest, unbroken) else { return Ok(starts) };
     let sql = format!(
         "SELECT day, share FROM daily_rolls
             WHERE day < date_trunc('day', to_timestamp({}), 'UTC') ORDER BY day DESC",
@@ -440,15 +438,10 @@ pub(super) fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestam
     paged(t, &sql, &[], ROLLS, &mut |rows| {
         for row in rows {
             let (day, shares): (Timestamp, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
-            for ordinal in 0..starts.len() {
-                let share = shares.get(ordinal).copied().unwrap_or(UNKNOWN);
-                if !is_broken[ordinal] && share == WHOLE_DAY {
-                    starts[ordinal] = Some(day);
-                }
-                is_broken[ordinal] |= share < WHOLE_DAY;
-            }
+            unbroken.retain(|ordinal| shares.get(*ordinal).copied() == Some(WHOLE_DAY));
+            unbroken.iter().for_each(|ordinal| starts[*ordinal] = Some(day));
         }
-        Ok(is_broken.iter().any(|is_broken| !is_broken))
+        Ok(!unbroken.is_empty())
     })?;
     Ok(starts)
 }

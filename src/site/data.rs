@@ -87,21 +87,18 @@ pub fn write_exports(
     Ok(())
 }
 
-/// Writes the history of each dimension by days.
+/// Writes the history of a dimension by days.
 pub fn write_history(
-    reader: &mut Reader,
     context: &Context,
+    dimension: &str,
+    curves: &Curves,
     directory: &mut Directory,
-) -> Result<(), SiteError> {
-    for (dimension, _) in DIMENSIONS {
-        let curves = reader.curves(dimension)?;
-        if curves.values.is_empty() && !context.site.has_places {
-            continue;
-        }
-        let csv = history_csv(&curves);
-        directory.put(&format!("data/{}", history_file(dimension)), &gzip(csv.as_bytes()))?;
+) -> Result<(), WriteError> {
+    if curves.values.is_empty() && !context.site.has_places {
+        return Ok(());
     }
-    Ok(())
+    let csv = history_csv(curves);
+    directory.put(&format!("data/{}", history_file(dimension)), &gzip(csv.as_bytes()))
 }
 
 fn history_file(dimension: &str) -> String {
@@ -120,12 +117,24 @@ fn history_csv(curves: &Curves) -> String {
     for (value, curve) in &curves.values {
         let value = cell(value);
         for StepCount { step, nodes, low, high } in &curve.days {
-            let nodes = format!("{nodes:.2}");
-            let nodes = nodes.trim_end_matches('0').trim_end_matches('.');
-            let _ = write!(csv, "{value},{},{nodes},{low},{high}\r\n", dates[*step]);
+            let (low, high) = (*low as u32, *high as u32);
+            let _ = write!(csv, "{value},{},", dates[*step]);
+            write_mean(&mut csv, *nodes);
+            let _ = write!(csv, ",{low},{high}\r\n");
         }
     }
     csv
+}
+
+/// With two decimals, without zeros at the end.
+fn write_mean(csv: &mut String, mean: f32) {
+    let hundredths = (f64::from(mean) * 100.0).round() as u32;
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    let _ = match (rest, rest % 10) {
+        (0, _) => write!(csv, "{whole}"),
+        (_, 0) => write!(csv, "{whole}.{}", rest / 10),
+        _ => write!(csv, "{whole}.{rest:02}"),
+    };
 }
 
 /// A cell of RFC 4180.

@@ -31,6 +31,7 @@ use bitdash_core::vocabulary::address::Address;
 use bitdash_core::vocabulary::filter::Filter;
 
 use self::frame::Context;
+use self::shares::Lists;
 use self::writer::{Directory, WriteError, WriteReport};
 
 /// Why the website was not written.
@@ -144,8 +145,8 @@ pub fn write(
     } else {
         directory.keep(is_heavy);
     }
+    write_dimensions(reader, &context, due, &mut directory)?;
     if due.history {
-        data::write_history(reader, &context, &mut directory)?;
         directory.set_state("history_day", text::iso_day(facts.at.0.as_secs()));
     } else {
         directory.keep(|path| path.starts_with("data/history-"));
@@ -189,7 +190,34 @@ fn write_heavy(
         shards::write(reader, context, directory)?;
         data::write_exports(reader, context, filter, directory)?;
     }
-    shares::write(reader, context, directory)
+    Ok(())
+}
+
+/// What needs the history of a dimension, which is read once.
+fn write_dimensions(
+    reader: &mut Reader,
+    context: &Context,
+    due: Due,
+    directory: &mut Directory,
+) -> Result<(), SiteError> {
+    let mut lists = Lists::default();
+    for (dimension, _) in history::DIMENSIONS {
+        let is_listed = due.heavy && Lists::has(context, dimension);
+        if !is_listed && !due.history {
+            continue;
+        }
+        let curves = reader.curves(dimension)?;
+        if is_listed {
+            lists.add(context, dimension, &curves);
+        }
+        if due.history {
+            data::write_history(context, dimension, &curves, directory)?;
+        }
+    }
+    if due.heavy {
+        lists.write(context, directory)?;
+    }
+    Ok(())
 }
 
 fn is_heavy(path: &str) -> bool {

@@ -8,6 +8,7 @@ use crate::db::reader::{NodeFacts, ProbeLine, Reader};
 use crate::db::site::{STRIP_DAYS, SiteNode, WatchedFacts};
 use crate::db::timestamp::Timestamp;
 use crate::site::SiteError;
+use crate::site::events::{Event, shown};
 use crate::site::frame::{Context, Frame, rendered};
 use crate::site::svg::strip;
 use crate::site::text::{count, day, grouped, minute};
@@ -23,6 +24,8 @@ const WHOLE: u16 = 250;
 const LIST_DAYS: usize = 30;
 /// Maximum number of nodes of a species that is listed without a script.
 const MAX_LISTED: usize = 2_000;
+/// Maximum number of events on the page of a node.
+const MAX_EVENTS: usize = 10;
 /// Rows of a page of such a list.
 const PAGE_ROWS: usize = 500;
 
@@ -44,7 +47,8 @@ pub struct WatchedRow {
     pub status: String,
     pub agent: String,
     pub height: String,
-    pub first_seen: String,
+    /// Since when it has answered without a gap, or the time of its last answer.
+    pub since: String,
     pub strip: String,
     pub uptime: String,
 }
@@ -60,7 +64,7 @@ pub fn watched_row(context: &Context, node: &SiteNode) -> WatchedRow {
         status: facts.status.clone(),
         agent: agent(facts),
         height: facts.start_height.map_or("–".to_owned(), |height| grouped(height.into())),
-        first_seen: day(facts.first_seen.0.as_secs()),
+        since: day(run_start(context, node).unwrap_or(facts.last_seen).0.as_secs()),
         strip: strip(&cells[STRIP_DAYS - LIST_DAYS..], "days"),
         uptime: share(context, node, 2)
             .map_or("–".to_owned(), |share| format!("{share}\u{202f}%")),
@@ -269,6 +273,7 @@ struct NodePage<'a> {
     weeks_from: String,
     facts: Vec<(&'static str, String)>,
     uptime: Vec<(&'static str, String)>,
+    events: Vec<Event>,
     results: Vec<ResultRow>,
 }
 
@@ -292,12 +297,20 @@ pub fn write_pages(
             weeks_from,
             facts: claims(&node.facts),
             uptime: uptime(context, node),
+            events: events(context, &node.facts),
             results: facts.results.iter().map(result_row).collect(),
         };
         let path = format!("node/{}.html", page.n.slug);
         directory.put(&path, rendered(&page).as_bytes())?;
     }
     Ok(())
+}
+
+/// The newest events of a node.
+fn events(context: &Context, node: &NodeFacts) -> Vec<Event> {
+    let events = context.facts.events.iter();
+    let own = events.filter(|event| event.address == Some((node.host, node.port)));
+    own.take(MAX_EVENTS).map(|event| shown(context, event)).collect()
 }
 
 /// Why a node is or is not listed as up and when it is tried next; what its owner can do.
@@ -346,6 +359,15 @@ pub fn claims(node: &NodeFacts) -> Vec<(&'static str, String)> {
     rows
 }
 
+/// Since when a node has answered or was full in every pass; `None` if it is down.
+fn run_start(context: &Context, node: &SiteNode) -> Option<Timestamp> {
+    // It may have gone down since the last pass ended.
+    let is_down = node.facts.status == "down";
+    let run = context.facts.runs.get(node.ordinal?).copied().flatten().filter(|_| !is_down)?;
+    // By days, a run seems to begin with the day on which the node was first seen.
+    Some(run.max(node.facts.first_seen))
+}
+
 /// In how many passes a node answered or was full.
 pub fn uptime(context: &Context, node: &SiteNode) -> Vec<(&'static str, String)> {
     let names = ["Last day", "Last week", "Last 30 days", "Since it is known"];
@@ -359,10 +381,7 @@ pub fn uptime(context: &Context, node: &SiteNode) -> Vec<(&'static str, String)>
         let text = format!("{}.{}\u{202f}%, {answered} of {passes} passes", share / 10, share % 10);
         rows.push((name, text));
     }
-    let since = node.ordinal.and_then(|ordinal| context.facts.runs.get(ordinal).copied().flatten());
-    if let Some(since) = since {
-        // By days, a run seems to begin with the day on which the node was first seen.
-        let since = since.max(node.facts.first_seen);
+    if let Some(since) = run_start(context, node) {
         rows.push(("Without a gap since", minute(since) + " UTC"));
     }
     rows

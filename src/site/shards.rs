@@ -11,10 +11,12 @@ use crate::db::site::{ShortResult, SiteNode};
 use crate::site::SiteError;
 use crate::site::frame::{Context, Frame, rendered};
 use crate::site::nodes::{address, claims, days, sentences, slug, uptime};
+use crate::site::svg::level;
 use crate::site::table::gzip;
 use crate::site::text::json;
 use crate::site::writer::Directory;
 use bitdash_core::vocabulary::address::Address;
+use bitdash_core::vocabulary::filter::SPECIAL_PURPOSE;
 use bitdash_core::vocabulary::outcome::Outcome;
 
 /// Maximum number of results shown.
@@ -34,6 +36,10 @@ fn shard_of(host: Ipv4Addr) -> u8 {
 #[template(path = "site/lookup.html")]
 struct Lookup<'a> {
     f: Frame<'a>,
+    /// The port of an address without one.
+    port: u16,
+    /// Ranges that are never probed, separated by spaces.
+    reserved: String,
     /// Names of nodes with a page, and that page.
     named: Vec<(&'a str, String)>,
 }
@@ -49,7 +55,13 @@ pub fn write(
         let name = node.facts.name.as_deref()?;
         Some((name, page(node)))
     });
-    let page = Lookup { f: context.frame("../", "Nodes"), named: named.collect() };
+    let reserved = SPECIAL_PURPOSE.iter().map(|range| format!("{}/{}", range.first, range.prefix));
+    let page = Lookup {
+        f: context.frame("../", "Nodes"),
+        port: context.config.network.port,
+        reserved: reserved.collect::<Vec<_>>().join(" "),
+        named: named.collect(),
+    };
     directory.put("node/index.html", rendered(&page).as_bytes())?;
     let listed = context.listed();
     let mut results: HashMap<Address, Vec<ShortResult>> =
@@ -78,7 +90,7 @@ pub fn write(
             let _ = write!(
                 text,
                 "{comma}\"{place}\":{{\"name\":{},\"page\":{},\"status\":{},\"why\":{},\"advice\":{},\
-                 \"says\":{},\"uptime\":{},\"days\":[{}],\"results\":[{}]}}",
+                 \"says\":{},\"uptime\":{},\"days\":\"{}\",\"results\":[{}]}}",
                 json(facts.name.as_deref().unwrap_or("")),
                 json(&page),
                 json(&facts.status),
@@ -86,7 +98,7 @@ pub fn write(
                 json(advice),
                 pairs(&claims(facts)),
                 pairs(&uptime(context, node)),
-                numbers(days(context, node).into_iter().map(|day| day.map_or(-1, i64::from))),
+                levels(&days(context, node)),
                 last_results(results.remove(&key(facts)).unwrap_or_default())
             );
         }
@@ -102,8 +114,9 @@ fn pairs(rows: &[(&str, String)]) -> String {
     format!("[{}]", rows.join(","))
 }
 
-fn numbers(values: impl Iterator<Item = i64>) -> String {
-    values.map(|value| value.to_string()).collect::<Vec<_>>().join(",")
+/// A digit for the level of each day, a dash where nothing is known.
+fn levels(days: &[Option<u8>]) -> String {
+    days.iter().map(|share| share.map_or('-', |share| char::from(b'0' + level(share)))).collect()
 }
 
 fn key(node: &NodeFacts) -> Address {
@@ -117,15 +130,22 @@ fn keep_newest(results: &mut Vec<ShortResult>) {
     results.truncate(MAX_RESULTS);
 }
 
-/// The newest results: time, outcome, the two latencies, height, peers; -1 for none.
+/// The newest results: outcome, the two latencies, height, peers, with -1 for none; before them the
+/// time of the first, and of each other the seconds from it to the one before.
 fn last_results(mut results: Vec<ShortResult>) -> String {
     keep_newest(&mut results);
-    let row = |result: &ShortResult| {
-        let values = [result.connect_ms, result.version_ms, result.height, result.peers_sent];
-        let values = values.into_iter().map(|value| i64::from(value.unwrap_or(-1)));
-        format!("[{},{},{}]", result.at, result.outcome, numbers(values))
-    };
-    results.iter().map(row).collect::<Vec<_>>().join(",")
+    let (mut out, mut newer) = (String::new(), 0);
+    for (index, result) in results.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let time = if index == 0 { result.at } else { newer - result.at };
+        newer = result.at;
+        let [connect, version, height, peers] =
+            [result.connect_ms, result.version_ms, result.height, result.peers_sent]
+                .map(|value| value.unwrap_or(-1));
+        let outcome = result.outcome;
+        let _ = write!(out, "{comma}[{time},{outcome},{connect},{version},{height},{peers}]");
+    }
+    out
 }
 
 #[cfg(test)]

@@ -7,14 +7,13 @@ use std::sync::OnceLock;
 use askama::Template;
 
 use crate::config::Publish;
-use crate::db::reader::{NodeFacts, Reader};
+use crate::db::reader::NodeFacts;
 use crate::db::site::Curves;
-use crate::site::SiteError;
 use crate::site::frame::{Context, Frame, rendered};
 use crate::site::history::{changes, span, sparkline};
 use crate::site::svg::bar;
 use crate::site::text::{count, escaped, percent};
-use crate::site::writer::Directory;
+use crate::site::writer::{Directory, WriteError};
 
 /// Maximum number of rows of a list.
 const MAX_ROWS: usize = 300;
@@ -204,40 +203,65 @@ struct Page<'a> {
     sections: Vec<Section>,
 }
 
-/// Writes the pages of software and places.
-pub fn write(
-    reader: &mut Reader,
-    context: &Context,
-    directory: &mut Directory,
-) -> Result<(), SiteError> {
-    let releases = reader.curves("release")?;
-    let mut sections = vec![with_history(by_release(context), &releases)];
-    sections.push(with_history(by_agent(context), &reader.curves("user_agent")?));
-    let page = Page {
-        f: context.frame("../", "Software"),
-        title: "Software",
-        lead: "Versions and user agents of the nodes that are up. A user agent is what a node says: anyone can write anything there.",
-        map: String::new(),
-        span: span(&releases),
-        sections,
-    };
-    directory.put("software/index.html", rendered(&page).as_bytes())?;
-    if !context.site.has_places {
-        return Ok(());
+/// The lists of the pages of software and places, each with the history of its dimension.
+#[derive(Default)]
+pub struct Lists {
+    software: List,
+    places: List,
+}
+
+#[derive(Default)]
+struct List {
+    span: String,
+    sections: Vec<Section>,
+}
+
+impl Lists {
+    /// Whether a dimension has a list.
+    pub fn has(context: &Context, dimension: &str) -> bool {
+        match dimension {
+            "release" | "user_agent" => true,
+            "country" | "asn" => context.site.has_places,
+            _ => false,
+        }
     }
-    let countries = reader.curves("country")?;
-    let mut sections = vec![with_history(by_country(context), &countries)];
-    sections.push(with_history(by_network(context), &reader.curves("asn")?));
-    let page = Page {
-        f: context.frame("../", "Places"),
-        title: "Places",
-        lead: "Countries and networks of the nodes that are up, by their addresses. An address says where a machine is registered, not where its owner is.",
-        map: map(context),
-        span: span(&countries),
-        sections,
-    };
-    directory.put("places/index.html", rendered(&page).as_bytes())?;
-    Ok(())
+
+    /// Adds the list of a dimension.
+    pub fn add(&mut self, context: &Context, dimension: &str, curves: &Curves) {
+        let (page, section) = match dimension {
+            "release" => (&mut self.software, by_release(context)),
+            "user_agent" => (&mut self.software, by_agent(context)),
+            "country" => (&mut self.places, by_country(context)),
+            _ => (&mut self.places, by_network(context)),
+        };
+        page.sections.push(with_history(section, curves));
+        page.span = span(curves);
+    }
+
+    /// Writes the pages.
+    pub fn write(self, context: &Context, directory: &mut Directory) -> Result<(), WriteError> {
+        let page = Page {
+            f: context.frame("../", "Software"),
+            title: "Software",
+            lead: "Versions and user agents of the nodes that are up. A user agent is what a node says: anyone can write anything there.",
+            map: String::new(),
+            span: self.software.span,
+            sections: self.software.sections,
+        };
+        directory.put("software/index.html", rendered(&page).as_bytes())?;
+        if !context.site.has_places {
+            return Ok(());
+        }
+        let page = Page {
+            f: context.frame("../", "Places"),
+            title: "Places",
+            lead: "Countries and networks of the nodes that are up, by their addresses. An address says where a machine is registered, not where its owner is.",
+            map: map(context),
+            span: self.places.span,
+            sections: self.places.sections,
+        };
+        directory.put("places/index.html", rendered(&page).as_bytes())
+    }
 }
 
 fn with_history(mut section: Section, curves: &Curves) -> Section {

@@ -8,7 +8,7 @@ use crate::site::text::{day_and_month, escaped, grouped, hour, month, year};
 
 /// Units of the stretched layer.
 const WIDTH: f32 = 1000.0;
-/// Maximum number of tooltips of a chart.
+/// Maximum number of tooltips of a chart; `style.css` has their width.
 const MAX_HINTS: usize = 36;
 /// Minimum height of a chart with all of its lines.
 const MIN_LINED_HEIGHT: i32 = 150;
@@ -229,19 +229,7 @@ fn line(class: &str, pieces: &Pieces, y: impl Fn(&Point) -> i32) -> String {
 fn path(pieces: &[&Vec<Point>], y: impl Fn(&Point) -> i32) -> String {
     let mut d = String::new();
     for piece in pieces {
-        let mut last: Option<(i32, i32)> = None;
-        for point in *piece {
-            let (x, y) = ((point.x * WIDTH) as i32, y(point));
-            let _ = match last {
-                None => write!(d, "M{x} {y}"),
-                Some((old_x, old_y)) if old_y == y => write!(d, "h{}", x - old_x),
-                Some((old_x, old_y)) => {
-                    let (dx, dy) = (x - old_x, y - old_y);
-                    write!(d, "l{dx}{}{dy}", if dy < 0 { "" } else { " " })
-                }
-            };
-            last = Some((x, y));
-        }
+        draw(&mut d, piece.iter().map(|point| ((point.x * WIDTH) as i32, y(point))));
         if piece.len() == 1 {
             d.push_str("h0");
         }
@@ -255,13 +243,27 @@ fn band(pieces: &Pieces, y: impl Fn(f32) -> i32) -> String {
     for piece in pieces.iter().filter(|piece| piece.len() > 1) {
         let upper = piece.iter().map(|point| (point.x, point.high));
         let lower = piece.iter().rev().map(|point| (point.x, point.low));
-        for (index, (x, value)) in upper.chain(lower).enumerate() {
-            let letter = if index == 0 { 'M' } else { 'L' };
-            let _ = write!(d, "{letter}{} {}", (x * WIDTH) as i32, y(value));
-        }
+        draw(&mut d, upper.chain(lower).map(|(x, value)| ((x * WIDTH) as i32, y(value))));
         d.push('z');
     }
     d
+}
+
+/// Draws a line through points, in steps from each to the next.
+fn draw(d: &mut String, points: impl Iterator<Item = (i32, i32)>) {
+    let mut last: Option<(i32, i32)> = None;
+    for (x, y) in points {
+        let _ = match last {
+            None => write!(d, "M{x} {y}"),
+            Some((old_x, old_y)) if old_y == y => write!(d, "h{}", x - old_x),
+            Some((old_x, old_y)) if old_x == x => write!(d, "v{}", y - old_y),
+            Some((old_x, old_y)) => {
+                let (dx, dy) = (x - old_x, y - old_y);
+                write!(d, "l{dx}{}{dy}", if dy < 0 { "" } else { " " })
+            }
+        };
+        last = Some((x, y));
+    }
 }
 
 /// Marks of the axis of time: each with its place from 0 to 1.
@@ -353,7 +355,7 @@ impl Chart {
             self.draw(curve, scale, &|value| (y(value) * 10.0) as i32, &mut svg);
         }
         let _ = write!(svg, "</svg><g class=\"labels\">{labels}</g>");
-        self.hints(plot, &mut svg);
+        self.hints(&mut svg);
         svg + "</svg>"
     }
 
@@ -367,8 +369,8 @@ impl Chart {
         svg.push_str(&line(class, &curve.pieces, |point| y(point.mean)));
     }
 
-    /// Invisible areas with tooltips.
-    fn hints(&self, plot: i32, svg: &mut String) {
+    /// Invisible areas with tooltips, whose size is in `style.css`.
+    fn hints(&self, svg: &mut String) {
         let mut hints = vec![String::new(); MAX_HINTS];
         let slot = |x: f32| ((x * MAX_HINTS as f32) as usize).min(MAX_HINTS - 1);
         let span = self.window.to - self.window.from;
@@ -399,13 +401,12 @@ impl Chart {
             let separator = if hint.is_empty() { "" } else { "; " };
             let _ = write!(hint, "{separator}{text}");
         }
-        svg.push_str("<g class=\"hints\">");
-        let width = 100.0 / MAX_HINTS as f32;
+        svg.push_str("<g class=\"hints even\">");
         for (index, text) in hints.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
             let _ = write!(
                 svg,
-                "<rect x=\"{:.1}%\" width=\"{width:.1}%\" height=\"{plot}\"><title>{}</title></rect>",
-                index as f32 * width,
+                "<rect x=\"{:.1}%\"><title>{}</title></rect>",
+                index as f32 * 100.0 / MAX_HINTS as f32,
                 escaped(text)
             );
         }
@@ -430,22 +431,30 @@ pub fn spark(class: &str, pieces: &Pieces) -> String {
     )
 }
 
-/// Days or weeks as a strip: `None` where nothing is known, else per cent of the passes.
+/// The level in a strip of a share in per cent, 3 for a whole day.
+pub fn level(share: u8) -> u8 {
+    match share {
+        0 => 0,
+        1..=49 => 1,
+        50..=94 => 2,
+        _ => 3,
+    }
+}
+
+/// Days or weeks as a strip: `None` where nothing is known, else per cent of the passes. A day is a
+/// dash of a line whose height and place, by its level, are in `style.css`.
 pub fn strip(cells: &[Option<u8>], unit: &str) -> String {
     let mut levels = [const { String::new() }; 4];
-    for (index, share) in cells.iter().enumerate() {
-        let Some(share) = share else { continue };
-        // Shape tells what colour tells.
-        let (level, y, height) = match share {
-            0 => (0, 8, 2),
-            1..=49 => (1, 6, 4),
-            50..=94 => (2, 3, 7),
-            _ => (3, 0, 10),
-        };
-        let _ = write!(levels[level], "M{} {y}h8v{height}h-8z", index * 10 + 1);
+    let mut start = 0;
+    for run in cells.chunk_by(|a, b| a.map(level) == b.map(level)) {
+        if let Some(share) = run[0] {
+            let line = &mut levels[usize::from(level(share))];
+            let _ = write!(line, "M{} 0h{}", start * 10 + 1, run.len() * 10 - 2);
+        }
+        start += run.len();
     }
     let known = cells.iter().flatten().count();
-    let whole = cells.iter().flatten().filter(|share| **share >= 95).count();
+    let whole = cells.iter().flatten().filter(|share| level(**share) == 3).count();
     let mut svg = format!(
         "<svg class=\"strip\" viewBox=\"0 0 {} 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"answered throughout in {whole} of {known} {unit}\">",
         cells.len() * 10
@@ -538,7 +547,9 @@ mod tests {
 
     #[test]
     fn a_strip_says_in_words_what_it_shows() {
-        let svg = strip(&[None, Some(100), Some(0)], "days");
-        assert!(svg.contains("answered throughout in 1 of 2 days"), "{svg}");
+        let svg = strip(&[None, Some(100), Some(95), Some(0)], "days");
+        assert!(svg.contains("answered throughout in 2 of 3 days"), "{svg}");
+        let lines = "<path class=\"l0\" d=\"M31 0h8\"/><path class=\"l3\" d=\"M11 0h18\"/>";
+        assert!(svg.contains(lines), "{svg}");
     }
 }

@@ -88,11 +88,34 @@ const table = async (browser, origin) => {
   await page.goto(origin + 'nodes/?sort=-height', { waitUntil: 'networkidle' });
   const height = digits(await page.textContent('#rows tr:first-child .c-height'));
   same(height, expected.highest, 'the highest node comes first');
+  // The way back from a node leads to the same place of a long list.
+  await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
+  await page.click('#more');
+  const listed = await page.locator('#rows tr').count();
+  check(listed > 100, `"Show more" leads to ${listed} rows`);
+  const link = page.locator('#rows tr:nth-child(110) a');
+  await link.scrollIntoViewIfNeeded();
+  const place = await page.evaluate(() => scrollY);
+  await Promise.all([page.waitForURL('**/node/**'), link.click()]);
+  await page.goBack({ waitUntil: 'networkidle' });
+  same(await page.locator('#rows tr').count(), listed, 'rows after the way back');
+  same(await page.evaluate(() => scrollY), place, 'the place after the way back');
+  // A narrow page has no heading to sort by.
+  await page.setViewportSize({ width: 320, height: 900 });
+  await page.selectOption('#sort', '-height');
+  check(page.url().endsWith('?sort=-height'), `the link of an order is ${page.url()}`);
+  same(digits(await page.textContent('#rows tr:first-child .c-height')), expected.highest, 'the highest node on a narrow page');
+  await page.setViewportSize({ width: 1440, height: 900 });
+  check(await page.isHidden('#sort'), 'a wide page has headings');
   await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
   const [download] = await Promise.all([page.waitForEvent('download'), page.click('#csv')]);
   const csv = fs.readFileSync(await download.path(), 'utf8');
   same(csv.trimEnd().split('\r\n').length, expected.nodes + 1, 'lines of the CSV');
   for (const [, quoted, bare] of csv.matchAll(/(?:^|,|\r\n)(?:"((?:[^"]|"")*)"|([^",\r]*))/g)) check(!/^[=+@-]/.test(quoted ?? bare), `a formula: ${quoted ?? bare}`);
+  // Without the data the plain list appears.
+  await page.route('**/nodes.dat', (route) => route.fulfill({ body: 'no' }));
+  await page.goto(origin + 'nodes/');
+  await page.waitForFunction(() => document.querySelector('#plain tbody tr').checkVisibility());
   await page.context().close();
 };
 
@@ -122,11 +145,14 @@ const lookup = async (browser, origin) => {
   check((await page.locator('#node .lead a').allTextContents()).includes(expected.address), 'the other ports of a host');
   await page.goto(`${origin}node/?10.0.0.1`, { waitUntil: 'networkidle' });
   check((await page.textContent('#node .lead')).startsWith('It is not a public address'), 'a private address');
+  await page.goto(`${origin}node/?198.19.255.255`, { waitUntil: 'networkidle' });
+  check((await page.textContent('#node .lead')).startsWith('It is not a public address'), 'a reserved address');
   check(await page.isHidden('#reasons'), 'reasons for a private address');
-  await page.goto(`${origin}node/?203.0.113.7`, { waitUntil: 'networkidle' });
+  await page.goto(`${origin}node/?198.20.0.0`, { waitUntil: 'networkidle' });
   check(await page.isVisible('#reasons'), 'reasons for an unknown address');
   await page.goto(`${origin}node/?${expected.watched}`, { waitUntil: 'networkidle' });
   check(page.url().endsWith('.html'), 'a TRB node has a page of its own');
+  same(await page.locator('.events li').count(), expected.watched_events, 'events of the TRB node');
   await page.goto(origin + 'node/');
   const [name, file] = await page.$eval('#names option', (option) => [option.value, option.dataset.page]);
   await page.goto(`${origin}node/?${name.toUpperCase()}`, { waitUntil: 'networkidle' });

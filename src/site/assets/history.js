@@ -75,7 +75,7 @@
     for (const p of points) { if (p.gap) close(); line += (piece.length ? 'L' : 'M') + X(p) + ' ' + Y(p.mean); piece.push(p); }
     close();
     const hints = svg('g', { class: 'hints' }), width = 100 / points.length;
-    points.forEach((p, i) => hints.append(svg('rect', { x: (i * width).toFixed(2) + '%', width: width.toFixed(2) + '%', height: plot }, svg('title', {}, `${new Date(p.at).toISOString().slice(0, 10)}: ${grouped(Math.round(p.mean))} (${grouped(p.low)} to ${grouped(p.high)})`))));
+    points.forEach((p, i) => hints.append(svg('rect', { x: (i * width).toFixed(2) + '%', width: width.toFixed(2) + '%' }, svg('title', {}, `${new Date(p.at).toISOString().slice(0, 10)}: ${grouped(Math.round(p.mean))} (${grouped(p.low)} to ${grouped(p.high)})`))));
     const last = rows.get(to) || [0], caption = `${grouped(Math.round(last[0]))} on the last day (mean), ${grouped(Math.min(...points.map((p) => p.low)))} to ${grouped(high)}`;
     const trb = $('dimension').value === 'species' && value === 'TRB' ? ' trb' : '';
     const curve = svg('svg', { viewBox: `0 0 1000 ${plot * 10}`, preserveAspectRatio: 'none', width: '100%', height: plot }, svg('path', { class: 'band' + trb, d: band }), svg('path', { class: 'line' + trb, d: line }), svg('path', { class: 'line dot' + trb, d: dots }));

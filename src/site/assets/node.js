@@ -32,10 +32,13 @@
     else refuse('This is not an IPv4 address with a port, such as 203.0.113.7:8333.');
     return;
   }
-  const bytes = match.slice(1, 5).map(Number), host = bytes.join('.'), port = Number(match[5] || 8333), address = host + ':' + port;
+  const bytes = match.slice(1, 5).map(Number), host = bytes.join('.'), port = Number(match[5] || place.dataset.port), address = host + ':' + port;
   if (port < 1 || port > 65535) { refuse('A port is a number from 1 to 65535.'); return; }
-  const [a, b] = bytes;
-  const isPublic = !(a === 0 || a === 10 || a === 127 || a >= 224 || a === 192 && b === 168 || a === 172 && b >> 4 === 1 || a === 100 && b >> 6 === 1 || a === 169 && b === 254);
+  const number = (parts) => parts.reduce((sum, part) => sum * 256 + Number(part), 0);
+  const isPublic = !place.dataset.reserved.split(' ').some((range) => {
+    const [first, prefix] = range.split('/'), size = 2 ** (32 - prefix);
+    return Math.floor(number(bytes) / size) === number(first.split('.')) / size;
+  });
   let hash = 0x811c9dc5;
   for (const c of host) hash = Math.imul(hash ^ c.charCodeAt(0), 0x01000193);
   const shard = ((hash ^ hash >>> 8 ^ hash >>> 16 ^ hash >>> 24) & 255).toString(16).padStart(2, '0');
@@ -67,22 +70,19 @@
     return element;
   };
   const strip = () => {
-    const d = ['', '', '', ''], known = node.days.filter((day) => day >= 0);
-    node.days.forEach((day, i) => {
-      if (day < 0) return;
-      const level = day === 0 ? 0 : day < 50 ? 1 : day < 95 ? 2 : 3, [y, h] = [[8, 2], [6, 4], [3, 7], [0, 10]][level];
-      d[level] += `M${i * 10 + 1} ${y}h8v${h}h-8z`;
-    });
-    const label = `answered throughout in ${known.filter((day) => day >= 95).length} of ${known.length} days`;
-    return svg('svg', { class: 'strip', viewBox: `0 0 ${node.days.length * 10} 10`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label },
+    const d = ['', '', '', ''], days = [...node.days], known = days.filter((level) => level !== '-');
+    for (const { 0: run, index } of node.days.matchAll(/(\d)\1*/g)) d[run[0]] += `M${index * 10 + 1} 0h${run.length * 10 - 2}`;
+    const label = `answered throughout in ${known.filter((level) => level === '3').length} of ${known.length} days`;
+    return svg('svg', { class: 'strip', viewBox: `0 0 ${days.length * 10} 10`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label },
       ...d.map((path, level) => svg('path', { class: 'l' + level, d: path })));
   };
   const facts = (rows) => make('dl', { className: 'facts' }, ...rows.flatMap(([key, value]) => [make('dt', {}, key), make('dd', {}, value)]));
   const cell = (text, props = { className: 'num' }) => make('td', props, text);
   const ms = (value) => value < 0 ? '–' : value + ' ms';
   const time = (at) => new Date(at * 1000).toUTCString().slice(5, 22).replace(/^0/, '');
-  const rows = node.results.map(([at, outcome, connect, version, height, peers]) => make('tr', {},
-    make('th', { scope: 'row' }, time(at)), cell(data.outcomes[outcome] || '', {}), cell(ms(connect)), cell(ms(version)),
+  let at = 0;
+  const rows = node.results.map(([since, outcome, connect, version, height, peers]) => make('tr', {},
+    make('th', { scope: 'row' }, time(at = at ? at - since : since)), cell(data.outcomes[outcome] || '', {}), cell(ms(connect)), cell(ms(version)),
     cell(height < 0 ? '–' : grouped(height)), cell(peers < 0 ? '' : grouped(peers))));
   const heads = ['Time (UTC)', 'Outcome', 'Connected in', 'Version after', 'Height', 'Peers sent'].map((text, i) => make('th', { scope: 'col', className: i > 1 ? 'num' : '' }, text));
   const table = make('div', { className: 'scroll', tabIndex: 0, ariaLabel: 'Results, table' }, make('table', { className: 'list tight' }, make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...rows)));

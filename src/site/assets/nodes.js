@@ -37,7 +37,10 @@
     }
     query = p.get('q') || ''; sort = p.get('sort') || ''; $('q').value = query;
   };
+  // The way back leads to the same place of a long list.
+  const keep = () => history.replaceState({ shown, y: scrollY }, '');
   const write = (isNew) => {
+    if (isNew) keep();
     const p = new URLSearchParams();
     for (const f of facets) for (const k of chosen[f]) if (k >= 0) p.append(f, keyOf(f, k));
     if (query) p.set('q', query);
@@ -112,8 +115,8 @@
     return make('tr', {}, th, ...heads.slice(1).map(([by, , num]) => make('td', { className: 'c-' + by + (num ? ' num' : '') + (by === 'agent' ? ' agent' : '') }, cells[by])));
   };
   const rows = (from) => { const f = document.createDocumentFragment(); for (let k = from; k < Math.min(shown, matched); k++) f.append(row(order[k])); return f; };
-  const update = (how = 'new') => {
-    counts = filter(); shown = 100;
+  const update = (how = 'new', former = {}) => {
+    counts = filter(); shown = former?.shown || 100;
     const active = facets.reduce((n, f) => n + chosen[f].size, 0); $('active').textContent = active ? `(${active} chosen)` : '';
     $('n').textContent = grouped(matched);
     $('what').textContent = matched === N ? 'nodes known, all of them' : `of ${grouped(N)} nodes known`;
@@ -123,13 +126,18 @@
     $('rows').replaceChildren(rows(0)); $('more').hidden = shown >= matched;
     for (const f of facets) paint(f);
     for (const th of headRow.children) { const by = th.dataset.by; sort.replace('-', '') === by ? th.setAttribute('aria-sort', sort[0] === '-' ? 'descending' : 'ascending') : th.removeAttribute('aria-sort'); }
+    $('sort').value = sort;
     if (how !== 'read') write(how === 'new');
+    else if (former?.y) scrollTo({ top: former.y, behavior: 'instant' });
   };
+  $('sort').append(make('option', { value: '' }, 'TRB and named first'));
   for (const [by, title, num] of heads) {
+    for (const down of num && by !== 'seen' ? ['-', ''] : ['', '-']) $('sort').append(make('option', { value: down + by }, title + (down ? ' ↓' : ' ↑')));
     const b = make('button', { type: 'button' }, title);
     const th = make('th', { scope: 'col', className: 'c-' + by + (num ? ' num' : '') }, b); th.dataset.by = by; headRow.append(th);
     b.addEventListener('click', () => { sort = sort === by ? '-' + by : sort === '-' + by ? '' : num && by !== 'seen' ? '-' + by : by; update(); });
   }
+  $('sort').addEventListener('change', () => { sort = $('sort').value; update(); });
   let timer;
   $('q').addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(() => { query = $('q').value; update('typed'); }, 120); });
   $('search').addEventListener('submit', (e) => { e.preventDefault(); clearTimeout(timer); query = $('q').value; update(); });
@@ -142,8 +150,9 @@
     for (let k = 0; k < matched; k++) { const i = order[k]; lines.push([address(i), W.name[C.name[i]], W.status[C.status[i]], W.species[C.species[i]], W.release[C.release[i]], W.agent[C.agent[i]], W.country[C.country[i]][0], W.network[C.network[i]][0] || '', W.network[C.network[i]][1], W.services[C.services[i]][0], ...[C.height[i], C.latency[i], C.up[i]].map((n) => n < 0 ? '' : n)].map(safe).join(',')); }
     const a = make('a', { href: URL.createObjectURL(new Blob([lines.join('\r\n') + '\r\n'], { type: 'text/csv' })), download: 'bitdash-nodes.csv' }); a.click(); URL.revokeObjectURL(a.href);
   });
-  addEventListener('popstate', () => { read(); update('read'); });
+  addEventListener('popstate', (e) => { read(); update('read', e.state); });
+  addEventListener('pagehide', keep);
   $('filters').open = matchMedia('(min-width: 901px)').matches;
-  read(); buildFacets(); app.hidden = false; $('plain').hidden = true; update('read');
+  read(); buildFacets(); app.hidden = false; $('plain').hidden = true; update('read', history.state);
   app.dataset.fetched = Math.round(t1 - t0); app.dataset.ready = Math.round(performance.now() - t0);
 })();
