@@ -10,6 +10,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use bitdash::db::writer::Store;
 use bitdash_core::vocabulary::address::Address;
@@ -23,6 +24,7 @@ const NODES: u32 = 20_000;
 /// Results of a node that are kept.
 const RESULTS: u64 = 25;
 const PASS_INTERVAL: i64 = 1_800;
+const PASSES_PER_DAY: u64 = 48;
 const YEARS: u32 = 5;
 
 fn main() {
@@ -42,13 +44,41 @@ fn main() {
     let site = directory.path().join("site");
     let full = run(&database, &site, &[], 1.0);
     report("everything", &full);
-    println!("  {} files, {:.1} MB", files(&site).0, files(&site).1 as f64 / 1e6);
+    let (number, bytes) = files(&site, &|_, size| size);
+    println!("  {number} files, {:.1} MB", bytes as f64 / 1e6);
     report("everything again", &run(&database, &site, &[], 1.0));
     crawl(&mut store, RESULTS + 1);
     report("after a pass", &run(&database, &site, &["--due"], 1.0));
+    let mut passes = RESULTS + 2..;
+    let mut written_when_due = |part: &str| {
+        crawl(&mut store, passes.next().unwrap());
+        written_when_due(&database, &site, part)
+    };
+    let each = (0..4).map(|_| written_when_due("")).sum::<u64>() / 4;
+    let [hourly, daily] = ["heavy_at", "history_day"].map(|part| written_when_due(part) - each);
+    for heavy in [24, 4] {
+        let day = PASSES_PER_DAY * each + heavy * hourly + daily;
+        println!(
+            "  written in a day of {PASSES_PER_DAY} passes, the heavy pages {heavy} times: {:.0} MB",
+            day as f64 / 1e6
+        );
+    }
     fs::remove_dir_all(&site).unwrap();
     report("everything, a fifth of a core", &run(&database, &site, &[], 0.2));
     look(&site);
+}
+
+/// Bytes of the files that are written after a pass, with a part that is due by its state.
+fn written_when_due(database: &Database, site: &Path, part: &str) -> u64 {
+    let manifest = site.join(".bitdash-site");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let lines = text.lines().filter(|line| part.is_empty() || !line.starts_with(part));
+    fs::write(&manifest, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let is_written = |path: &Path, since| fs::metadata(path).unwrap().modified().unwrap() >= since;
+    let since = SystemTime::now();
+    run(database, site, &["--due"], 1.0);
+    let written = |path: &Path, size| if is_written(path, since) { size } else { 0 };
+    files(site, &written).1
 }
 
 /// A pass that meets all nodes; 45 % of them are up.
@@ -57,11 +87,24 @@ fn crawl(store: &mut Store, pass: u64) {
     let mut batch = Batch::default();
     for node in 0..NODES {
         let address = Address::new((0x7f00_0000 + node).into(), 8333);
-        let is_up = node % 100 < 45;
-        // In the first pass all are up: what never responded is no node.
-        let row = if is_up || pass == 1 { node_up(node, end - 9) } else { down(end - 9, 1) };
+        // One in 200 misses a pass. In the first all are up: what never responded is no node.
+        let luck = (node.wrapping_mul(2_654_435_761) ^ pass as u32).wrapping_mul(2_246_822_519);
+        let is_up = pass == 1 || node % 100 < 45 && luck % 200 > 0;
+        let at = end - i64::from(luck % 600);
+        let connect_ms = 20 + (luck >> 24);
+        let row = if is_up { node_up(node, at, connect_ms) } else { down(at, 1) };
+        let version = is_up.then(|| row.seen.as_ref().unwrap().version.clone());
+        batch.probes.push(ProbeRow {
+            address,
+            probed_at: self::at(at),
+            outcome: row.last_outcome,
+            connect_ms: is_up.then_some(connect_ms),
+            version_ms: is_up.then_some(connect_ms * 2),
+            peers_sent: is_up.then_some(1_000),
+            version,
+            ..probe(0, pass)
+        });
         batch.nodes.insert(address, row);
-        batch.probes.push(ProbeRow { address, probed_at: at(end - 9), ..probe(0, pass) });
     }
     let row =
         PassRow { started_at: at(end - 200), finished_at: Some(at(end)), ..PassRow::default() };
@@ -70,7 +113,7 @@ fn crawl(store: &mut Store, pass: u64) {
 }
 
 /// With about as many different values as the real network has.
-fn node_up(node: u32, seconds: i64) -> NodeRow {
+fn node_up(node: u32, seconds: i64, connect_ms: u32) -> NodeRow {
     // Few values are common, and most are rare.
     let kind = (node.wrapping_mul(2_654_435_761) >> 22).pow(2) >> 12;
     let (species, user_agent) = match node {
@@ -83,8 +126,11 @@ fn node_up(node: u32, seconds: i64) -> NodeRow {
         _ => ("Core", format!("/Satoshi:{}.{}.0/", 30 - kind % 30, kind / 30)),
     };
     let services = 1_033 + u64::from(kind % 90);
-    let mut row = up(seconds, VersionInfo { user_agent: Some(user_agent), services, ..version() });
+    let start_height = Some(860_000 + (seconds / 600) as i32);
+    let said = VersionInfo { user_agent: Some(user_agent), services, start_height, ..version() };
+    let mut row = up(seconds, said);
     if let Some(seen) = &mut row.seen {
+        (seen.connect_ms, seen.version_ms) = (Some(connect_ms), Some(connect_ms * 2));
         seen.lineage = lineage(species, seen.version.user_agent.as_deref());
     }
     row
@@ -114,12 +160,15 @@ fn report(what: &str, cost: &Cost) {
     );
 }
 
-/// Number and size of the files below a directory.
-fn files(directory: &Path) -> (u64, u64) {
+/// Number of the files below a directory, and the sum of what `counted` makes of their sizes.
+fn files(directory: &Path, counted: &dyn Fn(&Path, u64) -> u64) -> (u64, u64) {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
     entries.fold((0, 0), |(count, bytes), entry| {
         let data = entry.metadata().unwrap();
-        let (more, size) = if data.is_dir() { files(&entry.path()) } else { (1, data.len()) };
+        let (more, size) = match data.is_dir() {
+            true => files(&entry.path(), counted),
+            false => (1, counted(&entry.path(), data.len())),
+        };
         (count + more, bytes + size)
     })
 }

@@ -77,8 +77,13 @@ fn expected(database: &Database) -> Value {
                 WHERE strpos(host(o.host) || ':' || o.port, host(n.host) || ':' || n.port) > 0) = 1
         ORDER BY host, port LIMIT 1",
     );
-    let results =
-        format!("SELECT count(*) FROM probes WHERE host(host) || ':' || port = '{address}'");
+    let results = format!(
+        "SELECT to_char(probed_at AT TIME ZONE 'UTC', 'FMDD Mon YYYY HH24:MI') || ' ' || outcome
+                || ' ' || connect_ms || ' ms ' || version_ms || ' ms '
+                || to_char(start_height, 'FM999G999G999') || ' '
+                || coalesce(to_char(peers_sent, 'FM999G999'), '')
+            FROM probes WHERE host(host) || ':' || port = '{address}' ORDER BY pass DESC"
+    );
     let events = format!(
         "SELECT least(count(*), 10) FROM events WHERE host(host) || ':' || port = '{}'",
         watched[0]
@@ -99,19 +104,36 @@ fn expected(database: &Database) -> Value {
     json!({
         "nodes": number(database, "SELECT count(*) FROM nodes"),
         "status": counts(database, "SELECT status, count(*) FROM nodes GROUP BY 1"),
-        "species": counts(database, "SELECT species, count(*) FROM nodes GROUP BY 1"),
         "trb_up": number(database, "SELECT count(*) FROM nodes WHERE species = 'TRB' AND status = 'up'"),
         "watched_nodes": number(database, "SELECT count(*) FROM nodes WHERE species = 'TRB' OR name IS NOT NULL"),
         "highest": number(database, "SELECT max(start_height) FROM nodes"),
         "events": number(database, "SELECT count(*) FROM events"),
         "watched_events": number(database, &events),
-        "results": number(database, &results),
+        "results": database.rows(&results),
         "curves": [curve("species", "TRB", "species"), curve("species", "Core", "species"), curve("status", "up", "status")],
         "agents": agents,
+        "filters": filters(database),
         "address": address,
         "watched": watched[0],
         "pages": pages,
     })
+}
+
+/// Nodes by value for each filter but the user agent; the values as they stand in a link.
+fn filters(database: &Database) -> BTreeMap<&'static str, BTreeMap<String, u64>> {
+    let columns = [
+        ("status", "status"),
+        ("species", "species"),
+        ("release", "coalesce(release, '')"),
+        ("country", "coalesce(country, '')"),
+        ("network", "coalesce(asn, 0)"),
+        ("port", "port"),
+        ("services", "services + CASE WHEN services < 0 THEN 2::numeric ^ 64 ELSE 0 END"),
+    ];
+    let of = |(name, column): (&'static str, &str)| {
+        (name, counts(database, &format!("SELECT {column}, count(*) FROM nodes GROUP BY 1")))
+    };
+    columns.map(of).into_iter().collect()
 }
 
 fn tools() -> PathBuf {
@@ -154,6 +176,7 @@ fn a_browser_finds_what_the_database_holds_and_no_fault() {
     let names = [(16_276, "<b>OVH</b>"), (24_940, "Hetzner")];
     fs::write(directory.path().join("db"), libloc(1_790_000_000, &networks, &names)).unwrap();
     let lines = [
+        "crawl.pass_interval = \"1s\"",
         dir.as_str(),
         &country,
         &asn,
@@ -161,7 +184,7 @@ fn a_browser_finds_what_the_database_holds_and_no_fault() {
         "network.contact = \"crawler@example.org\"",
     ];
     let mut crawl = Crawl::configure(&database, &simnet.seeds(), &lines);
-    assert!(crawl.run(&["--passes", "1"]).success());
+    assert!(crawl.run(&["--passes", "2"]).success());
     // The crawler started it, and did not wait for it.
     wait_until("the crawler's own run is over", Duration::from_secs(60), || {
         fs::read_to_string(site.join(".bitdash-site")).is_ok_and(|text| text.contains("heavy_at"))

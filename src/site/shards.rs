@@ -130,22 +130,29 @@ fn keep_newest(results: &mut Vec<ShortResult>) {
     results.truncate(MAX_RESULTS);
 }
 
-/// The newest results: outcome, the two latencies, height, peers, with -1 for none; before them the
-/// time of the first, and of each other the seconds from it to the one before.
+/// The newest results as columns, which compress best: times and heights, each as the difference
+/// to the one before, outcomes, the two latencies and peers; -1 for none.
 fn last_results(mut results: Vec<ShortResult>) -> String {
     keep_newest(&mut results);
-    let (mut out, mut newer) = (String::new(), 0);
-    for (index, result) in results.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let time = if index == 0 { result.at } else { newer - result.at };
-        newer = result.at;
-        let [connect, version, height, peers] =
-            [result.connect_ms, result.version_ms, result.height, result.peers_sent]
-                .map(|value| value.unwrap_or(-1));
-        let outcome = result.outcome;
-        let _ = write!(out, "{comma}[{time},{outcome},{connect},{version},{height},{peers}]");
-    }
-    out
+    let column = |value: &dyn Fn(&ShortResult) -> i64, is_difference: bool| {
+        let (mut text, mut before) = (String::from("["), 0);
+        for (index, result) in results.iter().enumerate() {
+            let (comma, value) = (if index == 0 { "" } else { "," }, value(result));
+            let _ = write!(text, "{comma}{}", if is_difference { value - before } else { value });
+            before = value;
+        }
+        text + "]"
+    };
+    let number = |value: Option<i32>| value.map_or(-1, i64::from);
+    [
+        column(&|result| result.at, true),
+        column(&|result| number(result.height), true),
+        column(&|result| result.outcome.into(), false),
+        column(&|result| number(result.connect_ms), false),
+        column(&|result| number(result.version_ms), false),
+        column(&|result| number(result.peers_sent), false),
+    ]
+    .join(",")
 }
 
 #[cfg(test)]
@@ -169,6 +176,23 @@ mod tests {
         let passes: Vec<i64> = results.iter().map(|result| result.pass).collect();
         assert_eq!(passes, (16..=40).rev().collect::<Vec<_>>());
         assert_eq!(results[0].at, 7);
+    }
+
+    #[test]
+    fn times_and_heights_are_differences() {
+        let result = |pass, at, height| ShortResult {
+            pass,
+            at,
+            outcome: 2,
+            height,
+            connect_ms: Some(30),
+            version_ms: None,
+            peers_sent: Some(7),
+        };
+        let results = vec![result(4, 400, Some(9)), result(5, 500, None), result(6, 650, Some(9))];
+        let expected = "[650,-150,-100],[9,-10,10],[2,2,2],[30,30,30],[-1,-1,-1],[7,7,7]";
+        assert_eq!(last_results(results), expected);
+        assert_eq!(last_results(Vec::new()), "[],[],[],[],[],[]");
     }
 
     #[test]

@@ -48,18 +48,32 @@ const everyPage = async (browser, origin) => {
 
 const digits = (text) => Number(text.replace(/\D/g, ''));
 
+const titles = { status: 'Status', species: 'Species', release: 'Version', country: 'Country', network: 'Network', port: 'Port', services: 'Services' };
+// Choices of a filter whose link is opened.
+const MAX_LINKS = 8;
+// The columns of the table, with what they are sorted by.
+const word = (text) => text, minutes = (text) => digits(text) * ({ h: 60, d: 1440 }[text.at(-1)] || 1);
+const orders = { status: word, species: word, agent: word, country: word, network: word, height: digits, latency: digits, up: digits, seen: minutes,
+  address: (text) => /(\d+\.){3}\d+/.exec(text)[0].split('.').reduce((sum, byte) => sum * 256 + Number(byte), 0) };
+
 const table = async (browser, origin) => {
   const page = await open(await browser.newContext({ acceptDownloads: true }), origin);
   const shown = async () => digits(await page.textContent('#n'));
   await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
   same(await shown(), expected.nodes, 'nodes in the table');
-  for (const [status, count] of Object.entries(expected.status)) {
-    await page.goto(`${origin}nodes/?status=${status}`, { waitUntil: 'networkidle' });
-    same(await shown(), count, `nodes that are ${status}`);
-  }
-  for (const [species, count] of Object.entries(expected.species)) {
-    await page.goto(`${origin}nodes/?species=${encodeURIComponent(species)}`, { waitUntil: 'networkidle' });
-    same(await shown(), count, `nodes of ${species}`);
+  // Every filter: the counts beside its choices, and the link of each choice.
+  const inOrder = (numbers) => numbers.sort((a, b) => a - b).join(' ');
+  for (const [filter, values] of Object.entries(expected.filters)) {
+    await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
+    const place = page.locator('#facets > details').filter({ has: page.locator('summary', { hasText: titles[filter] }) });
+    if (await place.getAttribute('open') === null) await place.locator('summary').click();
+    await place.locator('li').first().waitFor();
+    const beside = (await place.locator('li small').allTextContents()).map(digits);
+    same(inOrder(beside), inOrder(Object.values(values).filter((count) => count)), `counts of ${filter}`);
+    for (const [value, count] of Object.entries(values).slice(0, MAX_LINKS)) {
+      await page.goto(`${origin}nodes/?${new URLSearchParams({ [filter]: value })}`, { waitUntil: 'networkidle' });
+      same(await shown(), count, `nodes with ${filter} ${value}`);
+    }
   }
   for (const [agent, count] of expected.agents) {
     await page.goto(`${origin}nodes/?${new URLSearchParams({ agent })}`, { waitUntil: 'networkidle' });
@@ -85,9 +99,18 @@ const table = async (browser, origin) => {
   await page.fill('#q', expected.address);
   await page.press('#q', 'Enter');
   same(await shown(), 1, 'found by address');
-  await page.goto(origin + 'nodes/?sort=-height', { waitUntil: 'networkidle' });
-  const height = digits(await page.textContent('#rows tr:first-child .c-height'));
-  same(height, expected.highest, 'the highest node comes first');
+  for (const [column, key] of Object.entries(orders)) {
+    for (const sort of [column, '-' + column]) {
+      await page.goto(`${origin}nodes/?sort=${sort}`, { waitUntil: 'networkidle' });
+      const keys = (await page.locator('#rows .c-' + column).allTextContents()).map((text) => text === '–' ? null : key(text));
+      const known = keys.filter((value) => value !== null), step = sort === column ? 1 : -1;
+      check(known.length > 90 && keys.slice(0, known.length).every((value) => value !== null), `${sort}: what is not known comes last`);
+      const wrong = known.findIndex((value, i) => i && step * (typeof value === 'string' ? known[i - 1].localeCompare(value) : known[i - 1] - value) > 0);
+      same(wrong, -1, `${sort}: ${known[wrong - 1]} before ${known[wrong]}`);
+      if (sort === '-height') same(known[0], expected.highest, 'the highest node comes first');
+    }
+  }
+  await page.emulateMedia({ reducedMotion: 'reduce' }); // or it still scrolls
   // The way back from a node leads to the same place of a long list.
   await page.goto(origin + 'nodes/', { waitUntil: 'networkidle' });
   await page.click('#more');
@@ -124,7 +147,8 @@ const lookup = async (browser, origin) => {
   await page.goto(`${origin}node/?${expected.address}`, { waitUntil: 'networkidle' });
   same(await page.textContent('#node h1 .addr'), expected.address, 'the node');
   check((await page.textContent('#node .lead')).startsWith('Listed as '), 'why it is listed');
-  same(await page.locator('#node tbody tr').count(), expected.results, 'results of the node');
+  const rows = await page.locator('#node tbody tr').evaluateAll((rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent.replaceAll('\u202f', ',')).join(' ')));
+  same(rows.join('; '), expected.results.join('; '), 'results of the node');
   await page.goto(`${origin}node/?127.0.0.77:8333`, { waitUntil: 'networkidle' });
   check((await page.textContent('#node h1')).endsWith(' is not listed'), 'an unknown node');
   await page.goto(`${origin}node/?<img src=x onerror=alert(1)>`, { waitUntil: 'networkidle' });

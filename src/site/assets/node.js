@@ -77,15 +77,16 @@
       ...d.map((path, level) => svg('path', { class: 'l' + level, d: path })));
   };
   const facts = (rows) => make('dl', { className: 'facts' }, ...rows.flatMap(([key, value]) => [make('dt', {}, key), make('dd', {}, value)]));
-  const cell = (text, props = { className: 'num' }) => make('td', props, text);
+  const cell = (text) => make('td', {}, text);
   const ms = (value) => value < 0 ? '–' : value + ' ms';
   const time = (at) => new Date(at * 1000).toUTCString().slice(5, 22).replace(/^0/, '');
-  let at = 0;
-  const rows = node.results.map(([since, outcome, connect, version, height, peers]) => make('tr', {},
-    make('th', { scope: 'row' }, time(at = at ? at - since : since)), cell(data.outcomes[outcome] || '', {}), cell(ms(connect)), cell(ms(version)),
-    cell(height < 0 ? '–' : grouped(height)), cell(peers < 0 ? '' : grouped(peers))));
-  const heads = ['Time (UTC)', 'Outcome', 'Connected in', 'Version after', 'Height', 'Peers sent'].map((text, i) => make('th', { scope: 'col', className: i > 1 ? 'num' : '' }, text));
-  const table = make('div', { className: 'scroll', tabIndex: 0, ariaLabel: 'Results, table' }, make('table', { className: 'list tight' }, make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...rows)));
+  // Times and heights are differences to the ones before.
+  const added = (differences) => { let sum = 0; return differences.map((by) => sum += by); };
+  const [times, heights, outcomes, connected, versions, peers] = node.results.map((column, i) => i < 2 ? added(column) : column);
+  const rows = times.map((at, i) => make('tr', {}, make('th', { scope: 'row' }, time(at)), cell(data.outcomes[outcomes[i]] || ''),
+    cell(ms(connected[i])), cell(ms(versions[i])), cell(heights[i] < 0 ? '–' : grouped(heights[i])), cell(peers[i] < 0 ? '' : grouped(peers[i]))));
+  const heads = ['Time (UTC)', 'Outcome', 'Connected in', 'Version after', 'Height', 'Peers sent'].map((text) => make('th', { scope: 'col' }, text));
+  const table = make('div', { className: 'scroll', tabIndex: 0, ariaLabel: 'Results, table' }, make('table', { className: 'list tight results' }, make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...rows)));
   table.setAttribute('role', 'region');
   show(title(node.name ? node.name + ' ' : '', make('span', { className: 'addr' }, address), ' ', make('span', { className: 'st ' + node.status }, node.status)),
     make('p', { className: 'lead' }, node.why),
