@@ -75,7 +75,8 @@ fn expected(database: &Database) -> Value {
         "SELECT host(host) || ':' || port FROM nodes n WHERE species = 'Core' AND name IS NULL AND status = 'up'
             AND (SELECT count(*) FROM nodes o
                 WHERE strpos(host(o.host) || ':' || o.port, host(n.host) || ':' || n.port) > 0) = 1
-        ORDER BY host, port LIMIT 1",
+        ORDER BY (SELECT count(*) FROM probes p WHERE p.host = n.host AND p.port = n.port) DESC, host, port
+        LIMIT 1",
     );
     let results = format!(
         "SELECT to_char(probed_at AT TIME ZONE 'UTC', 'FMDD Mon YYYY HH24:MI') || ' ' || outcome
