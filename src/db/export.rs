@@ -411,7 +411,8 @@ pub(super) fn count(
 pub(super) fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestamp>>, Error> {
     let mut starts: Vec<Option<Timestamp>> = Vec::new();
     // Ordinals of unbroken runs; the newest roll has all nodes.
-    let mut unbroken: Option<Vec<usize>> = None;
+    let mut unbroken: Option<Vec<u32>> = None;
+    let index = |ordinal: &u32| *ordinal as usize;
     let mut oldest = None;
     let sql = "SELECT at, nodes, up, \"full\" FROM rolls WHERE pass <= $1 ORDER BY pass DESC";
     paged(t, sql, &[&last], ROLLS, &mut |rows| {
@@ -420,11 +421,12 @@ pub(super) fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestam
             let at: Timestamp = row.try_get("at")?;
             let unbroken = unbroken.get_or_insert_with(|| {
                 starts.resize(roll.nodes, None);
-                (0..roll.nodes).collect()
+                let all = 0..u32::try_from(roll.nodes).unwrap_or(u32::MAX);
+                all.filter(|ordinal| roll.answered(index(ordinal))).collect()
             });
             // A node that was not known then has no older pass either.
-            unbroken.retain(|ordinal| *ordinal < roll.nodes && roll.answered(*ordinal));
-            unbroken.iter().for_each(|ordinal| starts[*ordinal] = Some(at));
+            unbroken.retain(|ordinal| index(ordinal) < roll.nodes && roll.answered(index(ordinal)));
+            unbroken.iter().map(index).for_each(|ordinal| starts[ordinal] = Some(at));
             oldest = Some(at);
         }
         Ok(true)
@@ -438,8 +440,9 @@ pub(super) fn runs(t: &mut Transaction, last: i64) -> Result<Vec<Option<Timestam
     paged(t, &sql, &[], ROLLS, &mut |rows| {
         for row in rows {
             let (day, shares): (Timestamp, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
-            unbroken.retain(|ordinal| shares.get(*ordinal).copied() == Some(WHOLE_DAY));
-            unbroken.iter().for_each(|ordinal| starts[*ordinal] = Some(day));
+            // On days before it was known its share is UNKNOWN.
+            unbroken.retain(|ordinal| shares.get(index(ordinal)).copied() == Some(WHOLE_DAY));
+            unbroken.iter().map(index).for_each(|ordinal| starts[ordinal] = Some(day));
         }
         Ok(!unbroken.is_empty())
     })?;
