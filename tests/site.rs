@@ -384,6 +384,39 @@ fn files_are_whole_at_any_time_while_they_are_renewed() {
     });
 }
 
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let texts = threads.flat_map(|thread| fs::read_to_string(thread.path().join("children")));
+    texts.flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn the_crawl_goes_on_beside_a_child_that_hangs_and_one_that_is_killed() {
+    let simnet = Simnet::start(&["--nodes", "30", "--time-scale", "0.05"]);
+    let (database, out) = (Cluster::shared().database(), tempfile::tempdir().unwrap());
+    // Nobody writes into this pipe: the child waits for it.
+    let pipe = out.path().join(".bitdash-site");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let dir = format!("site.dir = {:?}", out.path().display().to_string());
+    let pace = "crawl.pass_interval = \"1s\"";
+    let mut crawl = Crawl::configure(&database, &simnet.seeds(), &[pace, &dir]);
+    crawl.start(&[]);
+    crawl.wait_for_log(|line| line.contains(" pass pass=3 state=finished"));
+    let children = children(crawl.child.as_ref().unwrap().id());
+    assert_eq!(children.len(), 1, "never two at once: {children:?}");
+    fs::remove_file(&pipe).unwrap();
+    assert!(Command::new("kill").args(["-KILL", &children[0]]).status().unwrap().success());
+    let line = crawl.wait_for_log(|line| line.contains("site error="));
+    assert!(line.ends_with("WARN site error=\"signal: 9 (SIGKILL)\""), "{line}");
+    wait_until("the next pass writes it", Duration::from_secs(60), || {
+        fs::read_to_string(&pipe).is_ok_and(|text| text.contains("heavy_at"))
+    });
+    crawl.signal("-TERM");
+    assert!(crawl.wait().success());
+    assert_eq!(crawl.log().matches("site error=").count(), 1, "{}", crawl.log());
+}
+
 #[test]
 fn a_full_disk_is_one_error_and_the_old_files_stay() {
     let name = "a_full_disk_is_one_error_and_the_old_files_stay";
