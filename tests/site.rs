@@ -287,6 +287,23 @@ fn what_is_not_to_be_published_stands_nowhere() {
 }
 
 #[test]
+fn the_sql_of_the_page_about_the_figures_runs() {
+    let (database, out) = (small(), tempfile::tempdir().unwrap());
+    written(&database, &Config::default(), &[], out.path(), Scope::All);
+    let page = fs::read_to_string(out.path().join("about/index.html")).unwrap();
+    let (_, list) = page.split_once("<dl class=\"facts sql\">").unwrap();
+    let (list, _) = list.split_once("</dl>").unwrap();
+    let parts = list.split("<dd><code>").skip(1);
+    let queries: Vec<&str> = parts.map(|part| part.split_once("</code>").unwrap().0).collect();
+    assert!(queries.len() > 12, "{queries:?}");
+    for query in queries {
+        let signs = [("&#39;", "'"), ("&#60;", "<"), ("&#62;", ">"), ("&lt;", "<"), ("&gt;", ">")];
+        let sql = signs.iter().fold(query.to_owned(), |sql, (sign, c)| sql.replace(sign, c));
+        database.client().query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}
+
+#[test]
 fn an_invented_past_is_marked_on_every_page() {
     let (database, out) = (Cluster::shared().database(), tempfile::tempdir().unwrap());
     let mut store = ready(&database);

@@ -33,7 +33,8 @@ const EXPORTS: &[(Download, Format)] = &[
                 release, protocol_version, user_agent, services, service_names, start_height, relay, \
                 connect_ms, version_ms, country, asn, as_name, first_seen, last_seen, last_probed, \
                 last_outcome, failures, and up_day, up_week, up_month, up_all: the share of the passes \
-                in which it answered or was full. Times are UTC.",
+                in which it answered or was full, from 0 to 1. Times are UTC. In user agents control \
+                characters are \\xNN and a backslash is doubled.",
         },
         Format::Csv,
     ),
@@ -42,8 +43,8 @@ const EXPORTS: &[(Download, Format)] = &[
             path: "snapshot.json.gz",
             text: "Nodes up, in the layout of a Bitnodes snapshot: by address an array of protocol \
                 version, user agent, time since which it is up, services, height, host name, city, \
-                country, latitude, longitude, time zone, AS number and network. What is not known \
-                is null, or 0.0 for coordinates.",
+                country, latitude, longitude, time zone, AS number and network. Times are Unix \
+                seconds. What is not known is null, or 0.0 for coordinates.",
         },
         Format::Json,
     ),
@@ -51,14 +52,17 @@ const EXPORTS: &[(Download, Format)] = &[
         Download {
             path: "seeds.dump.gz",
             text: "Every node, in the columns of bitcoin-seeder's dump, which Bitcoin Core's \
-                makeseeds.py reads.",
+                makeseeds.py reads: address, whether it is good, last success in Unix seconds, \
+                share of the passes of 2 hours, 8 hours, 1, 7 and 30 days, height, services in \
+                hexadecimal, protocol version and user agent.",
         },
         Format::Seeds,
     ),
     (
         Download {
             path: "uainfo.json",
-            text: "User agents with the number of nodes up, as an object.",
+            text: "User agents with the number of nodes up, as an object: {\"/Satoshi:28.1.0/\": \
+                {\"listening\": 190}}.",
         },
         Format::Uainfo,
     ),
@@ -181,9 +185,10 @@ pub fn write_page(context: &Context, directory: &mut Directory) -> Result<(), Wr
     let history = DIMENSIONS.iter().filter_map(|(dimension, name)| {
         let file = history_file(dimension);
         let text = format!(
-            "Nodes up by {name} and day (UTC): value, day, mean of the day's passes, lowest, highest. \
-             The rows (days) without a number list the days with a pass; a day without a row of a value has none of \
-             its nodes.{}",
+            "Nodes up by {name} and day (UTC): value, day, nodes (the mean of the day's passes), \
+             lowest, highest. The rows (days) without a number list the days with a pass; a day \
+             without a row of a value has none of its nodes. Values of few nodes are summed as \
+             (other).{}",
             match *dimension {
                 "country" | "asn" => " Empty until a pass has had places.",
                 _ => "",

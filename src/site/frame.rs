@@ -290,6 +290,18 @@ const QUERIES: &[(&str, &str)] = &[
         "SELECT species, count(*) FROM nodes WHERE status = 'up' GROUP BY 1 ORDER BY 2 DESC",
     ),
     (
+        "by version",
+        "SELECT release, count(*) FROM nodes WHERE status = 'up' GROUP BY 1 ORDER BY 2 DESC",
+    ),
+    (
+        "by user agent",
+        "SELECT user_agent, count(*) FROM nodes WHERE status = 'up' GROUP BY 1 ORDER BY 2 DESC",
+    ),
+    (
+        "change in a day",
+        "SELECT at, nodes FROM history_of('species', 'TRB', 'pass') ORDER BY at DESC LIMIT 49",
+    ),
+    (
         "TRB over the years",
         "SELECT at, nodes, lowest, highest FROM history_of('species', 'TRB', 'day')",
     ),

@@ -7,6 +7,7 @@ use crate::db::timestamp::Timestamp;
 use crate::site::frame::{Context, Frame, rendered};
 use crate::site::svg::{Chart, Curve, Pieces, Window, pieces, spark};
 use crate::site::text::{day, grouped, iso_day};
+use bitdash_core::lookup::services;
 use bitdash_core::lookup::species::TRB;
 
 const DAY: i64 = 86_400;
@@ -142,7 +143,8 @@ fn caption(curves: &Curves, value: &str, (step, window): (Step, Window)) -> Stri
         Step::Passes => "in the last pass",
         Step::Days => "on the last day (mean)",
     };
-    format!("{now} {when}, {} to {}", grouped(low.round() as i64), grouped(high.round() as i64))
+    let (low, high) = (grouped(low.round() as i64), grouped(high.round() as i64));
+    format!("{now} {when}, {low} to {high} in this time")
 }
 
 struct SpeciesChart {
@@ -160,6 +162,8 @@ struct Page<'a> {
     all: Figure,
     species: Vec<SpeciesChart>,
     dimensions: Vec<(&'a str, &'a str)>,
+    /// Names of the service bits, bit 0 first.
+    services: String,
     /// ISO date, date and text.
     notes: Vec<(String, String, String)>,
 }
@@ -201,6 +205,7 @@ pub fn page(context: &Context, species: &Curves, status: &Curves) -> String {
             .filter(|(key, _)| has_places || !["country", "asn"].contains(key))
             .copied()
             .collect(),
+        services: services::names(u64::MAX).join(" "),
         notes: context.facts.notes.iter().map(note).collect(),
     })
 }

@@ -69,6 +69,7 @@ struct Home<'a> {
     f: Frame<'a>,
     up: String,
     trb_up: String,
+    has_lookup: bool,
     figures: Vec<Key>,
     ranges: Vec<Range>,
     watched: Option<Watched>,
@@ -97,6 +98,7 @@ pub fn page(context: &Context, species: &Curves, status: &Curves) -> String {
         f: context.frame("", "Home"),
         up: count(up),
         trb_up: count(trb_up),
+        has_lookup: context.config.site.publish == Publish::All,
         figures: figures(context, species, status),
         ranges: ranges(context, species, status),
         watched: has_addresses.then(|| watched(context)),
@@ -176,7 +178,7 @@ fn median(context: &Context) -> Key {
     let mut times: Vec<i32> = context.up().filter_map(|node| node.facts.version_ms).collect();
     times.sort_unstable();
     let value = times.get(times.len() / 2).map_or("–".to_owned(), |ms| format!("{ms} ms"));
-    Key { name: "Answer, median", value, note: "to version".to_owned() }
+    Key { name: "Version after, median", value, note: "of connecting".to_owned() }
 }
 
 /// The ranges of time that show more than the one before.

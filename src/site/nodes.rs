@@ -47,7 +47,6 @@ pub struct WatchedRow {
     pub status: String,
     pub agent: String,
     pub height: String,
-    /// Since when it has answered without a gap, or the time of its last answer.
     pub since: String,
     pub strip: String,
     pub uptime: String,
@@ -63,12 +62,29 @@ pub fn watched_row(context: &Context, node: &SiteNode) -> WatchedRow {
         slug: slug(&address(facts)),
         status: facts.status.clone(),
         agent: agent(facts),
-        height: facts.start_height.map_or("–".to_owned(), |height| grouped(height.into())),
-        since: day(run_start(context, node).unwrap_or(facts.last_seen).0.as_secs()),
+        height: height(facts.start_height),
+        since: since(context, node),
         strip: strip(&cells[STRIP_DAYS - LIST_DAYS..], "days"),
         uptime: share(context, node, 2)
             .map_or("–".to_owned(), |share| format!("{share}\u{202f}%")),
     }
+}
+
+/// A height, and a dash for none. Only hostile nodes say one below zero.
+fn height(height: Option<i32>) -> String {
+    let height = height.filter(|height| *height >= 0);
+    height.map_or("–".to_owned(), |height| grouped(height.into()))
+}
+
+fn said_height(height: i32) -> String {
+    let text = grouped(height.into());
+    if height < 0 { format!("{text}, which is no height") } else { text }
+}
+
+/// The day since which it has answered, or that of its last answer.
+fn since(context: &Context, node: &SiteNode) -> String {
+    let last = || format!("last {}", day(node.facts.last_seen.0.as_secs()));
+    run_start(context, node).map_or_else(last, |run| day(run.0.as_secs()))
 }
 
 /// Its user agent, or a word for none.
@@ -99,7 +115,7 @@ fn percent(share: u8) -> Option<u8> {
 /// Its share of each of the last [`STRIP_DAYS`] days in per cent, the oldest first.
 pub fn days(context: &Context, node: &SiteNode) -> Vec<Option<u8>> {
     let mut cells = vec![None; STRIP_DAYS];
-    let newest = context.facts.days.last().map_or(0, |day| day.at);
+    let newest = newest_day(context);
     for day in &context.facts.days {
         let age = usize::try_from((newest - day.at) / DAY).unwrap_or(usize::MAX);
         let share = node.ordinal.and_then(|ordinal| day.shares.get(ordinal).copied());
@@ -110,14 +126,18 @@ pub fn days(context: &Context, node: &SiteNode) -> Vec<Option<u8>> {
     cells
 }
 
-/// Its weeks since it is known, if they are more than the strip of days shows.
-fn weeks(facts: &WatchedFacts) -> (Vec<Option<u8>>, String) {
-    let (Some((first, _)), Some((last, _))) = (facts.days.first(), facts.days.last()) else {
-        return (Vec::new(), String::new());
-    };
+/// The beginning of the newest day of the strips.
+pub fn newest_day(context: &Context) -> i64 {
+    context.facts.days.last().map_or(0, |day| day.at)
+}
+
+/// Its weeks since it is known, with the beginning of the last one, if they are more than the strip
+/// of days shows.
+fn weeks(facts: &WatchedFacts) -> Option<(Vec<Option<u8>>, i64)> {
+    let ((first, _), (last, _)) = (facts.days.first()?, facts.days.last()?);
     let number = usize::try_from((last - first) / WEEK + 1).unwrap_or(0);
     if number * 7 <= STRIP_DAYS {
-        return (Vec::new(), String::new());
+        return None;
     }
     let mut sums = vec![(0_u32, 0_u32); number];
     for (at, share) in &facts.days {
@@ -130,7 +150,8 @@ fn weeks(facts: &WatchedFacts) -> (Vec<Option<u8>>, String) {
         let mean = sum.checked_div(*days)?;
         percent(u8::try_from(mean).unwrap_or(u8::MAX))
     };
-    (sums.iter().map(cell).collect(), day(*first))
+    let last_week = first + (last - first) / WEEK * WEEK;
+    Some((sums.iter().map(cell).collect(), last_week))
 }
 
 struct ListedSpecies {
@@ -261,6 +282,31 @@ struct ResultRow {
     peers: String,
 }
 
+/// A strip with its times.
+struct Strip {
+    svg: String,
+    number: usize,
+    step: i64,
+    /// The beginning of its last day or week.
+    last: i64,
+    /// The first, middle and last day or week.
+    marks: [String; 3],
+}
+
+impl Strip {
+    fn of(cells: &[Option<u8>], last: i64, step: i64) -> Self {
+        let number = cells.len();
+        let at = |ago: usize| last - step * i64::try_from(ago).unwrap_or(0);
+        Self {
+            svg: strip(cells, if step == DAY { "days" } else { "weeks" }),
+            number,
+            step,
+            last,
+            marks: [number - 1, number / 2, 0].map(|ago| day(at(ago))),
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "site/node.html")]
 struct NodePage<'a> {
@@ -268,9 +314,8 @@ struct NodePage<'a> {
     n: WatchedRow,
     why: String,
     advice: &'a str,
-    strip: String,
-    weeks: String,
-    weeks_from: String,
+    days: Strip,
+    weeks: Option<Strip>,
     facts: Vec<(&'static str, String)>,
     uptime: Vec<(&'static str, String)>,
     events: Vec<Event>,
@@ -285,16 +330,16 @@ pub fn write_pages(
 ) -> Result<(), SiteError> {
     let all = reader.watched(&context.watched)?;
     for (node, facts) in context.watched.iter().zip(&all) {
-        let (weeks, weeks_from) = weeks(facts);
+        let weeks = weeks(facts);
+        let weeks = weeks.map(|(cells, last)| Strip::of(&cells, last, WEEK));
         let (why, advice) = sentences(context, &node.facts);
         let page = NodePage {
             f: context.frame("../", "Nodes"),
             n: watched_row(context, node),
             why,
             advice,
-            strip: strip(&days(context, node), "days"),
-            weeks: if weeks.is_empty() { String::new() } else { strip(&weeks, "weeks") },
-            weeks_from,
+            days: Strip::of(&days(context, node), newest_day(context), DAY),
+            weeks,
             facts: claims(&node.facts),
             uptime: uptime(context, node),
             events: events(context, &node.facts),
@@ -327,20 +372,16 @@ pub fn sentences(context: &Context, node: &NodeFacts) -> (String, &'static str) 
 /// What a node says of itself.
 pub fn claims(node: &NodeFacts) -> Vec<(&'static str, String)> {
     let not_sent = || "not sent".to_owned();
-    let species = match &node.release {
-        Some(release) if release.starts_with(&node.species) => release.clone(),
-        Some(release) => format!("{}, {release}", node.species),
-        None => node.species.clone(),
-    };
     let names = services::names(node.services.cast_unsigned());
     let services = if names.is_empty() { "none".to_owned() } else { names.join(" ") };
     let relay = |relay| if relay { "yes" } else { "no" }.to_owned();
     let mut rows = vec![
         ("User agent", agent(node)),
-        ("Species", species),
+        ("Species", node.species.clone()),
+        ("Version", node.release.clone().unwrap_or_else(|| "not recognised".to_owned())),
         ("Protocol version", node.protocol_version.to_string()),
         ("Services", services),
-        ("Height", node.start_height.map_or_else(not_sent, |height| grouped(height.into()))),
+        ("Height", node.start_height.map_or_else(not_sent, said_height)),
         ("Relay", node.relay.map_or_else(not_sent, relay)),
     ];
     if let Some(country) = &node.country {
@@ -382,7 +423,7 @@ pub fn uptime(context: &Context, node: &SiteNode) -> Vec<(&'static str, String)>
         rows.push((name, text));
     }
     if let Some(since) = run_start(context, node) {
-        rows.push(("Without a gap since", minute(since) + " UTC"));
+        rows.push(("Up since", minute(since) + " UTC"));
     }
     rows
 }
@@ -394,7 +435,7 @@ fn result_row(line: &ProbeLine) -> ResultRow {
         outcome: line.outcome.clone(),
         connect: ms(line.connect_ms),
         version: ms(line.version_ms),
-        height: line.start_height.map_or("–".to_owned(), |height| grouped(height.into())),
+        height: height(line.start_height),
         peers: line.peers_sent.map_or(String::new(), |sent| grouped(sent.into())),
     }
 }
@@ -407,12 +448,12 @@ mod tests {
     fn weeks_are_the_mean_of_their_days_and_need_a_long_history() {
         let days = |number: i64, share| (0..number).map(|day| (day * DAY, share)).collect();
         let short = WatchedFacts { results: Vec::new(), days: days(80, 250) };
-        assert!(weeks(&short).0.is_empty());
+        assert_eq!(weeks(&short), None);
         let mut long = WatchedFacts { results: Vec::new(), days: days(100, 250) };
         long.days.retain(|(at, _)| !(14 * DAY..21 * DAY).contains(at));
         long.days[0].1 = 0;
-        let (cells, from) = weeks(&long);
+        let (cells, last) = weeks(&long).unwrap();
         assert_eq!(cells[..4], [Some(85), Some(100), None, Some(100)]);
-        assert_eq!(from, "1 Jan 1970");
+        assert_eq!((cells.len(), last), (15, 14 * WEEK));
     }
 }

@@ -10,7 +10,7 @@ use crate::db::reader::{NodeFacts, Reader};
 use crate::db::site::{ShortResult, SiteNode};
 use crate::site::SiteError;
 use crate::site::frame::{Context, Frame, rendered};
-use crate::site::nodes::{address, claims, days, sentences, slug, uptime};
+use crate::site::nodes::{address, claims, days, newest_day, sentences, slug, uptime};
 use crate::site::svg::level;
 use crate::site::table::gzip;
 use crate::site::text::json;
@@ -77,9 +77,10 @@ pub fn write(
     for node in listed {
         shards[usize::from(shard_of(node.facts.host))].push(node);
     }
+    let day = newest_day(context);
     let outcomes = Outcome::ALL.map(|outcome| json(outcome.as_str())).join(",");
     for (number, nodes) in shards.iter().enumerate() {
-        let mut text = format!("{{\"outcomes\":[{outcomes}],\"nodes\":{{");
+        let mut text = format!("{{\"day\":{day},\"outcomes\":[{outcomes}],\"nodes\":{{");
         for (index, node) in nodes.iter().enumerate() {
             let facts = &node.facts;
             let comma = if index == 0 { "" } else { "," };

@@ -41,6 +41,8 @@ pub struct ShareRow {
 /// A list of values.
 pub struct Section {
     pub id: &'static str,
+    /// Its dimension in the history.
+    pub dimension: &'static str,
     pub title: &'static str,
     pub head: &'static str,
     pub note: String,
@@ -77,6 +79,7 @@ fn section(
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let most = counts.first().map_or(1, |(_, count)| *count);
     let number = counts.len();
+    let counted: usize = counts.iter().map(|(_, count)| count).sum();
     let has_table = context.config.site.publish == Publish::All;
     let row = |(key, up_here): (String, usize)| ShareRow {
         name: name(&key),
@@ -94,10 +97,18 @@ fn section(
         key,
     };
     let rows: Vec<ShareRow> = counts.into_iter().take(MAX_ROWS).map(row).collect();
-    let note = match number > MAX_ROWS {
+    let mut note = match number > MAX_ROWS {
         true => format!("the first {MAX_ROWS} of {}", count(number)),
         false => count(number),
     };
+    if counted < up {
+        let _ = write!(
+            note,
+            "; {} of {} nodes have none that a rule knows",
+            count(up - counted),
+            count(up)
+        );
+    }
     Section { note, rows, ..section }
 }
 
@@ -116,6 +127,7 @@ fn encoded(text: &str) -> String {
 
 const EMPTY: Section = Section {
     id: "",
+    dimension: "",
     title: "",
     head: "",
     note: String::new(),
@@ -129,6 +141,7 @@ const EMPTY: Section = Section {
 pub fn by_release(context: &Context) -> Section {
     let empty = Section {
         id: "release",
+        dimension: "release",
         title: "Versions",
         head: "Version",
         more: "software/",
@@ -142,6 +155,7 @@ pub fn by_release(context: &Context) -> Section {
 pub fn by_agent(context: &Context) -> Section {
     let empty = Section {
         id: "agent",
+        dimension: "user_agent",
         title: "User agents",
         head: "User agent",
         more: "software/#agent",
@@ -162,6 +176,7 @@ pub fn by_agent(context: &Context) -> Section {
 pub fn by_country(context: &Context) -> Section {
     let empty = Section {
         id: "country",
+        dimension: "country",
         title: "Countries",
         head: "Country",
         more: "places/",
@@ -175,6 +190,7 @@ pub fn by_country(context: &Context) -> Section {
 pub fn by_network(context: &Context) -> Section {
     let empty = Section {
         id: "network",
+        dimension: "asn",
         title: "Networks",
         head: "Network",
         more: "places/#network",

@@ -14,6 +14,10 @@ const MAX_HINTS: usize = 36;
 const MIN_LINED_HEIGHT: i32 = 150;
 /// Minimum difference of the values of a chart that does not start at zero.
 const MIN_RANGE: f32 = 4.0;
+/// A label that begins at this part of a chart's width ends at its mark.
+const END: f32 = 0.96;
+/// Maximum width of a label, as a part of the width of a chart.
+const LABEL_WIDTH: f32 = 0.14;
 /// A gap is an interval this many times as long as the usual one.
 const GAP_FACTOR: i64 = 3;
 const DAY: i64 = 86_400;
@@ -280,7 +284,18 @@ fn axis(window: Window) -> Vec<(f32, String)> {
     };
     let first = (window.from.div_euclid(step) + 1) * step;
     let marks = (0..16).map(|index| first + index * step).take_while(|at| *at <= window.to);
-    marks.map(|at| (window.x(at), label(at))).collect()
+    with_room(marks.map(|at| (window.x(at), label(at))).collect())
+}
+
+/// A label at the end stands left of its mark, where the one before would be in its way.
+fn with_room(mut marks: Vec<(f32, String)>) -> Vec<(f32, String)> {
+    if let [.., (before, _), (last, _)] = marks.as_slice()
+        && *last > END
+        && *before > END - LABEL_WIDTH
+    {
+        marks.remove(marks.len() - 2);
+    }
+    marks
 }
 
 fn of_months(window: Window, label: fn(i64) -> String) -> Vec<(f32, String)> {
@@ -338,7 +353,7 @@ impl Chart {
         }
         for (index, (x, text)) in axis(self.window).iter().enumerate() {
             let odd = if index % 2 == 1 { " odd" } else { "" };
-            let anchor = if *x > 0.96 { " end" } else { "" };
+            let anchor = if *x > END { " end" } else { "" };
             let x = x * 100.0;
             let _ = write!(
                 labels,

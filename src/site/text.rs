@@ -38,6 +38,10 @@ pub fn percent(part: usize, whole: usize) -> String {
     if whole == 0 {
         return "–".to_owned();
     }
+    // A few of many are not none.
+    if part > 0 && part * 2_000 < whole {
+        return "< 0.1\u{202f}%".to_owned();
+    }
     format!("{:.1}\u{202f}%", 100.0 * part as f64 / whole as f64)
 }
 
@@ -162,6 +166,10 @@ mod tests {
         );
         assert_eq!(percent(1, 3), "33.3\u{202f}%");
         assert_eq!(percent(0, 0), "–");
+        assert_eq!(
+            (percent(1, 2_001), percent(0, 9)),
+            ("< 0.1\u{202f}%".into(), "0.0\u{202f}%".into())
+        );
         let at = 1_795_870_380;
         assert_eq!(
             minute(Timestamp(bitdash_core::vocabulary::time::UnixTime::from_secs(at))),

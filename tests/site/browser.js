@@ -135,6 +135,18 @@ const table = async (browser, origin) => {
   const csv = fs.readFileSync(await download.path(), 'utf8');
   same(csv.trimEnd().split('\r\n').length, expected.nodes + 1, 'lines of the CSV');
   for (const [, quoted, bare] of csv.matchAll(/(?:^|,|\r\n)(?:"((?:[^"]|"")*)"|([^",\r]*))/g)) check(!/^[=+@-]/.test(quoted ?? bare), `a formula: ${quoted ?? bare}`);
+  // A whole address is that of its host alone; a species is found, too.
+  const [host, port] = expected.address.split(':');
+  const byHost = async (q) => { await page.goto(`${origin}nodes/?${new URLSearchParams({ q })}`, { waitUntil: 'networkidle' }); return shown(); };
+  same(await byHost(`${host} ${port}`), 1, 'found by host and port');
+  same(await byHost(host.slice(2)), 0, 'an address is not found by its end');
+  check(await byHost('TRB') >= expected.filters.species.TRB, 'found by species');
+  same(await byHost('2001:db8::1'), 0, 'found by IPv6');
+  check(await page.isVisible('#what a'), 'the way to why IPv6 is not listed');
+  // The last answer is told as of now.
+  await page.clock.setFixedTime(Date.now() + 5 * 86_400_000);
+  await page.goto(origin + 'nodes/?sort=seen', { waitUntil: 'networkidle' });
+  same(await page.textContent('#rows tr:first-child .c-seen'), '5 d', 'the age of old figures');
   // Without the data the plain list appears.
   await page.route('**/nodes.dat', (route) => route.fulfill({ body: 'no' }));
   await page.goto(origin + 'nodes/');
@@ -165,6 +177,10 @@ const lookup = async (browser, origin) => {
     await page.goto(`${origin}node/?${encodeURIComponent(text)}`, { waitUntil: 'networkidle' });
     same(await page.textContent('#node h1 .addr'), expected.address, `the node of ${text}`);
   }
+  await page.goto(`${origin}node/?nobody`, { waitUntil: 'networkidle' });
+  check((await page.textContent('#node .lead')).startsWith('No node is listed by this name'), 'an unknown name');
+  await page.goto(`${origin}node/?${host}`, { waitUntil: 'networkidle' });
+  same(await page.textContent('#node h1 .addr'), expected.address, 'the only node of a host');
   await page.goto(`${origin}node/?${host}:1`, { waitUntil: 'networkidle' });
   check((await page.locator('#node .lead a').allTextContents()).includes(expected.address), 'the other ports of a host');
   await page.goto(`${origin}node/?10.0.0.1`, { waitUntil: 'networkidle' });
@@ -188,9 +204,15 @@ const curves = async (browser, origin) => {
   const page = await open(await browser.newContext(), origin);
   for (const [of, value, count] of expected.curves) {
     await page.goto(`${origin}history/?${new URLSearchParams({ of, value })}`, { waitUntil: 'networkidle' });
-    same(await page.textContent('#caption b'), value, `the curve of ${of}`);
+    same(await page.textContent('#caption b'), value === 'up' ? 'nodes up' : value, `the curve of ${of}`);
     same(digits((await page.textContent('#caption small')).split(' on')[0]), count, `${value} on the last day`);
   }
+  for (const [query, start] of [['of=species&value=Nope', 'Nope has no curve'], ['of=nope', 'There is no history of nope']]) {
+    await page.goto(`${origin}history/?${query}`, { waitUntil: 'networkidle' });
+    check((await page.textContent('#caption')).startsWith(start), `a link to ${query}`);
+    same(await page.locator('#chart *').count(), 0, `the curve of ${query}`);
+  }
+  await page.goto(`${origin}history/?of=species`, { waitUntil: 'networkidle' });
   // A dimension without a day: nothing of the former curve stays.
   await page.route('**/history-asn.csv.gz', (route) => route.fulfill({ body: 'value,day,nodes,lowest,highest\r\n' }));
   await page.selectOption('#dimension', 'asn');

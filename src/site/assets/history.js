@@ -29,13 +29,28 @@
     return { days, values };
   };
   const load = (dimension) => cache[dimension] ||= unpacked(`${any.dataset.src}history-${dimension}.csv.gz`).then((answer) => answer.text()).then(parse);
-  const word = (value) => value || ($('dimension').value === 'user_agent' ? '(empty)' : '(none)');
+  const words = { peers: { sent: 'nodes that return peers' }, status: { up: 'nodes up' } };
+  const services = any.dataset.services.split(' ');
+  // Bit 0 first; a double cannot hold them.
+  const servicesOf = (bits) => services.filter((_, bit) => BigInt(bits) >> BigInt(bit) & 1n).join(' ') || 'none';
+  const word = (value) => {
+    const dimension = $('dimension').value;
+    if (dimension === 'services' && /^\d+$/.test(value)) return `${servicesOf(value)} (${value})`;
+    return words[dimension]?.[value] || value || (dimension === 'user_agent' ? '(empty)' : '(none)');
+  };
   const nice = (max) => {
     if (max <= 1) return [1, 1];
     const power = 10 ** Math.floor(Math.log10(max));
     const steps = [[1, 2], [1.5, 3], [2, 2], [3, 3], [4, 4], [5, 5], [6, 3], [8, 4], [10, 2]];
     const [factor, parts] = steps.find(([f, p]) => f * power >= max && Number.isInteger(f * power / p)) || [10, 2];
     return [factor * power, parts];
+  };
+  const mean = (n) => n < 100 && Math.abs(n - Math.round(n)) >= .05 ? n.toFixed(1) : grouped(Math.round(n));
+  // A scale starts at zero, unless all values are far above it.
+  const scaleOf = (low, high) => {
+    if (low < high * .5 || high <= 20 || high - low < 4) { const [top, parts] = nice(high); return [0, top, parts]; }
+    const [step] = nice(Math.max(1, (high - low) * 1.1 / 4)), bottom = Math.floor(low / step) * step, parts = Math.max(1, Math.ceil((high - bottom) / step));
+    return [bottom, bottom + step * parts, parts];
   };
   const draw = (data, value, years) => {
     const rows = data.values.get(value) || new Map();
@@ -52,18 +67,20 @@
       points.push({ at: days.at(-1), mean: part.reduce((sum, row) => sum + row[0], 0) / part.length, low: Math.min(...part.map((row) => row[1])), high: Math.max(...part.map((row) => row[2])), gap });
       gap = false;
     }
-    const high = Math.max(1, ...points.map((point) => point.high)), [top, parts] = nice(high);
-    const H = 220, plot = H - 22, x = (at) => to > from ? (at - from) / (to - from) : 1, y = (n) => (plot - 16) * (1 - n / top) + 16;
+    const high = Math.max(1, ...points.map((point) => point.high)), low = Math.min(...points.map((point) => point.low)), [bottom, top, parts] = scaleOf(low, high);
+    const H = 220, plot = H - 22, x = (at) => to > from ? (at - from) / (to - from) : 1, y = (n) => (plot - 16) * (1 - (n - bottom) / (top - bottom)) + 16;
     const grid = svg('g', { class: 'grid' }), labels = svg('g', { class: 'labels' });
     for (let i = 0; i <= parts; i++) {
-      const at = Math.round(y(top * i / parts));
+      const line = bottom + (top - bottom) * i / parts, at = Math.round(y(line));
       grid.append(svg('line', { x2: '100%', y1: at, y2: at }));
-      labels.append(svg('text', { class: 'y', x: -8, y: at + 4 }, grouped(top * i / parts)));
+      labels.append(svg('text', { class: 'y', x: -8, y: at + 4 }, grouped(line)));
     }
     const span = (to - from) / DAY, marks = [];
     for (let at = new Date(from); at <= to; at = new Date(+at + DAY)) {
       if (span > 500 ? at.getUTCMonth() === 0 && at.getUTCDate() === 1 : span > 60 ? at.getUTCDate() === 1 : Math.round((+at - from) / DAY) % 5 === 2) marks.push(at);
     }
+    // A label at the end needs room.
+    if (span <= 60 && x(+marks.at(-1)) > .96 && x(+marks.at(-2)) > .82) marks.splice(-2, 1);
     marks.forEach((at, i) => labels.append(svg('text', { class: 'x' + (i % 2 ? ' odd' : '') + (x(+at) > .96 ? ' end' : ''), x: (x(+at) * 100).toFixed(1) + '%', y: H - 4 }, at.toLocaleDateString('en', span > 500 ? { year: 'numeric', timeZone: 'UTC' } : span > 60 ? { month: 'short', timeZone: 'UTC' } : { day: 'numeric', month: 'short', timeZone: 'UTC' }))));
     const X = (p) => (x(p.at) * 1000).toFixed(0), Y = (n) => (y(n) * 10).toFixed(0);
     let line = '', band = '', dots = '', piece = [];
@@ -75,8 +92,8 @@
     for (const p of points) { if (p.gap) close(); line += (piece.length ? 'L' : 'M') + X(p) + ' ' + Y(p.mean); piece.push(p); }
     close();
     const hints = svg('g', { class: 'hints' }), width = 100 / points.length;
-    points.forEach((p, i) => hints.append(svg('rect', { x: (i * width).toFixed(2) + '%', width: width.toFixed(2) + '%' }, svg('title', {}, `${new Date(p.at).toISOString().slice(0, 10)}: ${grouped(Math.round(p.mean))} (${grouped(p.low)} to ${grouped(p.high)})`))));
-    const last = rows.get(to) || [0], caption = `${grouped(Math.round(last[0]))} on the last day (mean), ${grouped(Math.min(...points.map((p) => p.low)))} to ${grouped(high)}`;
+    points.forEach((p, i) => hints.append(svg('rect', { x: (i * width).toFixed(2) + '%', width: width.toFixed(2) + '%' }, svg('title', {}, `${date(p.at / 1000)}: ${mean(p.mean)} (${grouped(p.low)} to ${grouped(p.high)})`))));
+    const last = rows.get(to) || [0], caption = `${grouped(Math.round(last[0]))} on the last day (mean), ${grouped(low)} to ${grouped(high)} in this time`;
     const trb = $('dimension').value === 'species' && value === 'TRB' ? ' trb' : '';
     const curve = svg('svg', { viewBox: `0 0 1000 ${plot * 10}`, preserveAspectRatio: 'none', width: '100%', height: plot }, svg('path', { class: 'band' + trb, d: band }), svg('path', { class: 'line' + trb, d: line }), svg('path', { class: 'line dot' + trb, d: dots }));
     $('chart').replaceChildren(svg('svg', { class: 'chart', width: '100%', height: H, role: 'img', 'aria-label': `${word(value)}: ${caption}` }, grid, curve, labels, hints));
@@ -101,7 +118,15 @@
       $('value').replaceChildren(...values.map((value) => make('option', { value }, word(value))));
       $('value').dataset.of = dimension;
     }
-    if (wanted !== undefined && data.values.has(wanted)) $('value').value = wanted;
+    if (wanted !== undefined && !data.values.has(wanted)) {
+      $('value').selectedIndex = -1;
+      $('caption').replaceChildren(make('b', {}, word(wanted)), ' ', make('small', {}, 'has no curve of its own. A value that few nodes have counts as (other).'));
+      $('chart').replaceChildren();
+      any.dataset.ready = '1';
+      return;
+    }
+    if (wanted !== undefined) $('value').value = wanted;
+    if ($('value').selectedIndex < 0) return;
     draw(data, $('value').value, Number($('years').value));
     any.dataset.ready = '1';
   };
@@ -112,7 +137,12 @@
   };
   const read = () => {
     const p = new URLSearchParams(location.search), has = (id, value) => [...$(id).options].some((option) => option.value === value);
-    if (has('dimension', p.get('of'))) $('dimension').value = p.get('of');
+    if (p.has('of') && !has('dimension', p.get('of'))) {
+      $('caption').textContent = 'There is no history of ' + p.get('of');
+      any.dataset.ready = '1';
+      return;
+    }
+    if (p.has('of')) $('dimension').value = p.get('of');
     if (has('years', p.get('years'))) $('years').value = p.get('years');
     return update(p.get('value') ?? undefined);
   };

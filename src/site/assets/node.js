@@ -12,7 +12,7 @@
   q.value = wanted;
   const show = (...kids) => {
     place.replaceChildren(...kids);
-    document.getElementById('ask').before(place);
+    document.querySelector('main').prepend(place);
   };
   // What is no address of a node has a message below the form, and no reasons.
   const refuse = (text) => {
@@ -29,15 +29,16 @@
     else if (/\.onion\b/i.test(wanted)) refuse('Tor is' + only);
     else if (/\.i2p\b/i.test(wanted)) refuse('I2P is' + only);
     else if (/^[\w-]+(\.[\w-]+)*\.[a-z][\w-]*\.?(:\d*)?$/i.test(wanted)) refuse('This is a host name. Enter its IPv4 address.');
+    else if (/^[^\d<>][^<>/:]*$/.test(wanted)) refuse('No node is listed by this name. An address has the form 203.0.113.7:8333.');
     else refuse('This is not an IPv4 address with a port, such as 203.0.113.7:8333.');
     return;
   }
   const bytes = match.slice(1, 5).map(Number), host = bytes.join('.'), port = Number(match[5] || place.dataset.port), address = host + ':' + port;
   if (port < 1 || port > 65535) { refuse('A port is a number from 1 to 65535.'); return; }
-  const number = (parts) => parts.reduce((sum, part) => sum * 256 + Number(part), 0);
+  const numberOf = (parts) => parts.reduce((sum, part) => sum * 256 + Number(part), 0);
   const isPublic = !place.dataset.reserved.split(' ').some((range) => {
     const [first, prefix] = range.split('/'), size = 2 ** (32 - prefix);
-    return Math.floor(number(bytes) / size) === number(first.split('.')) / size;
+    return Math.floor(numberOf(bytes) / size) === numberOf(first.split('.')) / size;
   });
   let hash = 0x811c9dc5;
   for (const c of host) hash = Math.imul(hash ^ c.charCodeAt(0), 0x01000193);
@@ -53,11 +54,15 @@
   document.querySelector('#ask h1').replaceWith(make('h2', {}, 'Another node'));
   if (!node) {
     const others = Object.keys(data.nodes).filter((key) => key.startsWith(host + ':'));
+    if (!match[5] && others.length === 1) { location.replace('?' + others[0]); return; }
     const links = others.flatMap((key, i) => [i ? ', ' : '', make('a', { href: '?' + key }, key)]);
-    let why = 'It has never answered this crawler, or not for long. What may be the reason, and what to try, stands below.';
+    let why = 'It has never answered this crawler, or not for long.';
     if (others.length) why = 'This host is listed with another port: ';
     else if (!isPublic) why = 'It is not a public address: it lies in a private or reserved range, and is never probed.';
-    document.getElementById('reasons').hidden = !others.length && !isPublic;
+    const reasons = document.getElementById('reasons');
+    reasons.hidden = others.length > 0 || !isPublic;
+    document.getElementById('ask').before(reasons);
+    document.getElementById('public').remove();
     show(title(make('span', { className: 'addr' }, address), ' is not listed'), make('p', { className: 'lead' }, why, ...links));
     return;
   }
@@ -88,10 +93,13 @@
   const heads = ['Time (UTC)', 'Outcome', 'Connected in', 'Version after', 'Height', 'Peers sent'].map((text) => make('th', { scope: 'col' }, text));
   const table = make('div', { className: 'scroll', tabIndex: 0, ariaLabel: 'Results, table' }, make('table', { className: 'list tight results' }, make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...rows)));
   table.setAttribute('role', 'region');
+  const number = node.days.length, marks = [number - 1, number >> 1, 0].map((ago) => make('span', {}, date(data.day - ago * 86400)));
+  const figure = make('figure', {}, make('figcaption', {}, make('b', {}, 'By days'), ' ', make('small', {}, 'in which passes it answered or was full')), strip(), make('p', { className: 'axis' }, ...marks));
+  Object.assign(figure.dataset, { last: data.day, step: 86400, number });
   show(title(node.name ? node.name + ' ' : '', make('span', { className: 'addr' }, address), ' ', make('span', { className: 'st ' + node.status }, node.status)),
     make('p', { className: 'lead' }, node.why),
     ...(node.advice ? [make('p', { className: 'lead' }, node.advice)] : []),
-    make('figure', {}, make('figcaption', {}, make('b', {}, 'Answered'), ' ', make('small', {}, 'share of each day\u2019s passes, 90 days; a full node counts as answering')), strip()),
+    figure, make('p', { className: 'note' }, 'Tall and green: at least 95 % of the passes. Lower and paler: half of them or more. Low and ochre: fewer. A red line: none. Empty: no pass, or not known yet.'),
     make('section', { className: 'two' }, make('div', {}, make('h2', {}, 'What it says'), facts(node.says)), make('div', {}, make('h2', {}, 'How often it answers'), facts(node.uptime))),
     make('h2', {}, 'Last results'), table);
 })();

@@ -13,6 +13,8 @@
   const host = new Uint32Array(N);
   for (let i = 0, h = 0; i < N; i++) host[i] = h += data.hosts[i];
   const address = (i) => { const h = host[i]; return `${h >>> 24}.${h >>> 16 & 255}.${h >>> 8 & 255}.${h & 255}:${W.port[C.port[i]]}`; };
+  // Minutes from the pass until now.
+  const since = Math.max(0, Math.floor((Date.now() / 1000 - data.at) / 60));
   const ago = (m) => m < 0 ? 'never' : m < 90 ? `${m} min` : m < 2880 ? `${Math.round(m / 60)} h` : `${Math.round(m / 1440)} d`;
 
   const hasLookup = document.querySelector('main a[href="../node/"]');
@@ -22,7 +24,11 @@
   const word = { country: (w) => w[1], network: (w) => w[1] ? `${w[1]} (AS${w[0]})` : w[0] ? `AS${w[0]}` : '', services: (w) => w[1], agent: (w) => w || '(empty)' };
   const key = { country: (w) => w[0], network: (w) => String(w[0]), services: (w) => String(w[0]) };
   const show = (f, k) => (word[f] || String)(W[f][k]), keyOf = (f, k) => (key[f] || String)(W[f][k]);
-  const headRow = $('heads').insertRow(), heads = [['address', 'Node'], ['status', 'Status'], ['species', 'Species'], ['agent', 'User agent'], ['country', 'Country'], ['network', 'Network'], ['height', 'Height', 1], ['latency', 'Round trip', 1], ['up', 'Up, 30 d', 1], ['seen', 'Last seen', 1]].filter(([by]) => hasPlaces || (by !== 'country' && by !== 'network'));
+  const headRow = $('heads').insertRow(), heads = [['address', 'Node'], ['status', 'Status'], ['species', 'Species'], ['agent', 'User agent'], ['country', 'Country'], ['network', 'Network'], ['height', 'Height', 1], ['latency', 'Connected in', 1], ['up', 'Up, 30 d', 1], ['seen', 'Last answer', 1]].filter(([by]) => hasPlaces || (by !== 'country' && by !== 'network'));
+
+  // TRB before others, names by the alphabet before none, as on the home page.
+  const isOther = W.species.map((w) => Number(w !== 'TRB')), nameRank = new Int32Array(W.name.length);
+  [...W.name.keys()].sort((a, b) => (W.name[a] === '') - (W.name[b] === '') || (W.name[a] < W.name[b] ? -1 : 1)).forEach((k, rank) => { nameRank[k] = rank; });
 
   const chosen = Object.fromEntries(facets.map((f) => [f, new Set()]));
   let query = '', sort = '', shown = 100, order = new Uint32Array(N), matched = 0;
@@ -48,13 +54,17 @@
     const s = String(p);
     history[isNew ? 'pushState' : 'replaceState'](null, '', s ? '?' + s : location.pathname);
   };
+  // An address and its port may be apart.
+  const sought = () => query.trim().replace(/^(\d+(?:\.\d+){3})[\s:]+(\d*)$/, (_, host, port) => port ? host + ':' + port : host);
   const finder = () => {
-    const q = query.trim().toLowerCase();
+    const q = sought().toLowerCase();
     if (!q) return null;
     const has = (f, text) => { const hit = new Uint8Array(W[f].length); W[f].forEach((w, k) => { hit[k] = text(w).toLowerCase().includes(q); }); return hit; };
-    const a = has('agent', String), n = has('name', String), w = has('network', word.network);
-    const numeric = /^[\d.:]+$/.test(q);
-    return (i) => a[C.agent[i]] || n[C.name[i]] || w[C.network[i]] || (numeric && address(i).includes(q));
+    const a = has('agent', String), n = has('name', String), w = has('network', word.network), s = has('species', String), r = has('release', String);
+    // A whole host has all of its ports; a part of one is its beginning.
+    const host = /^\d+(\.\d+){3}$/.test(q), start = host ? q + ':' : /^[\d.:]+$/.test(q) ? q : null;
+    const byAddress = start === null ? () => false : q.includes(':') ? (i) => address(i) === q : (i) => address(i).startsWith(start);
+    return (i) => a[C.agent[i]] || n[C.name[i]] || w[C.network[i]] || s[C.species[i]] || r[C.release[i]] || byAddress(i);
   };
 
   const filter = () => {
@@ -69,7 +79,7 @@
       else if (misses === 1) counts[where][cols[where][i]]++;
     }
     const down = sort[0] === '-', by = sort.replace('-', '');
-    if (!by) order.subarray(0, matched).sort((a, b) => C.page[b] - C.page[a] || C.status[a] - C.status[b] || a - b);
+    if (!by) order.subarray(0, matched).sort((a, b) => C.page[b] - C.page[a] || C.page[a] * (isOther[C.species[a]] - isOther[C.species[b]]) || C.status[a] - C.status[b] || nameRank[C.name[a]] - nameRank[C.name[b]] || a - b);
     else {
       let v = { address: null, up: C.up, height: C.height, latency: C.latency, seen: C.seen }[by];
       if (['status', 'species', 'agent', 'country', 'network'].includes(by)) { // words by the alphabet
@@ -110,7 +120,7 @@
     const a = address(i), name = W.name[C.name[i]], status = W.status[C.status[i]];
     const link = make('a', { href: C.page[i] ? `../node/${a.replace(':', '-')}.html` : `../node/?${a}` }, name ? name + ' ' : '', make(name ? 'small' : 'span', { className: 'addr' }, a));
     const up = C.up[i] < 0 ? '–' : C.up[i] + ' %', or = (n, unit) => n < 0 ? '–' : grouped(n) + unit;
-    const cells = { status: make('span', { className: 'st ' + status }, status), species: W.species[C.species[i]], agent: show('agent', C.agent[i]), country: show('country', C.country[i]), network: show('network', C.network[i]), height: or(C.height[i], ''), latency: or(C.latency[i], ' ms'), up, seen: ago(C.seen[i]) };
+    const cells = { status: make('span', { className: 'st ' + status }, status), species: W.species[C.species[i]], agent: show('agent', C.agent[i]), country: show('country', C.country[i]), network: show('network', C.network[i]), height: or(C.height[i], ''), latency: or(C.latency[i], ' ms'), up, seen: ago(C.seen[i] < 0 ? -1 : C.seen[i] + since) };
     const th = make('th', { scope: 'row', className: 'c-address' }, link);
     return make('tr', {}, th, ...heads.slice(1).map(([by, , num]) => make('td', { className: 'c-' + by + (num ? ' num' : '') + (by === 'agent' ? ' agent' : '') }, cells[by])));
   };
@@ -120,8 +130,8 @@
     const active = facets.reduce((n, f) => n + chosen[f].size, 0); $('active').textContent = active ? `(${active} chosen)` : '';
     $('n').textContent = grouped(matched);
     $('what').textContent = matched === N ? 'nodes known, all of them' : `of ${grouped(N)} nodes known`;
-    const q = query.trim();
-    if (!matched && hasLookup && /^\d+(\.\d+){3}(:\d+)?$/.test(q)) $('what').append('. ', make('a', { href: '../node/?' + q }, 'Not listed: why?'));
+    const q = sought();
+    if (!matched && hasLookup && q) $('what').append('. ', make('a', { href: '../node/?' + encodeURIComponent(q).replace('%3A', ':') }, /[.:]/.test(q) ? 'Not listed: why?' : 'Look for a node of this name'));
     $('clear').hidden = !active && !query && !sort;
     $('rows').replaceChildren(rows(0)); $('more').hidden = shown >= matched;
     for (const f of facets) paint(f);

@@ -13,6 +13,16 @@ const make = (tag, props, ...kids) => {
   element.append(...kids);
   return element;
 };
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+const date = (secs) => { const day = new Date(secs * 1000); return `${day.getUTCDate()} ${MONTHS[day.getUTCMonth()]} ${day.getUTCFullYear()}`; };
+// The day or week of a strip below the pointer.
+addEventListener('pointermove', (event) => {
+  const figure = event.target.closest?.('figure[data-last]'), strip = figure?.querySelector('.strip');
+  if (!strip) return;
+  const { left, width } = strip.getBoundingClientRect(), { last, step, number } = figure.dataset;
+  const index = Math.min(number - 1, Math.max(0, Math.floor((event.clientX - left) / width * number)));
+  figure.title = (step > 86400 ? 'week of ' : '') + date(last - (number - 1 - index) * step);
+});
 const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, '\u202f');
 (() => {
   const age = document.getElementById('age');
