@@ -126,9 +126,10 @@ pub fn days(context: &Context, node: &SiteNode) -> Vec<Option<u8>> {
     cells
 }
 
-/// The beginning of the newest day of the strips.
+/// The beginning of the newest day of the strips; today before the first pass has ended.
 pub fn newest_day(context: &Context) -> i64 {
-    context.facts.days.last().map_or(0, |day| day.at)
+    let today = || context.at().div_euclid(DAY) * DAY;
+    context.facts.days.last().map_or_else(today, |day| day.at)
 }
 
 /// Its weeks since it is known, with the beginning of the last one, if they are more than the strip
