@@ -55,6 +55,7 @@ fn main() {
     };
     let each = (0..4).map(|_| written_when_due("")).sum::<u64>() / 4;
     let [hourly, daily] = ["heavy_at", "history_day"].map(|part| written_when_due(part) - each);
+    // Each hour, or with an interval of six.
     for heavy in [24, 4] {
         let day = PASSES_PER_DAY * each + heavy * hourly + daily;
         println!(

@@ -193,7 +193,7 @@ fn write_heavy(
     Ok(())
 }
 
-/// What needs the history of a dimension, which is read once.
+/// The lists and downloads of each dimension, whose history is read once for both.
 fn write_dimensions(
     reader: &mut Reader,
     context: &Context,

@@ -102,12 +102,7 @@ fn section(
         false => count(number),
     };
     if counted < up {
-        let _ = write!(
-            note,
-            "; {} of {} nodes have none that a rule knows",
-            count(up - counted),
-            count(up)
-        );
+        let _ = write!(note, "; {} of {} nodes have none", count(up - counted), count(up));
     }
     Section { note, rows, ..section }
 }

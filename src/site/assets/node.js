@@ -99,7 +99,7 @@
   show(title(node.name ? node.name + ' ' : '', make('span', { className: 'addr' }, address), ' ', make('span', { className: 'st ' + node.status }, node.status)),
     make('p', { className: 'lead' }, node.why),
     ...(node.advice ? [make('p', { className: 'lead' }, node.advice)] : []),
-    figure, make('p', { className: 'note' }, 'Tall and green: at least 95 % of the passes. Lower and paler: half of them or more. Low and ochre: fewer. A red line: none. Empty: no pass, or not known yet.'),
+    figure, document.getElementById('key').content,
     make('section', { className: 'two' }, make('div', {}, make('h2', {}, 'What it says'), facts(node.says)), make('div', {}, make('h2', {}, 'How often it answers'), facts(node.uptime))),
     make('h2', {}, 'Last results'), table);
 })();

@@ -61,10 +61,9 @@
     if (!q) return null;
     const has = (f, text) => { const hit = new Uint8Array(W[f].length); W[f].forEach((w, k) => { hit[k] = text(w).toLowerCase().includes(q); }); return hit; };
     const a = has('agent', String), n = has('name', String), w = has('network', word.network), s = has('species', String), r = has('release', String);
-    // A whole host has all of its ports; a part of one is its beginning.
+    // A part of an address is its beginning; a whole host has all of its ports.
     const host = /^\d+(\.\d+){3}$/.test(q), start = host ? q + ':' : /^[\d.:]+$/.test(q) ? q : null;
-    const byAddress = start === null ? () => false : q.includes(':') ? (i) => address(i) === q : (i) => address(i).startsWith(start);
-    return (i) => a[C.agent[i]] || n[C.name[i]] || w[C.network[i]] || s[C.species[i]] || r[C.release[i]] || byAddress(i);
+    return (i) => a[C.agent[i]] || n[C.name[i]] || w[C.network[i]] || s[C.species[i]] || r[C.release[i]] || (start !== null && address(i).startsWith(start));
   };
 
   const filter = () => {
